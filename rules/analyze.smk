@@ -1,0 +1,40 @@
+rule analyze_study:
+    input:
+        evaluations=EVALUATIONS,
+        selections=SELECTIONS,
+        measures=MEASURED,
+        script="workflow_scripts/analyze.py",
+    output:
+        outcomes="results/analysis/outcomes.parquet",
+        tasks="results/analysis/tasks.parquet",
+        measures="results/analysis/measures.parquet",
+        statistics="results/analysis/statistics.json",
+        outcomes_csv=report(
+            "results/analysis/outcomes.csv",
+            caption="captions/outcomes.rst",
+            category="Tables",
+            labels={"table": "outcomes"},
+        ),
+        tasks_csv=report(
+            "results/analysis/tasks.csv",
+            caption="captions/tasks.rst",
+            category="Tables",
+            labels={"table": "tasks"},
+        ),
+        measures_csv="results/analysis/measures.csv",
+    log:
+        "logs/analyze_study.log",
+    benchmark:
+        "logs/benchmarks/analyze_study.tsv"
+    conda:
+        "../envs/foretune.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        seed=STUDY["seed"],
+        code=code_digest("analyze"),
+        folder=subpath(output.statistics, parent=True),
+    shell:
+        "python {input.script} --evaluations {input.evaluations} --selections {input.selections} "
+        "--measures {input.measures} --seed {params.seed} --output {params.folder} 2>&1 | tee {log}"

@@ -1,0 +1,57 @@
+rule embed_images:
+    input:
+        # Content decides: the manifest holds the digest of all rows.
+        manifest="results/datasets/{dataset}/dataset.json",
+        splits=ancient(
+            expand("results/datasets/{{dataset}}/{split}.parquet", split=["train", "val", "test"])
+        ),
+        script="workflow_scripts/embed_images.py",
+    output:
+        train="results/embeddings/{model}/{dataset}/train.parquet",
+        val="results/embeddings/{model}/{dataset}/val.parquet",
+        test="results/embeddings/{model}/{dataset}/test.parquet",
+    log:
+        "logs/embed_images/{model}/{dataset}.log",
+    benchmark:
+        "logs/benchmarks/embed_images/{model}/{dataset}.tsv"
+    conda:
+        "../envs/foretune.yaml"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        spec=model_spec,
+        code=code_digest("embed"),
+        dataset=subpath(input.manifest, parent=True),
+        folder=subpath(output.train, parent=True),
+    shell:
+        "python {input.script} --model-spec {params.spec:q} --dataset {params.dataset} "
+        "--output {params.folder} 2>&1 | tee {log}"
+
+
+rule embed_captions:
+    input:
+        manifest="results/datasets/{dataset}/dataset.json",
+        script="workflow_scripts/embed_captions.py",
+    output:
+        text="results/embeddings/{model}/{dataset}/text.parquet",
+    log:
+        "logs/embed_captions/{model}/{dataset}.log",
+    benchmark:
+        "logs/benchmarks/embed_captions/{model}/{dataset}.tsv"
+    conda:
+        "../envs/foretune.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        spec=model_spec,
+        template=lambda wildcards: STUDY["datasets"][wildcards.dataset].get("caption", ""),
+        code=code_digest("embed"),
+        dataset=subpath(input.manifest, parent=True),
+    shell:
+        "python {input.script} --model-spec {params.spec:q} --template {params.template:q} "
+        "--dataset {params.dataset} --output {output.text} 2>&1 | tee {log}"

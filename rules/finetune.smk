@@ -1,0 +1,101 @@
+# A job keeps its state (state.pt) beside its outputs and does not declare it: Snakemake deletes
+# the declared outputs of a job that failed or was killed.
+
+
+rule finetune_model:
+    input:
+        manifest="results/datasets/{dataset}/dataset.json",
+        splits=ancient(
+            expand("results/datasets/{{dataset}}/{split}.parquet", split=["train", "val"])
+        ),
+        text="results/embeddings/{model}/{dataset}/text.parquet",
+        script="workflow_scripts/finetune.py",
+    output:
+        best="results/trials/{model}/{method}/{dataset}/{part}/best.json",
+        epochs="results/trials/{model}/{method}/{dataset}/{part}/epochs.parquet",
+        delta="results/trials/{model}/{method}/{dataset}/{part}/delta.safetensors",
+    log:
+        "logs/finetune_model/{model}/{method}/{dataset}/{part}.log",
+    benchmark:
+        "logs/benchmarks/finetune_model/{model}/{method}/{dataset}/{part}.tsv"
+    wildcard_constraints:
+        method=one_of(TUNED),
+    conda:
+        "../envs/foretune.yaml"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        spec=model_spec,
+        recipe=recipe,
+        trials=trials,
+        seed=STUDY["seed"],
+        code=code_digest("finetune"),
+        dataset=subpath(input.manifest, parent=True),
+        folder=subpath(output.best, parent=True),
+    shell:
+        "python {input.script} --model {wildcards.model} --method {wildcards.method} "
+        "--dataset-name {wildcards.dataset} --model-spec {params.spec:q} "
+        "--recipe {params.recipe:q} --trials {params.trials:q} --seed {params.seed} "
+        "--dataset {params.dataset} --text {input.text} --output {params.folder} 2>&1 | tee {log}"
+
+
+rule fit_probe:
+    input:
+        manifest="results/datasets/{dataset}/dataset.json",
+        train="results/embeddings/{model}/{dataset}/train.parquet",
+        val="results/embeddings/{model}/{dataset}/val.parquet",
+        text="results/embeddings/{model}/{dataset}/text.parquet",
+        script="workflow_scripts/fit_probe.py",
+    output:
+        best="results/trials/{model}/{method}/{dataset}/{part}/best.json",
+        epochs="results/trials/{model}/{method}/{dataset}/{part}/epochs.parquet",
+        delta="results/trials/{model}/{method}/{dataset}/{part}/delta.safetensors",
+    log:
+        "logs/fit_probe/{model}/{method}/{dataset}/{part}.log",
+    benchmark:
+        "logs/benchmarks/fit_probe/{model}/{method}/{dataset}/{part}.tsv"
+    wildcard_constraints:
+        method=one_of(PROBED),
+    conda:
+        "../envs/foretune.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        recipe=recipe,
+        trials=trials,
+        seed=STUDY["seed"],
+        code=code_digest("probe"),
+        dataset=subpath(input.manifest, parent=True),
+        embeddings=subpath(input.train, parent=True),
+        folder=subpath(output.best, parent=True),
+    shell:
+        "python {input.script} --model {wildcards.model} --method {wildcards.method} "
+        "--dataset-name {wildcards.dataset} --recipe {params.recipe:q} "
+        "--trials {params.trials:q} --seed {params.seed} --dataset {params.dataset} "
+        "--embeddings {params.embeddings} --output {params.folder} 2>&1 | tee {log}"
+
+
+rule select_trial:
+    input:
+        parts=parts_of,
+        script="workflow_scripts/select_trial.py",
+    output:
+        best="results/selected/{model}/{method}/{dataset}.json",
+    log:
+        "logs/select_trial/{model}/{method}/{dataset}.log",
+    benchmark:
+        "logs/benchmarks/select_trial/{model}/{method}/{dataset}.tsv"
+    conda:
+        "../envs/foretune.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        code=code_digest("trials"),
+    shell:
+        "python {input.script} --parts {input.parts} --output {output.best} 2>&1 | tee {log}"

@@ -1,0 +1,26 @@
+rule prepare_dataset:
+    input:
+        source=source_file,
+        script="workflow_scripts/prepare_dataset.py",
+    output:
+        manifest="results/datasets/{dataset}/dataset.json",
+        train="results/datasets/{dataset}/train.parquet",
+        val="results/datasets/{dataset}/val.parquet",
+        test="results/datasets/{dataset}/test.parquet",
+    log:
+        "logs/prepare_dataset/{dataset}.log",
+    benchmark:
+        "logs/benchmarks/prepare_dataset/{dataset}.tsv"
+    conda:
+        "../envs/foretune.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        spec=dataset_spec,
+        seed=STUDY["seed"],
+        code=code_digest("datasets"),
+        folder=subpath(output.manifest, parent=True),
+    shell:
+        "python {input.script} --name {wildcards.dataset} --spec {params.spec:q} "
+        "--seed {params.seed} --output {params.folder} 2>&1 | tee {log}"

@@ -1,0 +1,28 @@
+"""Fine-tune a model on a dataset: the trials of one method, resumed where a kill left them."""
+
+import json
+
+from foretune import cli
+
+
+def work() -> None:
+    parser = cli.parser(__doc__)
+    cli.add_run(parser)
+    parser.add_argument("--model-spec", type=json.loads, required=True, help="config entry, JSON")
+    cli.add_paths(
+        parser,
+        dataset="folder of the prepared dataset",
+        text="text.parquet of this model and dataset",
+        output="folder for epochs.parquet, delta.safetensors and best.json",
+    )
+    args = parser.parse_args()
+    from foretune.finetune import finetune  # after the arguments: torch takes seconds to load
+
+    finetune(
+        cli.run_of(args), args.model_spec, args.dataset, args.text, args.recipe, args.trials,
+        args.seed, args.output, cli.log,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    cli.main(work)

@@ -1,0 +1,25 @@
+"""Fit linear probes on cached embeddings: all trials of the grid together."""
+
+from foretune import cli
+
+
+def work() -> None:
+    parser = cli.parser(__doc__)
+    cli.add_run(parser)
+    cli.add_paths(
+        parser,
+        dataset="folder of the prepared dataset",
+        embeddings="folder of its caches",
+        output="folder for epochs.parquet, delta.safetensors and best.json",
+    )
+    args = parser.parse_args()
+    from foretune.probe import fit_probe  # after the arguments: torch takes seconds to load
+
+    fit_probe(
+        cli.run_of(args), args.dataset, args.embeddings, args.recipe, args.trials,
+        args.seed, args.output, cli.log,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    cli.main(work)

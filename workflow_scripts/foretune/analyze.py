@@ -1,0 +1,128 @@
+"""Measures joined with outcomes, once: tidy tables, correlations and fits."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from scipy import stats
+
+from foretune.files import whole_file, write_json
+from foretune.tables import write_parquet
+
+OUTCOMES = ("gain_over_zero_shot_error", "accuracy", "ood_change")
+
+
+def write_tables(frame: pd.DataFrame, output: Path, metadata: dict) -> None:
+    """The same table as Parquet and as CSV beside it."""
+    write_parquet(pa.Table.from_pandas(frame, preserve_index=False), output, metadata)
+    with whole_file(output.with_suffix(".csv")) as beside:
+        frame.to_csv(beside, index=False)
+
+
+def join_outcomes(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """Add to every evaluation its model's zero-shot accuracy on the same dataset."""
+    zero_shot = evaluations[evaluations.method == "zero_shot"]
+    zero_shot = zero_shot.set_index(["model", "evaluated_on"])["accuracy"]
+    return evaluations.join(zero_shot.rename("zero_shot_accuracy"), on=["model", "evaluated_on"])
+
+
+def gain_over_zero_shot_error(accuracy, zero_shot):
+    """(accuracy - zero_shot) / (1 - zero_shot); NaN where the zero-shot error is 0."""
+    error = 1 - zero_shot
+    return (accuracy - zero_shot) / np.where(error == 0, np.nan, error)
+
+
+def summarize_tasks(outcomes: pd.DataFrame, selected: pd.DataFrame, measures: pd.DataFrame):
+    """One row for each (model, method, dataset) tuned: what it gained, forgot, and measures."""
+    tuned = outcomes[outcomes.method != "zero_shot"]
+    own = tuned[tuned.trained_on == tuned.evaluated_on]
+    others = tuned[tuned.trained_on != tuned.evaluated_on]
+    keys = ["model", "method", "trained_on"]
+    change = (others.accuracy - others.zero_shot_accuracy).groupby([others[k] for k in keys]).mean()
+    tasks = own.join(change.rename("ood_change"), on=keys)
+    tasks["gain_over_zero_shot_error"] = gain_over_zero_shot_error(
+        tasks.accuracy, tasks.zero_shot_accuracy
+    )
+    tasks = tasks.rename(columns={"trained_on": "dataset"})
+    columns = ["model", "method", "dataset", "chance", "zero_shot_accuracy", "accuracy",
+               "gain_over_zero_shot_error", "ood_change"]  # fmt: skip
+    return (
+        tasks[columns]
+        .merge(selected, on=["model", "method", "dataset"])
+        .merge(measures, on=["model", "dataset"])
+        .sort_values(["model", "method", "dataset"], ignore_index=True)
+    )
+
+
+def correlate(x: np.ndarray, y: np.ndarray, seed: int) -> dict:
+    """Spearman's rho and the linear fit of y on x, or a note that says why there is none.
+
+    The permutation p-value is exact where all orders can be tried, which scipy does up to
+    8 points with the number of resamples used here.
+    """
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = x[known], y[known]
+    empty = dict.fromkeys(
+        ("spearman", "p_asymptotic", "p_permutation", "slope", "intercept", "r2", "p_slope")
+    )
+    result = {"n": len(x), **empty, "note": ""}
+    if len(x) < 3:
+        return result | {"note": f"n = {len(x)}: too few datasets for a correlation or a fit"}
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return result | {"note": "one of the two is the same for every dataset"}
+    rho = stats.spearmanr(x, y)
+    permuted = stats.permutation_test(
+        (stats.zscore(stats.rankdata(x)),),  # Spearman's rho is Pearson's r of the ranks
+        lambda order, axis: np.mean(order * stats.zscore(stats.rankdata(y)), axis=axis),
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=50_000 if len(x) <= 8 else 9_999,
+        rng=np.random.default_rng(seed),
+    )
+    fit = stats.linregress(x, y)
+    numbers = {
+        "spearman": rho.statistic, "p_asymptotic": rho.pvalue, "p_permutation": permuted.pvalue,
+        "slope": fit.slope, "intercept": fit.intercept, "r2": fit.rvalue**2, "p_slope": fit.pvalue,
+    }  # fmt: skip
+    result |= {k: float(v) if np.isfinite(v) else None for k, v in numbers.items()}
+    if len(x) < 5:
+        # Of n! orders one is the best and one the worst: two-sided p is at least 2 / n!.
+        least = 2 / np.prod(np.arange(1, len(x) + 1))
+        result["note"] = (
+            f"n = {len(x)}: no order of {len(x)} datasets has an exact p-value below {least:.2g}, "
+            "so nothing here is significant"
+        )
+    return result
+
+
+def analyze(
+    evaluations: list[Path], selections: list[Path], measures: list[Path], output: Path, seed: int
+) -> None:
+    """Write outcomes, tasks and measures (Parquet and CSV) and statistics.json to `output`."""
+    frame = pd.concat([pd.read_parquet(path) for path in evaluations], ignore_index=True)
+    outcomes = join_outcomes(frame).sort_values(
+        ["model", "method", "trained_on", "evaluated_on"], ignore_index=True
+    )
+    rows = [json.loads(Path(path).read_text()) for path in measures]
+    measured = pd.DataFrame(
+        [{"model": r["model"], "dataset": r["dataset"], "n_train": r["n"], **r["measures"]}
+         for r in rows]
+    )  # fmt: skip
+    names = list(rows[0]["measures"])
+    chosen = pd.DataFrame([json.loads(Path(path).read_text()) for path in selections])
+    chosen = chosen.rename(columns={"epoch": "best_epoch"}).drop(columns=["delta", "sha256"])
+    tasks = summarize_tasks(outcomes, chosen, measured)
+    statistics = [
+        {"model": model, "method": method, "measure": name, "outcome": result,
+         **correlate(group[name].to_numpy(float), group[result].to_numpy(float), seed)}
+        for (model, method), group in tasks.groupby(["model", "method"])
+        for name in names
+        for result in OUTCOMES
+        if group[result].notna().any()
+    ]  # fmt: skip
+    write_tables(outcomes, output / "outcomes.parquet", {"kind": "outcomes"})
+    write_tables(tasks, output / "tasks.parquet", {"kind": "tasks", "measures": names})
+    write_tables(measured, output / "measures.parquet", {"kind": "measures", "measures": names})
+    write_json(statistics, output / "statistics.json")

@@ -1,0 +1,50 @@
+"""What the scripts share: arguments in, one readable line out when something is wrong."""
+
+import argparse
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from foretune.files import ForetuneError
+
+log = functools.partial(print, flush=True)
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+
+
+def add_paths(arguments: argparse.ArgumentParser, **helps: str) -> None:
+    """Add required options that take one path each."""
+    for name, text in helps.items():
+        option = "--" + name.replace("_", "-")
+        arguments.add_argument(option, type=Path, required=True, help=text)
+
+
+def add_run(arguments: argparse.ArgumentParser) -> None:
+    """Add the options that say which (model, method, dataset) and how."""
+    for name in ("model", "method", "dataset-name"):
+        arguments.add_argument(f"--{name}", required=True)
+    arguments.add_argument("--recipe", type=json.loads, required=True, help="JSON")
+    arguments.add_argument("--trials", type=json.loads, required=True, help="JSON list")
+    arguments.add_argument("--seed", type=int, required=True)
+
+
+def run_of(arguments: argparse.Namespace) -> dict:
+    return {
+        "model": arguments.model,
+        "method": arguments.method,
+        "dataset": arguments.dataset_name,
+    }
+
+
+def main(work: Callable[[], None]) -> None:
+    """Run a script's work; a ForetuneError becomes its message and exit code 1."""
+    try:
+        work()
+    except ForetuneError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,125 @@
+"""The study's config: checked against the schema, defaults filled in, one message an error.
+
+Free of torch, because every dry run imports it.
+"""
+
+import ast
+import copy
+import difflib
+import hashlib
+import itertools
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from foretune.files import ForetuneError
+
+LIBRARY = Path(__file__).parent
+SCHEMA = LIBRARY / "config.schema.yaml"
+# Methods that train on cached embeddings and have no head for another task's classes.
+PROBES = ("linear_probe",)
+# The lists of a recipe; a method's trials are their product.
+GRID = ("learning_rate", "weight_decay")
+
+
+def check_config(config: dict) -> dict:
+    """A copy of the config with every default in it.
+
+    Raises ForetuneError with one line for each mistake, each naming the key.
+    """
+    schema = yaml.safe_load(SCHEMA.read_text())
+    config = copy.deepcopy(config)
+    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(config))
+    if errors:
+        lines = sorted({line for error in errors for line in explain(error)})
+        raise ForetuneError("\n".join(lines))
+    fill_defaults(config, schema, schema)
+    missing = [
+        f"{section}.{name}.{key}: no such file or folder: {entry[key]}"
+        for section, keys in (("models", ["folder"]), ("datasets", ["parquet", "folder"]))
+        for name, entry in config[section].items()
+        for key in keys
+        if key in entry and not Path(entry[key]).exists()
+    ]
+    if missing:
+        raise ForetuneError("\n".join(missing))
+    return config
+
+
+def explain(error: jsonschema.ValidationError) -> list[str]:
+    """What is wrong, where, and what to do, one line a mistake."""
+    path = ".".join(str(part) for part in error.absolute_path)
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        known = list(error.schema.get("properties", {}))
+        return [
+            f"{path + '.' if path else ''}{key}: unknown key{suggest(key, known)}"
+            for key in error.instance
+            if key not in known
+        ]
+    if error.validator == "oneOf":
+        choices = [choice["required"][0] for choice in error.validator_value]
+        given = [key for key in choices if key in error.instance]
+        problem = f"has {' and '.join(given)}, but only one fits" if given else "has no source"
+        return [f"{path}: {problem}; give one of: {', '.join(choices)}"]
+    if error.validator == "type" and isinstance(error.instance, str):
+        hint = ""
+        if error.validator_value == "number":
+            hint = " (YAML reads 1e-3 as text: write 1.0e-3)"
+        return [f"{path}: {error.instance!r} is not a {error.validator_value}{hint}"]
+    if error.validator == "pattern" and path.endswith(".caption"):
+        return [f"{path}: {error.instance!r} needs a {{}} where the class name goes"]
+    return [f"{path or 'config'}: {error.message}"]
+
+
+def suggest(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(str(key), known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+
+
+def fill_defaults(value, schema: dict, root: dict) -> None:
+    """Put the schema's defaults into `value`, in place, at every depth."""
+    if "$ref" in schema:
+        name = schema["$ref"].removeprefix("#/$defs/")
+        schema = root["$defs"][name]
+    if not isinstance(value, dict):
+        return
+    for key, sub in schema.get("properties", {}).items():
+        if "default" in sub:
+            value.setdefault(key, copy.deepcopy(sub["default"]))
+    for key, item in value.items():
+        sub = schema.get("properties", {}).get(key, schema.get("additionalProperties"))
+        if isinstance(sub, dict):
+            fill_defaults(item, sub, root)
+
+
+def expand_grid(recipe: dict, part: int = 0) -> list[dict]:
+    """The trials of one part of a method's grid, in the order of the config's lists.
+
+    A trial has its number in the whole grid and its hyperparameters. With `parts: n` in the
+    recipe, part k takes every n-th trial from the k-th on.
+    """
+    points = itertools.product(*(recipe[name] for name in GRID))
+    trials = [{"trial": i, **dict(zip(GRID, point, strict=True))} for i, point in enumerate(points)]
+    return trials[part :: recipe["parts"]]
+
+
+def code_digest(module: str) -> str:
+    """Digest of a library module and of every library module that it imports, at any depth.
+
+    Given to a rule as a parameter, it makes a change of code rerun that rule and no other.
+    `files` and `tables` are left out: they move bytes and cannot change a number.
+    """
+    seen: dict[str, bytes] = {}
+
+    def visit(name: str) -> None:
+        path = LIBRARY / f"{name}.py"
+        if name in seen or name in ("files", "tables") or not path.exists():
+            return
+        seen[name] = path.read_bytes()
+        for node in ast.walk(ast.parse(seen[name])):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("foretune."):
+                visit(node.module.removeprefix("foretune."))
+
+    visit(module)
+    return hashlib.sha256(b"\0".join(seen[name] for name in sorted(seen))).hexdigest()[:16]

@@ -1,0 +1,182 @@
+"""Image classification datasets: sources, fixed splits, and the files that later steps read.
+
+A prepared dataset is a folder: `train.parquet`, `val.parquet` and `test.parquet` with the
+columns `id` (stable), `image` (the encoded bytes as they came) and `label`, and
+`dataset.json`, a small manifest with the classes, the caption template, licence, source and
+a digest of all rows. Jobs depend on the manifest, so that only content makes them rerun.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from foretune.files import ForetuneError, write_json
+from foretune.tables import read_metadata, write_parquet
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+SPLITS = ("train", "val", "test")
+SCHEMA = pa.schema([("id", pa.string()), ("image", pa.binary()), ("label", pa.int32())])
+
+
+@dataclass
+class Source:
+    """What a source gives: rows `(id, image bytes, label)` for train and test, and its facts."""
+
+    classes: list[str]
+    caption: str
+    licence: str
+    source: str
+    rows: dict[str, list[tuple[str, bytes, int]]]
+
+
+def read_parquet_source(path: Path) -> Source:
+    """A Parquet file with the columns image, label and split, and its facts as metadata."""
+    facts = read_metadata(path)
+    rows: dict[str, list] = {"train": [], "test": []}
+    for number, row in enumerate(pq.read_table(path).to_pylist()):
+        if row["split"] not in rows:
+            raise ForetuneError(
+                f"{path}: row {number}: split {row['split']!r} is not train or test"
+            )
+        rows[row["split"]].append((f"{number:06d}", row["image"], row["label"]))
+    return Source(facts["classes"], facts["caption"], facts["licence"], facts["source"], rows)
+
+
+def read_folder_source(folder: Path, seed: int) -> Source:
+    """A folder with one subfolder a class, or with `train/` and `test/` that have them.
+
+    Without a `test/` of its own, a fifth of the images (at random, by `seed`) becomes the test.
+    """
+    if not folder.is_dir():
+        raise ForetuneError(f"{folder}: no such folder")
+    own_test = (folder / "train").is_dir() and (folder / "test").is_dir()
+    top = folder / "train" if own_test else folder
+    classes = sorted(p.name for p in top.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if len(classes) < 2:
+        raise ForetuneError(f"{top}: needs one subfolder a class, at least two; found {classes}")
+
+    def rows_of(root: Path) -> list[tuple[str, bytes, int]]:
+        unknown = {p.name for p in root.iterdir() if p.is_dir()} - set(classes)
+        if unknown:
+            raise ForetuneError(f"{root}: classes that {top} does not have: {sorted(unknown)}")
+        return [
+            (str(file.relative_to(folder)), file.read_bytes(), label)
+            for label, name in enumerate(classes)
+            for file in sorted((root / name).rglob("*"))
+            if file.suffix.lower() in IMAGE_SUFFIXES
+        ]
+
+    if own_test:
+        rows = {"train": rows_of(folder / "train"), "test": rows_of(folder / "test")}
+    else:
+        every = rows_of(folder)
+        held_out, kept = split_off(len(every), len(every) // 5, seed)
+        rows = {"train": [every[i] for i in kept], "test": [every[i] for i in held_out]}
+    # Class folders are commonly written with underscores; captions are not.
+    nouns = [name.replace("_", " ") for name in classes]
+    return Source(nouns, "a photo of a {}", "not stated", f"folder {folder}", rows)
+
+
+def split_off(total: int, part: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """`part` row numbers taken at random, and the others, both in order."""
+    order = np.random.default_rng(seed).permutation(total)
+    return np.sort(order[:part]), np.sort(order[part:])
+
+
+def prepare_dataset(name: str, spec: dict, output: Path, seed: int) -> dict:
+    """Write the splits of a dataset and its manifest to the folder `output`; the manifest.
+
+    spec: `{"parquet": path}` or `{"folder": path}`, and optionally `classes` (new names, in
+    label order), `licence` and `source`. Validation is a random 10% of train, at most 5000
+    images, by `seed` (the first paper's split).
+    Raises ForetuneError for a broken image, a label out of range, or an empty split or class.
+    """
+    if "parquet" in spec:
+        source = read_parquet_source(Path(spec["parquet"]))
+    else:
+        source = read_folder_source(Path(spec["folder"]), seed)
+    classes = spec.get("classes", source.classes)
+    if len(classes) != len(source.classes):
+        raise ForetuneError(
+            f"datasets.{name}.classes: {len(classes)} names for {len(source.classes)} classes"
+        )
+    train = source.rows["train"]
+    held_out, kept = split_off(len(train), min(len(train) // 10, 5000), seed)
+    rows = {
+        "train": [train[i] for i in kept],
+        "val": [train[i] for i in held_out],
+        "test": source.rows["test"],
+    }
+    digest = hashlib.sha256(json.dumps([classes, source.classes]).encode())
+    for split in SPLITS:
+        check_rows(name, split, rows[split], classes)
+        for row in rows[split]:
+            digest.update(f"{split}\0{row[0]}\0{row[2]}\0{len(row[1])}\0".encode() + row[1])
+    manifest = {
+        "name": name,
+        "classes": classes,
+        "caption": source.caption,
+        "licence": spec.get("licence", source.licence),
+        "source": spec.get("source", source.source),
+        "digest": digest.hexdigest(),
+        "splits": {s: {"file": f"{s}.parquet", "rows": len(rows[s])} for s in SPLITS},
+    }
+    for split in SPLITS:
+        table = pa.table([list(column) for column in zip(*rows[split], strict=True)], schema=SCHEMA)
+        provenance = {"dataset": name, "split": split, "digest": manifest["digest"]}
+        write_parquet(table, output / f"{split}.parquet", provenance, row_group_size=4096)
+    write_json(manifest, output / "dataset.json")
+    return manifest
+
+
+def check_rows(name: str, split: str, rows: Iterable[tuple[str, bytes, int]], classes) -> None:
+    """Refuse what would fail, or silently mislead, hours later."""
+    seen = set()
+    for identity, image, label in rows:
+        if not 0 <= label < len(classes):
+            raise ForetuneError(
+                f"dataset {name}, {split}, {identity}: "
+                f"label {label} is not in 0..{len(classes) - 1}"
+            )
+        try:
+            Image.open(io.BytesIO(image)).verify()
+        except Exception as error:  # PIL raises many kinds, all of them mean the same here
+            raise ForetuneError(
+                f"dataset {name}, {split}, {identity}: not a readable image ({error})"
+            ) from None
+        seen.add(label)
+    if not seen:
+        raise ForetuneError(f"dataset {name}: no images in its {split} split")
+    missing = [classes[label] for label in range(len(classes)) if label not in seen]
+    if missing and split == "train":
+        raise ForetuneError(f"dataset {name}: no training image of {missing}")
+
+
+def read_manifest(folder: Path | str) -> dict:
+    return json.loads((Path(folder) / "dataset.json").read_text())
+
+
+def read_split(folder: Path | str, split: str) -> pa.Table:
+    """The rows of one split; refuses a file that does not belong to the folder's manifest."""
+    path = Path(folder) / f"{split}.parquet"
+    if read_metadata(path)["digest"] != read_manifest(folder)["digest"]:
+        raise ForetuneError(f"{path}: belongs to another version of the dataset; delete {folder}")
+    return pq.read_table(path)
+
+
+def decode(encoded: bytes, name: str) -> Image.Image:
+    """The picture of one row in full; `name` says which in the error."""
+    try:
+        image = Image.open(io.BytesIO(encoded))
+        image.load()
+    except Exception as error:  # as in check_rows
+        raise ForetuneError(f"{name}: not a readable image ({error})") from None
+    return image

@@ -1,0 +1,58 @@
+"""Whole-or-absent files, digests, locks, and the one kind of error that users see."""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class ForetuneError(Exception):
+    """A problem that the user can mend. Scripts print it as one line, without a traceback."""
+
+
+@contextmanager
+def whole_file(path: Path | str) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it becomes `path` only when all went well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(content, path: Path | str) -> None:
+    with whole_file(path) as beside:
+        beside.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def digest_file(path: Path | str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_json(content) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def sole_writer(folder: Path | str) -> Iterator[None]:
+    """Hold the lock of an output folder; wait for another process that holds it.
+
+    A killed Snakemake leaves its jobs running, and its next run starts them again: the
+    second waits, then finds the first one's work.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{folder}: another process is writing here; waiting for it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,134 @@
+"""Dual encoders, all through open_clip: `(model, preprocess, tokenizer)`.
+
+A model is named in the config either by an open_clip architecture and a pretrained tag, or
+by a folder that holds `open_clip_config.json` (open_clip's own `local-dir:` form) and
+`open_clip_model.safetensors`. A folder's config may have a section of ours:
+
+    "foretune": {"stem": {"widths": [32, 64, 128], "strides": [2, 2, 2]}, "merges": "merges.txt.gz"}
+
+`stem` puts small strided convolutions in the place of the linear patch embedding (Xiao et
+al. 2021, "Early convolutions help transformers see better"); `merges` is the tokenizer's
+byte-pair merges, cut to the words that the model was pretrained on.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from foretune.files import ForetuneError, whole_file
+
+CONFIG_NAME = "open_clip_config.json"
+WEIGHTS_NAME = "open_clip_model.safetensors"
+
+
+def load_model(spec: dict, device: str = "cpu", weights: bool = True):
+    """Build the model that `spec` names.
+
+    spec: `{"folder": path}` or `{"architecture": name, "pretrained": tag or weights file}`.
+    Returns (model in eval mode and float32, Preprocess, tokenizer).
+    Raises ForetuneError where the folder, its weights, the name or the tag do not fit.
+    """
+    try:
+        if "folder" in spec:
+            model, tokenizer = load_folder(Path(spec["folder"]), weights)
+        else:
+            pretrained = spec.get("pretrained") if weights else None
+            model = open_clip.create_model(spec["architecture"], pretrained=pretrained)
+            tokenizer = open_clip.get_tokenizer(spec["architecture"])
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        raise ForetuneError(f"cannot load the model {spec}: {error}") from error
+    return model.to(device).eval(), Preprocess(model), tokenizer
+
+
+def load_folder(folder: Path, weights: bool):
+    ours = json.loads((folder / CONFIG_NAME).read_text()).get("foretune", {})
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    if "stem" in ours:
+        model.visual.conv1 = conv_stem(**ours["stem"])
+    if weights:
+        state = load_file(folder / WEIGHTS_NAME)
+        model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    bpe = {"bpe_path": str(folder / ours["merges"])} if "merges" in ours else {}
+    return model, open_clip.get_tokenizer(f"local-dir:{folder}", **bpe)
+
+
+def save_weights(model: nn.Module, folder: Path) -> None:
+    """Write the model's weights in half precision, whole or not at all."""
+    state = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
+    with whole_file(folder / WEIGHTS_NAME) as beside:
+        save_file(state, beside)
+
+
+def conv_stem(widths: list[int], strides: list[int]) -> nn.Sequential:
+    """3 x 3 convolutions with a group norm and GELU between them; no batch statistics."""
+    layers: list[nn.Module] = []
+    for before, width, stride in zip([3, *widths], widths, strides, strict=False):
+        if layers:
+            layers += [nn.GroupNorm(1, before), nn.GELU()]
+        layers.append(nn.Conv2d(before, width, 3, stride, padding=1))
+    return nn.Sequential(*layers)
+
+
+class Preprocess:
+    """The model's own preprocessing, in two halves that compose to it exactly.
+
+    `Preprocess(model)(image)` decodes, resizes and crops to uint8, which is worth keeping;
+    `normalize(batch)` turns kept uint8 images (B, 3, H, W) into what the model reads.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.config = PreprocessCfg(**model.visual.preprocess_cfg)
+        *self._steps, normalize = image_transform_v2(self.config, is_train=False).transforms
+        self._mean = torch.tensor(normalize.mean).view(3, 1, 1)
+        self._std = torch.tensor(normalize.std).view(3, 1, 1)
+
+    def __call__(self, image) -> Tensor:
+        for step in self._steps:
+            image = step(image)
+        return (image * 255).round().to(torch.uint8)  # resized as uint8: this loses nothing
+
+    def normalize(self, images: Tensor) -> Tensor:
+        mean, std = self._mean.to(images.device), self._std.to(images.device)
+        return (images.float() / 255 - mean) / std
+
+
+class _TextTower(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.model.encode_text(tokens)
+
+
+def encode_text(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Caption embeddings (C, d), as the tower gives them (not of unit length).
+
+    A causal tower that pools at the end-of-text token cannot see past it, so the context is
+    cut after the longest caption; the result is the same to rounding.
+    """
+    pool = getattr(model, "text_pool_type", None)
+    if not isinstance(model, open_clip.CLIP) or model.attn_mask is None or pool != "argmax":
+        return model.encode_text(tokens)
+    length = int(tokens.argmax(dim=1).max()) + 1
+    cut = {
+        "model.positional_embedding": model.positional_embedding[:length],
+        "model.attn_mask": model.attn_mask[:length, :length],
+    }
+    return functional_call(_TextTower(model), cut, (tokens[:, :length],))
+
+
+def digest_weights(model: nn.Module) -> str:
+    """Sha256 over names and values of all weights, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,360 @@
+"""The report: one HTML file with its figures, tables, images and scripts inside."""
+
+import base64
+import io
+import json
+import math
+from pathlib import Path
+
+import altair as alt
+import jinja2
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import vl_convert
+import yaml
+from PIL import Image
+
+from foretune.files import ForetuneError, read_metadata, whole_file
+
+ZERO_SHOT = "zero-shot"
+FEW = 6  # below so many datasets, a correlation says next to nothing
+OUTCOMES = {
+    "gain_over_zero_shot_error": "gain over zero-shot error",
+    "ood_change": "change on other tasks",
+    "accuracy": "accuracy",
+}
+STATISTICS = ["model", "method", "measure", "outcome", "n", "spearman", "p_asymptotic",
+              "p_permutation", "slope", "intercept", "r2", "p_slope", "note"]  # fmt: skip
+# Middle tones: each has a contrast of at least 3 with the light page and with the dark one.
+COLOURS = ["#3b82c4", "#c9661f", "#2f8f57", "#a65bb5", "#a3801a", "#d1495b", "#0e8f93", "#7d7f87"]
+# A cell's black number turns white above this accuracy: its contrast is 4.5 at worst.
+CELLS, WHITE_ABOVE = ["#eaf2fb", "#0b3d80"], 0.68
+# The page's own colour, so that light, dark and print need no second drawing.
+INK = "currentColor"
+
+
+def build_report(
+    analysis: Path,
+    epochs: list[Path],
+    datasets: list[Path],
+    provenance: Path,
+    output: Path,
+    title: str,
+) -> None:
+    """Write the report of a study into the one file `output`."""
+    analysis = Path(analysis)
+    tasks = pd.read_parquet(analysis / "tasks.parquet")
+    outcomes = pd.read_parquet(analysis / "outcomes.parquet")
+    measures = read_metadata(analysis / "tasks.parquet")["measures"]
+    rows = json.loads((analysis / "statistics.json").read_text())
+    statistics = pd.DataFrame(rows, columns=STATISTICS)
+    trials = pd.concat([pd.read_parquet(path) for path in epochs]) if epochs else None
+    described = [describe_dataset(Path(path)) for path in datasets]
+    facts = json.loads(Path(provenance).read_text())
+    order = list(dict.fromkeys([d["name"] for d in described] + sorted(set(tasks.dataset))))
+
+    runs, charts = [], {}
+    for (model, method), group in tasks.groupby(["model", "method"], sort=False):
+        fits = of(statistics, model, [method])
+        drawn = {"heat": heat_map(of(outcomes, model, [method, "zero_shot"]), order)}
+        if measures:
+            drawn["scatter"] = scatter(group, fits.to_dict("records"), measures)
+        if trials is not None:
+            drawn["curves"] = curves(of(trials, model, [method]))
+        for kind, chart in drawn.items():
+            charts[f"{kind}-{len(runs)}"] = chart
+            chart["spec"]["description"] = f"{chart['label']}: {model}, {method}"
+        fit = fits[(fits.measure == "iimm") & (fits.outcome == "gain_over_zero_shot_error")]
+        numbers = group[["zero_shot_accuracy", "accuracy", *OUTCOMES]].astype(float)
+        runs.append({
+            "model": model, "method": method, "n": len(group), "kinds": list(drawn),
+            "mean": numbers.mean().to_dict(),
+            "fit": "".join(fit_sentence(row) for row in fit.to_dict("records")),
+        })  # fmt: skip
+    few = statistics.n[(statistics.n > 0) & (statistics.n < FEW)]
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=percent, points=points, number=number, text=text)
+    environment.tests["known"] = known
+    page = environment.get_template("report.html.j2").render(
+        title=title, runs=runs, charts=charts, measures=measures, outcomes=OUTCOMES,
+        first_measure=first_of(measures), order=order, datasets=described,
+        tables=tables(tasks, statistics, measures), facts=facts, colours=COLOURS,
+        config=yaml.safe_dump(facts.get("config", {}), sort_keys=False, allow_unicode=True),
+        # With n datasets, the best permutation p-value of a rank correlation is 2 / n!.
+        few=None if few.empty else (few.min(), min(1.0, 2 / math.factorial(int(few.min())))),
+        vega=vega_bundle(),
+    )  # fmt: skip
+    with whole_file(output) as beside:
+        beside.write_text(page, encoding="utf-8")
+
+
+def vega_bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, of the version that Altair writes for."""
+    version = alt.SCHEMA_VERSION.lstrip("v").rsplit(".", 1)[0]
+    return vl_convert.javascript_bundle(vl_version=version).replace("</script", r"<\/script")
+
+
+def of(frame: pd.DataFrame, model: str, methods: list[str]) -> pd.DataFrame:
+    chosen = (frame.model == model) & frame.method.isin(methods)
+    return frame[chosen].reset_index(drop=True)
+
+
+def first_of(measures: list[str]) -> str | None:
+    return "iimm" if "iimm" in measures else next(iter(measures), None)
+
+
+# What a reader sees of a value; unknown ones are a dash.
+
+
+def known(value) -> bool:
+    return not pd.isna(value)
+
+
+def percent(value) -> str:
+    return f"{100 * value:.1f}%" if known(value) else "–"
+
+
+def points(value) -> str:
+    return f"{100 * value:+.1f}".replace("-", "−") if known(value) else "–"
+
+
+def number(value) -> str:
+    return f"{value:.3g}".replace("-", "−") if known(value) else "–"
+
+
+def text(value) -> str:
+    return str(value) if known(value) and value != "" else "–"
+
+
+# Figures: a chart's specification and what the page says about it.
+
+
+def figure(chart, label: str, min_width: int = 0, notes: dict | None = None) -> dict:
+    spec = chart.properties(width="container").to_dict()
+    del spec["$schema"]  # an address: nothing in this page refers to the network
+    return {"spec": spec, "label": label, "min_width": min_width, "notes": notes or {}}
+
+
+def records(frame: pd.DataFrame) -> alt.InlineData:
+    rows = [{k: v if known(v) else None for k, v in r.items()} for r in frame.to_dict("records")]
+    return alt.InlineData(values=rows)
+
+
+def heat_map(tested: pd.DataFrame, order: list[str]) -> dict:
+    """Accuracy, trained on x evaluated on, the zero-shot row first."""
+    # A shifted test of a dataset is a column of its own.
+    shifted = [f" · {split}" if split != "test" else "" for split in tested.split]
+    tested = tested.assign(
+        trained_on=tested.trained_on.astype(object).fillna(ZERO_SHOT),
+        evaluated_on=tested.evaluated_on + shifted,
+    )
+    seen = set(tested.evaluated_on)
+    columns = [name for name in order if name in seen] + sorted(seen - set(order))
+    rows = [name for name in [ZERO_SHOT, *order] if name in set(tested.trained_on)]
+    grid = pd.MultiIndex.from_product([rows, columns], names=["trained_on", "evaluated_on"])
+    cells = tested.drop_duplicates(grid.names).set_index(grid.names)
+    cells = cells[["accuracy", "zero_shot_accuracy", "chance", "n"]].reindex(grid).reset_index()
+    cells["shown"] = [percent(accuracy).rstrip("%") for accuracy in cells.accuracy]
+    cells["own"] = cells.trained_on == cells.evaluated_on
+
+    axis = {"labelLimit": 120, "domain": False, "ticks": False, "grid": False}
+    top = alt.Axis(orient="top", labelAngle=-35, labelOverlap=False, **axis)
+    base = alt.Chart(records(cells)).encode(
+        alt.X("evaluated_on:N", sort=columns, title="evaluated on", axis=top),
+        alt.Y("trained_on:N", sort=rows, title="trained on", axis=alt.Axis(**axis)),
+        tooltip=[
+            alt.Tooltip("trained_on:N", title="trained on"),
+            alt.Tooltip("evaluated_on:N", title="evaluated on"),
+            alt.Tooltip("accuracy:Q", format=".2%"),
+            alt.Tooltip("zero_shot_accuracy:Q", title="zero-shot", format=".2%"),
+            alt.Tooltip("chance:Q", format=".2%"),
+            alt.Tooltip("n:Q", title="test images"),
+        ],
+    )
+    colour = alt.Scale(domain=[0, 1], range=CELLS, interpolate="rgb")
+    boxes = base.transform_filter("isValid(datum.accuracy)").mark_rect(strokeWidth=2)
+    boxes = boxes.encode(
+        color=alt.Color("accuracy:Q", scale=colour, legend=None),
+        stroke=alt.condition("datum.own", alt.value(INK), alt.value(None)),
+    )
+    ink = f"isValid(datum.accuracy) ? datum.accuracy > {WHITE_ABOVE} ? '#fff' : '#000' : '{INK}'"
+    numbers = base.mark_text(fontSize=12, color=alt.expr(ink)).encode(text="shown:N")
+    chart = alt.layer(boxes, numbers).properties(height=alt.Step(34))
+    label = "Accuracy in %, trained on × evaluated on"
+    return figure(chart, label, min_width=130 + 40 * len(columns))
+
+
+def scatter(group: pd.DataFrame, fits: list[dict], measures: list[str]) -> dict:
+    """Measure against outcome with its fitted line; the page's lists choose which."""
+    rows, lines, notes = [], [], {}
+    fitted = {(fit["measure"], fit["outcome"]): fit for fit in fits}
+    for measure, outcome in [(m, o) for m in measures for o in OUTCOMES]:
+        chosen = {"measure": measure, "outcome": outcome}
+        pairs = group[["dataset", measure, outcome]].set_axis(["dataset", "x", "y"], axis=1)
+        pairs = pairs.astype({"x": float, "y": float}).dropna()
+        rows += [row | chosen for row in pairs.to_dict("records")]
+        fit = fitted.get((measure, outcome))
+        notes[f"{measure} {outcome}"] = fit_sentence(fit) if len(pairs) else "Nothing to show."
+        if len(pairs) and fit and known(fit["slope"]) and known(fit["intercept"]):
+            x, x2 = pairs.x.min(), pairs.x.max()
+            y, y2 = (fit["intercept"] + fit["slope"] * end for end in (x, x2))
+            lines.append({"x": x, "x2": x2, "y": y, "y2": y2} | chosen)
+
+    def part(values: list[dict]):
+        chart = alt.Chart(alt.InlineData(values=values))
+        return chart.transform_filter(
+            "datum.measure == measure && datum.outcome == outcome"
+        ).encode(
+            alt.X("x:Q", title=None, scale=alt.Scale(zero=False, padding=36)),
+            alt.Y("y:Q", title=None, scale=alt.Scale(zero=False, padding=18)),
+        )
+
+    line = part(lines).mark_rule(color=COLOURS[1], strokeWidth=2, strokeDash=[6, 4])
+    dots = part(rows).mark_circle(size=90, color=COLOURS[0], opacity=1)
+    names = part(rows).mark_text(dy=-11, color=INK, limit=110).encode(text="dataset:N")
+    tooltip = ["dataset:N", alt.Tooltip("x:Q", format=".4f"), alt.Tooltip("y:Q", format=".4f")]
+    chart = alt.layer(line.encode(x2="x2:Q", y2="y2:Q"), dots.encode(tooltip=tooltip), names)
+    chart = chart.add_params(
+        alt.param(name="measure", value=first_of(measures)),
+        alt.param(name="outcome", value=next(iter(OUTCOMES))),
+    )
+    # An axis title cannot follow a parameter, the chart's title can.
+    said = alt.expr(f"{json.dumps(OUTCOMES)}[outcome] + ' against ' + measure")
+    chart = chart.properties(height=280, title=alt.TitleParams(said))
+    return figure(chart, "Measure against outcome, one point a dataset", notes=notes)
+
+
+def fit_sentence(fit: dict | None) -> str:
+    """What statistics.json says about one correlation and fit."""
+    if fit is None:
+        return "No statistics for this pair."
+    said = f"Spearman’s ρ = {number(fit['spearman'])}"
+    if known(fit["p_permutation"]):
+        said += f" (permutation p = {number(fit['p_permutation'])})"
+    note = f" Note: {fit['note']}." if known(fit["note"]) and fit["note"] else ""
+    return f"{said}, R² = {number(fit['r2'])}, n = {number(fit['n'])}.{note}"
+
+
+def curves(trials: pd.DataFrame) -> dict:
+    """Validation accuracy per epoch, a line a trial, the best epoch ringed."""
+    best = trials.groupby("dataset").val_accuracy.transform("max")
+    shown = trials[["dataset", "trial", "epoch", "val_accuracy"]].assign(
+        best=trials.val_accuracy == best
+    )
+    channels = {}
+    for channel, column in [("color", "learning_rate_peak"), ("strokeDash", "weight_decay")]:
+        values = sorted(trials[column].dropna().unique())
+        shown[column] = [number(value) for value in trials[column]]
+        sort = [number(value) for value in values]
+        channels[channel] = {"field": column, "type": "nominal", "sort": sort}
+        channels[channel] |= {"title": column.removesuffix("_peak").replace("_", " ")}
+        channels[channel] |= {} if len(values) > 1 else {"legend": None}
+    percents = alt.Axis(format=".0%", tickCount=5)
+    base = alt.Chart(records(shown)).transform_filter("datum.dataset == dataset")
+    base = base.encode(
+        alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d", grid=False)),
+        alt.Y("val_accuracy:Q", title=None, scale=alt.Scale(zero=False), axis=percents),
+        detail="trial:N",
+        tooltip=["trial:N", "epoch:Q", alt.Tooltip("val_accuracy:Q", format=".2%"),
+                 "learning_rate_peak:N", "weight_decay:N"],
+    )  # fmt: skip
+    lines = base.mark_line(point={"size": 25}).encode(
+        alt.Color.from_dict(channels["color"]), alt.StrokeDash.from_dict(channels["strokeDash"])
+    )
+    ring = base.transform_filter("datum.best").mark_point(size=170, color=INK)
+    first = alt.param(name="dataset", value=next(iter(shown.dataset), ""))
+    chart = alt.layer(lines, ring).add_params(first).properties(height=240)
+    return figure(chart, "Validation accuracy per epoch, one line a trial")
+
+
+# Tables: a cell is what is shown and what is raw; the page sorts by the raw, CSV holds it.
+
+RUN = {"model": text, "method": text, "dataset": text}
+RESULTS = {
+    "dataset": text, "chance": percent, "zero_shot_accuracy": percent, "method": text,
+    "accuracy": percent, "gain_over_zero_shot_error": number, "ood_change": points,
+}  # fmt: skip
+CHOSEN = {"learning_rate": number, "weight_decay": number, "best_epoch": number,
+          "val_accuracy": percent}  # fmt: skip
+WORDS = {"measure", "outcome", "note", *RUN}
+HEADS = {
+    "zero_shot_accuracy": "zero-shot", "gain_over_zero_shot_error": "gain", "r2": "R²",
+    "ood_change": "other tasks (points)", "spearman": "Spearman’s ρ", "p_slope": "p of slope",
+    "p_permutation": "p, permutation", "p_asymptotic": "p, asymptotic",
+    "val_accuracy": "validation accuracy",
+}  # fmt: skip
+
+
+def table(frame: pd.DataFrame, caption: str, columns: dict) -> dict:
+    head = [(key, HEADS.get(key, key.replace("_", " ")), key not in WORDS) for key in columns]
+    rows = [
+        [(show(row[key]), row[key] if known(row[key]) else "") for key, show in columns.items()]
+        for row in frame.to_dict("records")
+    ]
+    return {"caption": caption, "head": head, "rows": rows}
+
+
+def tables(tasks: pd.DataFrame, statistics: pd.DataFrame, measures: list[str]) -> dict:
+    by_dataset = tasks.drop_duplicates(["model", "dataset"])
+    measured = {"model": text, "dataset": text} | dict.fromkeys(measures, number)
+    tested = {key: text if key in WORDS else number for key in STATISTICS}
+    return {
+        "results": [
+            table(group, f"Test results of {model}", RESULTS)
+            for model, group in tasks.groupby("model", sort=False)
+        ],
+        "chosen": table(tasks, "Chosen trials", RUN | CHOSEN),
+        "measured": table(by_dataset, "Measures", measured),
+        "tested": table(statistics, "Statistics", tested),
+    }
+
+
+def describe_dataset(path: Path) -> dict:
+    """A dataset's description with a few of its test images."""
+    described = json.loads(path.read_text())
+    test = described["splits"].get("test")
+    described["samples"] = samples(path.parent / test["file"], described["classes"]) if test else []
+    return described
+
+
+def samples(path: Path, classes: list[str], count: int = 10) -> list[dict]:
+    """Images spread evenly over the classes; only the row groups that hold one are read."""
+    file = pq.ParquetFile(path)
+    labels = file.read(columns=["label"])["label"].to_numpy()
+    by_class = np.argsort(labels, kind="stable")
+    picks = by_class[np.linspace(0, len(labels) - 1, min(count, len(labels))).astype(int)]
+    found, start = {}, 0
+    for group in range(file.num_row_groups):
+        end = start + file.metadata.row_group(group).num_rows
+        inside = [row for row in picks if start <= row < end]
+        if inside:
+            images = file.read_row_group(group, columns=["image"])["image"]
+            found |= {row: data_uri(images[int(row - start)], path, row) for row in inside}
+        start = end
+    return [{"uri": found[row], "label": classes[labels[row]]} for row in picks]
+
+
+def data_uri(encoded, path: Path, row: int) -> str:
+    """An image as it is, or a thumbnail of it where it is large."""
+    try:
+        raw = encoded.as_py()
+        image = Image.open(io.BytesIO(raw))
+        kind = image.get_format_mimetype()
+        image.load()
+    except (OSError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
+        raise ForetuneError(f"{path}: row {row} is not a readable image ({error})") from None
+    if len(raw) > 20_000 or kind not in ("image/png", "image/jpeg"):
+        image = image.convert("RGB")
+        image.thumbnail((160, 160))
+        small = io.BytesIO()
+        image.save(small, "JPEG", quality=85)
+        raw, kind = small.getvalue(), "image/jpeg"
+    return f"data:{kind};base64,{base64.b64encode(raw).decode()}"

@@ -1,0 +1,68 @@
+"""What the trials of a tuning job have in common: the grid, the choice, the files.
+
+A trial is one point of a method's grid. Its key is its hyperparameters as JSON, so that a
+grid can grow without renaming what is done. A job leaves three files:
+
+    epochs.parquet      a row for each epoch of each trial
+    delta.safetensors   the best trial's trained weights, and nothing else
+    best.json           which trial and epoch that is, its validation accuracy, the delta's sha256
+"""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+
+from foretune.config import GRID
+from foretune.files import digest_file, whole_file, write_json
+from foretune.tables import write_parquet
+
+EPOCH_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("model", "method", "dataset")),
+        ("trial", pa.int32()),
+        ("learning_rate_peak", pa.float64()),
+        ("weight_decay", pa.float64()),
+        ("epoch", pa.int32()),
+        *((name, pa.float64()) for name in
+          ("loss", "val_accuracy", "learning_rate", "images_per_second")),
+    ]
+)  # fmt: skip
+
+
+def trial_key(trial: dict) -> str:
+    return json.dumps({name: trial[name] for name in GRID}, sort_keys=True)
+
+
+def is_better(candidate: dict, best: dict | None) -> bool:
+    """By validation accuracy; ties go to the earlier trial, and in a trial to the earlier epoch."""
+    return best is None or (candidate["val_accuracy"], -candidate["trial"]) > (
+        best["val_accuracy"],
+        -best["trial"],
+    )
+
+
+def write_results(output: Path, run: dict, epochs: list[dict], best: dict, delta: dict) -> None:
+    """Write a job's files; run: model, method, dataset; best: the winning epoch's row."""
+    from safetensors.torch import save_file  # select_trial should not wait for torch
+
+    rows = [{**run, **row} for row in epochs]
+    write_parquet(pa.Table.from_pylist(rows, EPOCH_SCHEMA), output / "epochs.parquet", run)
+    with whole_file(output / "delta.safetensors") as beside:
+        save_file({name: tensor.contiguous() for name, tensor in delta.items()}, beside)
+    chosen = {key: best[key] for key in ("trial", *GRID, "epoch", "val_accuracy")}
+    delta_path = output / "delta.safetensors"
+    write_json(
+        {**run, **chosen, "delta": str(delta_path), "sha256": digest_file(delta_path)},
+        output / "best.json",
+    )
+
+
+def select_trial(parts: list[Path], output: Path) -> None:
+    """The best of the parts' best trials, as a small file that holds the delta's digest."""
+    best = None
+    for part in parts:
+        candidate = json.loads(Path(part).read_text())
+        if is_better(candidate, best):
+            best = candidate
+    write_json(best, output)

@@ -1,0 +1,27 @@
+"""Write the study's report, one self-contained HTML file, and its provenance."""
+
+import json
+from pathlib import Path
+
+from foretune import cli
+
+
+def work() -> None:
+    parser = cli.parser(__doc__)
+    for name in ("epochs", "datasets", "measures"):
+        parser.add_argument(f"--{name}", type=Path, nargs="+", required=True)
+    parser.add_argument("--config", type=json.loads, required=True, help="the study, as JSON")
+    cli.add_paths(parser, analysis="folder", provenance="JSON to write", output="HTML to write")
+    args = parser.parse_args()
+    from foretune.provenance import write_provenance
+    from foretune.report import build_report
+
+    write_provenance(args.config, args.datasets, args.measures, args.provenance)
+    build_report(
+        args.analysis, args.epochs, args.datasets, args.provenance, args.output,
+        args.config["title"],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    cli.main(work)

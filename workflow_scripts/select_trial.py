@@ -1,0 +1,19 @@
+"""Choose the best trial of a method's grid by validation accuracy, over its parts."""
+
+from pathlib import Path
+
+from foretune import cli
+
+
+def work() -> None:
+    from foretune.trials import select_trial
+
+    parser = cli.parser(__doc__)
+    parser.add_argument("--parts", type=Path, nargs="+", required=True, help="best.json of each")
+    cli.add_paths(parser, output="JSON that names the selected weights and their sha256")
+    args = parser.parse_args()
+    select_trial(args.parts, args.output)
+
+
+if __name__ == "__main__":
+    cli.main(work)
