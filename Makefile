@@ -4,14 +4,12 @@ BIN := .venv/bin
 STUDY ?= config.yaml
 CORES ?= all
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/run_study.py \
-	--profile profiles/local --cores $(CORES) --configfile $(STUDY)
+	--profile profiles/local --cores $(CORES) --configfile $(STUDY) $(SNAKEMAKE_FLAGS)
 
-.PHONY: demo run test format resources pretrain
-demo: run
-	@echo "The report: $(CURDIR)/results/report.html"
-
-run: $(BIN)/.run
+.PHONY: demo test format resources pretrain
+demo: $(BIN)/.run
 	@$(SNAKEMAKE)
+	@echo "The report: $(CURDIR)/results/report.html"
 
 test: $(BIN)/.test
 	$(BIN)/ruff check workflow_scripts tests

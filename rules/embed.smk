@@ -49,7 +49,7 @@ rule embed_captions:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         spec=model_spec,
-        template=lambda wildcards: STUDY["datasets"][wildcards.dataset].get("caption", ""),
+        template=lambda wildcards: as_json(STUDY["datasets"][wildcards.dataset].get("caption")),
         code=code_digest("embed"),
         dataset=subpath(input.manifest, parent=True),
     shell:

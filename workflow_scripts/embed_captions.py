@@ -8,7 +8,9 @@ from foretune import cli
 def work() -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("--model-spec", type=json.loads, required=True, help="config entry, JSON")
-    parser.add_argument("--template", default="", help="caption with {}; empty: the dataset's own")
+    parser.add_argument(
+        "--template", type=json.loads, default=None, help="caption with {}, JSON; null: its own"
+    )
     cli.add_paths(parser, dataset="folder of the prepared dataset", output="text.parquet")
     args = parser.parse_args()
     from foretune.embed import embed_captions  # after the arguments: torch takes seconds to load

@@ -13,6 +13,7 @@ byte-pair merges, cut to the words that the model was pretrained on.
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 
 import open_clip
@@ -49,7 +50,11 @@ def load_model(spec: dict, device: str = "cpu", weights: bool = True):
 
 def load_folder(folder: Path, weights: bool):
     ours = json.loads((folder / CONFIG_NAME).read_text()).get("foretune", {})
-    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    logging.disable(logging.WARNING)  # it warns that there are no weights; they come below
+    try:
+        model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    finally:
+        logging.disable(logging.NOTSET)
     if "stem" in ours:
         model.visual.conv1 = conv_stem(**ours["stem"])
     if weights:

@@ -1,6 +1,7 @@
 """The report: one HTML file with its figures, tables, images and scripts inside."""
 
 import base64
+import functools
 import io
 import json
 import math
@@ -13,9 +14,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import vl_convert
 import yaml
-from PIL import Image
 
-from foretune.files import ForetuneError, read_metadata, whole_file
+from foretune.datasets import decode
+from foretune.files import whole_file
+from foretune.tables import read_metadata
 
 ZERO_SHOT = "zero-shot"
 FEW = 6  # below so many datasets, a correlation says next to nothing
@@ -32,6 +34,7 @@ COLOURS = ["#3b82c4", "#c9661f", "#2f8f57", "#a65bb5", "#a3801a", "#d1495b", "#0
 CELLS, WHITE_ABOVE = ["#eaf2fb", "#0b3d80"], 0.68
 # The page's own colour, so that light, dark and print need no second drawing.
 INK = "currentColor"
+LINES = {"symbolType": "stroke", "symbolFillColor": "transparent", "symbolStrokeWidth": 2.5}
 
 
 def build_report(
@@ -66,11 +69,12 @@ def build_report(
             charts[f"{kind}-{len(runs)}"] = chart
             chart["spec"]["description"] = f"{chart['label']}: {model}, {method}"
         fit = fits[(fits.measure == "iimm") & (fits.outcome == "gain_over_zero_shot_error")]
+        fit = next(iter(fit.to_dict("records")), None)
         numbers = group[["zero_shot_accuracy", "accuracy", *OUTCOMES]].astype(float)
         runs.append({
             "model": model, "method": method, "n": len(group), "kinds": list(drawn),
-            "mean": numbers.mean().to_dict(),
-            "fit": "".join(fit_sentence(row) for row in fit.to_dict("records")),
+            "mean": numbers.mean().to_dict(), "rho": fit and fit["spearman"],
+            "fit": fit and fit_sentence(fit | ({"note": ""} if known(fit["spearman"]) else {})),
         })  # fmt: skip
     few = statistics.n[(statistics.n > 0) & (statistics.n < FEW)]
 
@@ -81,7 +85,9 @@ def build_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, points=points, number=number, text=text)
+    environment.filters.update(
+        percent=percent, points=points, number=number, plain=plain, text=text
+    )
     environment.tests["known"] = known
     page = environment.get_template("report.html.j2").render(
         title=title, runs=runs, charts=charts, measures=measures, outcomes=OUTCOMES,
@@ -96,6 +102,7 @@ def build_report(
         beside.write_text(page, encoding="utf-8")
 
 
+@functools.cache
 def vega_bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, of the version that Altair writes for."""
     version = alt.SCHEMA_VERSION.lstrip("v").rsplit(".", 1)[0]
@@ -127,6 +134,11 @@ def points(value) -> str:
 
 
 def number(value) -> str:
+    return f"{value:#.3g}".rstrip(".").replace("-", "−") if known(value) else "–"
+
+
+def plain(value) -> str:
+    """A number that was chosen or counted, without digits that it does not have."""
     return f"{value:.3g}".replace("-", "−") if known(value) else "–"
 
 
@@ -164,6 +176,7 @@ def heat_map(tested: pd.DataFrame, order: list[str]) -> dict:
     cells = cells[["accuracy", "zero_shot_accuracy", "chance", "n"]].reindex(grid).reset_index()
     cells["shown"] = [percent(accuracy).rstrip("%") for accuracy in cells.accuracy]
     cells["own"] = cells.trained_on == cells.evaluated_on
+    cells = cells.sort_values("own", kind="stable")  # frames are drawn last, over their neighbours
 
     axis = {"labelLimit": 120, "domain": False, "ticks": False, "grid": False}
     top = alt.Axis(orient="top", labelAngle=-35, labelOverlap=False, **axis)
@@ -187,7 +200,7 @@ def heat_map(tested: pd.DataFrame, order: list[str]) -> dict:
     )
     ink = f"isValid(datum.accuracy) ? datum.accuracy > {WHITE_ABOVE} ? '#fff' : '#000' : '{INK}'"
     numbers = base.mark_text(fontSize=12, color=alt.expr(ink)).encode(text="shown:N")
-    chart = alt.layer(boxes, numbers).properties(height=alt.Step(34))
+    chart = alt.layer(boxes, numbers).properties(height=max(34 * len(rows), 200))
     label = "Accuracy in %, trained on × evaluated on"
     return figure(chart, label, min_width=130 + 40 * len(columns))
 
@@ -238,29 +251,34 @@ def fit_sentence(fit: dict | None) -> str:
         return "No statistics for this pair."
     said = f"Spearman’s ρ = {number(fit['spearman'])}"
     if known(fit["p_permutation"]):
-        said += f" (permutation p = {number(fit['p_permutation'])})"
-    note = f" Note: {fit['note']}." if known(fit["note"]) and fit["note"] else ""
-    return f"{said}, R² = {number(fit['r2'])}, n = {number(fit['n'])}.{note}"
+        said += f" (permutation p = {plain(fit['p_permutation'])})"
+    note = f" Note: {fit['note']}." if fit["note"] else ""
+    return f"{said}, R² = {number(fit['r2'])}, n = {plain(fit['n'])}.{note}"
 
 
 def curves(trials: pd.DataFrame) -> dict:
     """Validation accuracy per epoch, a line a trial, the best epoch ringed."""
-    best = trials.groupby("dataset").val_accuracy.transform("max")
-    shown = trials[["dataset", "trial", "epoch", "val_accuracy"]].assign(
-        best=trials.val_accuracy == best
-    )
+    # Of equals the earlier trial, then the earlier epoch, as the choice of trials has it.
+    trials = trials.sort_values(["trial", "epoch"], ignore_index=True)
+    best = trials.groupby("dataset").val_accuracy.idxmax()
+    shown = trials[["dataset", "trial", "epoch", "val_accuracy"]]
+    shown = shown.assign(best=trials.index.isin(best))
     channels = {}
     for channel, column in [("color", "learning_rate_peak"), ("strokeDash", "weight_decay")]:
         values = sorted(trials[column].dropna().unique())
-        shown[column] = [number(value) for value in trials[column]]
-        sort = [number(value) for value in values]
-        channels[channel] = {"field": column, "type": "nominal", "sort": sort}
-        channels[channel] |= {"title": column.removesuffix("_peak").replace("_", " ")}
-        channels[channel] |= {} if len(values) > 1 else {"legend": None}
+        shown[column] = [plain(value) for value in trials[column]]
+        channels[channel] = {
+            "field": column,
+            "type": "nominal",
+            "sort": [plain(value) for value in values],
+            "title": column.removesuffix("_peak").replace("_", " "),
+            "legend": LINES if len(values) > 1 else None,
+        }
+    whole = alt.Axis(tickMinStep=1, format="d", grid=False)
     percents = alt.Axis(format=".0%", tickCount=5)
     base = alt.Chart(records(shown)).transform_filter("datum.dataset == dataset")
     base = base.encode(
-        alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d", grid=False)),
+        alt.X("epoch:Q", scale=alt.Scale(zero=False, nice=False, padding=8), axis=whole),
         alt.Y("val_accuracy:Q", title=None, scale=alt.Scale(zero=False), axis=percents),
         detail="trial:N",
         tooltip=["trial:N", "epoch:Q", alt.Tooltip("val_accuracy:Q", format=".2%"),
@@ -279,10 +297,10 @@ def curves(trials: pd.DataFrame) -> dict:
 
 RUN = {"model": text, "method": text, "dataset": text}
 RESULTS = {
-    "dataset": text, "chance": percent, "zero_shot_accuracy": percent, "method": text,
-    "accuracy": percent, "gain_over_zero_shot_error": number, "ood_change": points,
+    "dataset": text, "method": text, "zero_shot_accuracy": percent, "accuracy": percent,
+    "gain_over_zero_shot_error": number, "ood_change": points, "chance": percent,
 }  # fmt: skip
-CHOSEN = {"learning_rate": number, "weight_decay": number, "best_epoch": number,
+CHOSEN = {"learning_rate": plain, "weight_decay": plain, "best_epoch": plain,
           "val_accuracy": percent}  # fmt: skip
 WORDS = {"measure", "outcome", "note", *RUN}
 HEADS = {
@@ -306,6 +324,7 @@ def tables(tasks: pd.DataFrame, statistics: pd.DataFrame, measures: list[str]) -
     by_dataset = tasks.drop_duplicates(["model", "dataset"])
     measured = {"model": text, "dataset": text} | dict.fromkeys(measures, number)
     tested = {key: text if key in WORDS else number for key in STATISTICS}
+    tested |= {key: plain for key in STATISTICS if key == "n" or key.startswith("p_")}
     return {
         "results": [
             table(group, f"Test results of {model}", RESULTS)
@@ -337,24 +356,20 @@ def samples(path: Path, classes: list[str], count: int = 10) -> list[dict]:
         inside = [row for row in picks if start <= row < end]
         if inside:
             images = file.read_row_group(group, columns=["image"])["image"]
-            found |= {row: data_uri(images[int(row - start)], path, row) for row in inside}
+            for row in inside:
+                found[row] = data_uri(images[int(row - start)].as_py(), f"{path}: row {row}")
         start = end
     return [{"uri": found[row], "label": classes[labels[row]]} for row in picks]
 
 
-def data_uri(encoded, path: Path, row: int) -> str:
-    """An image as it is, or a thumbnail of it where it is large."""
-    try:
-        raw = encoded.as_py()
-        image = Image.open(io.BytesIO(raw))
-        kind = image.get_format_mimetype()
-        image.load()
-    except (OSError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
-        raise ForetuneError(f"{path}: row {row} is not a readable image ({error})") from None
-    if len(raw) > 20_000 or kind not in ("image/png", "image/jpeg"):
+def data_uri(encoded: bytes, name: str) -> str:
+    """An image as it is, or a thumbnail of it where it is large; `name` is for errors."""
+    image = decode(encoded, name)
+    kind = image.get_format_mimetype()
+    if len(encoded) > 20_000 or kind not in ("image/png", "image/jpeg"):
         image = image.convert("RGB")
         image.thumbnail((160, 160))
         small = io.BytesIO()
         image.save(small, "JPEG", quality=85)
-        raw, kind = small.getvalue(), "image/jpeg"
-    return f"data:{kind};base64,{base64.b64encode(raw).decode()}"
+        encoded, kind = small.getvalue(), "image/jpeg"
+    return f"data:{kind};base64,{base64.b64encode(encoded).decode()}"

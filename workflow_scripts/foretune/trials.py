@@ -50,7 +50,8 @@ def write_results(output: Path, run: dict, epochs: list[dict], best: dict, delta
     write_parquet(pa.Table.from_pylist(rows, EPOCH_SCHEMA), output / "epochs.parquet", run)
     with whole_file(output / "delta.safetensors") as beside:
         save_file({name: tensor.contiguous() for name, tensor in delta.items()}, beside)
-    chosen = {key: best[key] for key in ("trial", *GRID, "epoch", "val_accuracy")}
+    chosen = {key: best[key] for key in ("trial", "weight_decay", "epoch", "val_accuracy")}
+    chosen["learning_rate"] = best["learning_rate_peak"]  # the trial's, not the epoch's
     delta_path = output / "delta.safetensors"
     write_json(
         {**run, **chosen, "delta": str(delta_path), "sha256": digest_file(delta_path)},

@@ -1,0 +1,41 @@
+"""Shared fixtures: a small task of real images, prepared and embedded by the bundled encoder."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "workflow_scripts"))
+
+CLIP_MINI = {"folder": str(ROOT / "resources/mini/clip")}
+
+
+@pytest.fixture(scope="session")
+def small_task(tmp_path_factory) -> Path:
+    """Folder with `dataset/` (150 MNIST images) and `embeddings/` (all caches)."""
+    import pyarrow.parquet as pq
+
+    from foretune.datasets import prepare_dataset
+    from foretune.embed import embed_captions, embed_images
+    from foretune.tables import read_metadata, write_parquet
+
+    folder = tmp_path_factory.mktemp("small_task")
+    whole = ROOT / "resources/mini/mnist.parquet"
+    table = pq.read_table(whole).take([*range(100), *range(2000, 2050)])
+    write_parquet(table, folder / "source.parquet", read_metadata(whole))
+    prepare_dataset("mnist", {"parquet": folder / "source.parquet"}, folder / "dataset", seed=0)
+    embed_images(CLIP_MINI, folder / "dataset", folder / "embeddings")
+    embed_captions(CLIP_MINI, folder / "dataset", None, folder / "embeddings/text.parquet")
+    return folder
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A copy of the working tree's code and resources, to run Snakemake in."""
+    for name in ("Snakefile", "config.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("rules", "workflow_scripts", "studies", "profiles", "envs", "resources"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path

@@ -1,0 +1,116 @@
+import copy
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from foretune.config import check_config, code_digest, expand_grid
+from foretune.files import ForetuneError
+
+STUDY = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+@pytest.fixture(autouse=True)
+def in_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)  # the config's paths are relative to the checkout
+
+
+def changed(path: str, value) -> dict:
+    config = copy.deepcopy(STUDY)
+    *parents, last = path.split("/")
+    entry = config
+    for key in parents:
+        entry = entry[key]
+    entry[last] = value
+    return config
+
+
+MISTAKES = [
+    ("metods", {}, "metods: unknown key; did you mean methods?"),
+    ("methods/lorra", {}, "methods.lorra: unknown key; known: full, linear_probe"),
+    ("methods/full/learning_rat", [1.0], "methods.full.learning_rat: unknown key; did you mean"),
+    ("methods/full/learning_rate", [-0.1], "methods.full.learning_rate.0: -0.1"),
+    ("methods/full/learning_rate", ["1e-3"], "YAML reads 1e-3 as text: write 1.0e-3"),
+    ("methods/full/epochs", 0, "methods.full.epochs: 0"),
+    ("methods/full/optimizer", "adam", "methods.full.optimizer: 'adam' is not one of"),
+    ("datasets/birds", {"caption": "a {}"}, "datasets.birds: has no source; give one of: parquet"),
+    ("datasets/birds", {"folder": "no/such"}, "datasets.birds.folder: no such file or folder"),
+    ("datasets/birds", {"folder": ".", "caption": "a bird"}, "needs a {} where the class name"),
+    ("datasets/a bird", {"folder": "."}, "a bird"),
+    ("models/mine", {"folder": "a", "architecture": "b"}, "models.mine: has folder and arch"),
+    ("models", {}, "models: {}"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), MISTAKES)
+def test_mistakes_are_named(path, value, message):
+    with pytest.raises(ForetuneError) as caught:
+        check_config(changed(path, value))
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_shipped_studies_are_right_and_defaults_are_filled():
+    for path in [ROOT / "config.yaml", *(ROOT / "studies").glob("*.yaml")]:
+        study = check_config(yaml.safe_load(path.read_text()))
+        assert study["seed"] == 0
+        assert study["methods"]["linear_probe"]["batch_size"] == 128
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("methods/full/learning_rate", [-0.1], "methods.full.learning_rate.0"),
+        ("methods/lorra", {}, "methods.lorra: unknown key"),
+        ("datasets/birds", {}, "datasets.birds: has no source"),
+        ("seeed", 1, "seeed: unknown key; did you mean seed?"),
+    ],
+)
+def test_snakemake_ends_before_any_job(tmp_path, path, value, message):
+    study = tmp_path / "study.yaml"
+    study.write_text(yaml.safe_dump(changed(path, value)))
+    run = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-n", "--configfile", study],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    assert run.returncode != 0
+    printed = run.stdout + run.stderr
+    assert message in printed
+    assert "Traceback" not in printed and "Job stats" not in printed
+
+
+def test_grid_is_a_product_and_parts_share_it_out():
+    recipe = {"learning_rate": [0.1, 0.01], "weight_decay": [0, 1, 2], "parts": 1}
+    whole = expand_grid(recipe)
+    assert [t["trial"] for t in whole] == list(range(6))
+    assert len({(t["learning_rate"], t["weight_decay"]) for t in whole}) == 6
+    parts = [expand_grid({**recipe, "parts": 4}, part) for part in range(4)]
+    assert sorted((t for part in parts for t in part), key=lambda t: t["trial"]) == whole
+
+
+def test_code_digest_follows_imports(monkeypatch, tmp_path):
+    import foretune.config
+
+    library = tmp_path / "foretune"
+    library.mkdir()
+    for file in (ROOT / "workflow_scripts/foretune").glob("*.py"):
+        (library / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setattr(foretune.config, "LIBRARY", library)
+    names = ("embed", "measures", "finetune", "probe", "evaluate_model", "report")
+    before = {name: code_digest(name) for name in names}
+    with (library / "models.py").open("a") as file:
+        file.write("# changed\n")
+    after = {name: code_digest(name) for name in names}
+    differ = {name for name in names if before[name] != after[name]}
+    assert differ == {"embed", "finetune", "evaluate_model"}
+
+
+def test_a_dry_run_imports_no_torch():
+    code = (
+        "import sys; sys.path.insert(0, 'workflow_scripts'); import foretune.config;"
+        "print([m for m in ('torch', 'pyarrow', 'numpy', 'pandas') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "[]\n"

@@ -1,0 +1,126 @@
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from foretune.bundles import bundle_digits
+from foretune.datasets import prepare_dataset, read_split
+from foretune.files import ForetuneError
+from foretune.tables import read_metadata, write_parquet
+
+
+def picture(shade: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 7), (shade, 0, 255 - shade)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of 25 pictures, one subfolder each."""
+    for label, name in enumerate(["old_crow", "jay"]):
+        (tmp_path / "birds" / name).mkdir(parents=True)
+        for i in range(25):
+            (tmp_path / "birds" / name / f"{i:02}.png").write_bytes(picture(100 * label + i))
+    return tmp_path / "birds"
+
+
+def test_folder_of_images(folder, tmp_path):
+    manifest = prepare_dataset("birds", {"folder": str(folder)}, tmp_path / "out", seed=0)
+    assert manifest["classes"] == ["jay", "old crow"]
+    assert {k: v["rows"] for k, v in manifest["splits"].items()} == {
+        "train": 36, "val": 4, "test": 10
+    }  # fmt: skip
+    tables = {split: read_split(tmp_path / "out", split) for split in ("train", "val", "test")}
+    ids = [i for table in tables.values() for i in table["id"].to_pylist()]
+    assert len(set(ids)) == 50
+    for table in tables.values():
+        for row in table.to_pylist():
+            assert row["label"] == int(row["id"].startswith("old_crow/"))
+            assert row["image"] == (folder / row["id"]).read_bytes()
+
+
+def test_own_test_folder_is_the_test_split(folder, tmp_path):
+    both = tmp_path / "both"
+    both.mkdir()
+    folder.rename(both / "train")
+    (both / "test/jay").mkdir(parents=True)
+    (both / "test/jay/a.png").write_bytes(picture(3))
+    manifest = prepare_dataset("birds", {"folder": str(both)}, tmp_path / "out", seed=0)
+    assert {k: v["rows"] for k, v in manifest["splits"].items()} == {
+        "train": 45, "val": 5, "test": 1
+    }  # fmt: skip
+
+
+def test_the_seed_fixes_the_splits_and_the_digest(folder, tmp_path):
+    first, same, other = (
+        prepare_dataset("birds", {"folder": str(folder)}, tmp_path / str(i), seed=seed)["digest"]
+        for i, seed in enumerate((0, 0, 1))
+    )
+    assert first == same != other
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda f: (f / "jay/03.png").write_bytes(b"no"), r"jay/03\.png: not a readable image"),
+        (lambda f: [p.unlink() for p in (f / "jay").iterdir()], r"no training image of \['jay'\]"),
+        (lambda f: [p.unlink() for p in f.rglob("*.png")], "no images in its train split"),
+        (lambda f: (f / "jay").rename(f.parent / "away"), "at least two"),
+    ],
+)
+def test_broken_folders_are_named(folder, tmp_path, harm, message):
+    harm(folder)
+    with pytest.raises(ForetuneError, match=message):
+        prepare_dataset("birds", {"folder": str(folder)}, tmp_path / "out", seed=0)
+    assert not (tmp_path / "out/dataset.json").exists()
+
+
+def test_a_label_out_of_range_is_named(tmp_path):
+    rows = [{"image": picture(i), "label": i % 3, "split": "train"} for i in range(20)]
+    facts = {"classes": ["a", "b"], "caption": "a {}", "licence": "-", "source": "-"}
+    write_parquet(pa.Table.from_pylist(rows), tmp_path / "bad.parquet", facts)
+    with pytest.raises(ForetuneError, match=r"dataset bad, train, 000002: label 2 is not in 0..1"):
+        prepare_dataset("bad", {"parquet": tmp_path / "bad.parquet"}, tmp_path / "out", seed=0)
+
+
+def test_a_split_of_another_version_is_refused(folder, tmp_path):
+    for seed in (0, 1):
+        prepare_dataset("birds", {"folder": str(folder)}, tmp_path / str(seed), seed=seed)
+    (tmp_path / "0/val.parquet").write_bytes((tmp_path / "1/val.parquet").read_bytes())
+    with pytest.raises(ForetuneError, match=r"val\.parquet: belongs to another version"):
+        read_split(tmp_path / "0", "val")
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "digits"])
+def test_bundled_datasets_are_small_and_state_their_licence(name, tmp_path):
+    path = ROOT / f"resources/mini/{name}.parquet"
+    assert path.stat().st_size <= 1_000_000
+    facts = read_metadata(path)
+    assert facts["licence"] and facts["source"]
+    manifest = prepare_dataset(name, {"parquet": path}, tmp_path, seed=0)
+    splits = {k: v["rows"] for k, v in manifest["splits"].items()}
+    assert 1000 <= splits["train"] + splits["val"] <= 2000 and 500 <= splits["test"] <= 1000
+    tests = {row["image"] for row in read_split(tmp_path, "test").to_pylist()}
+    assert not tests & {row["image"] for row in read_split(tmp_path, "train").to_pylist()}
+
+
+def test_digits_are_rebuilt_from_their_source(tmp_path):
+    bundle_digits(tmp_path / "digits.parquet")
+    made, kept = (
+        prepare_dataset("digits", {"parquet": path}, tmp_path / str(i), seed=0)
+        for i, path in enumerate(
+            [tmp_path / "digits.parquet", ROOT / "resources/mini/digits.parquet"]
+        )
+    )
+    assert made["digest"] == kept["digest"]
+
+
+def test_manifest_is_plain_json(folder, tmp_path):
+    prepare_dataset("birds", {"folder": str(folder)}, tmp_path / "out", seed=0)
+    manifest = json.loads((tmp_path / "out/dataset.json").read_text())
+    assert np.array_equal(sorted(manifest["splits"]), ["test", "train", "val"])

@@ -1,0 +1,152 @@
+"""The smoke study through the real Snakemake, as a user runs it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+ENV = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+COMMAND = [
+    sys.executable, "workflow_scripts/run_study.py", "--profile", "profiles/local", "--cores", "2",
+    "--configfile", "studies/smoke.yaml",
+]  # fmt: skip
+
+
+def run(checkout, *arguments, check=True):
+    done = subprocess.run(
+        [*COMMAND, *arguments], cwd=checkout, env=ENV, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert not check or done.returncode == 0, done.stdout[-5000:]
+    return done.stdout
+
+
+def jobs(printed):
+    """Rule -> number of jobs, from Snakemake's own table."""
+    table = re.search(r"job\s+count\n[-\s]+\n(.*?)total\s+\d+", printed, re.S)
+    rows = (line.split() for line in table[1].splitlines() if line.strip()) if table else ()
+    return {rule: int(count) for rule, count in rows}
+
+
+def numbers(checkout):
+    tables = [pd.read_parquet(checkout / f"results/analysis/{name}.parquet")
+              for name in ("outcomes", "tasks", "measures")]  # fmt: skip
+    return tables
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A checkout in which the smoke study ran to its end, and what that printed."""
+    from conftest import checkout
+
+    folder = checkout.__wrapped__(tmp_path_factory.mktemp("study"))
+    return folder, run(folder)
+
+
+def test_the_chain_runs_to_a_report(study):
+    checkout, printed = study
+    assert jobs(printed)["finetune_model"] == 2
+    assert (checkout / "results/report.html").stat().st_size > 500_000
+    outcomes, tasks, measures = numbers(checkout)
+    assert len(outcomes) == 2 + 2 * 2 + 2  # zero-shot, full on each of both, probes on their own
+    assert set(tasks.method) == {"full", "linear_probe"} and len(measures) == 2
+    logs = (checkout / "logs/finetune_model/clip_mini/full/mnist/0.log").read_text()
+    assert "epoch 1/1" in logs and "images/s" in logs
+
+
+def test_a_second_run_does_nothing(study):
+    assert "Nothing to be done" in run(study[0])
+
+
+def test_a_third_dataset_runs_only_what_is_new(study):
+    checkout, _ = study
+    whole = yaml.safe_load((checkout / "studies/smoke.yaml").read_text())
+    whole["datasets"]["fashion_mnist"] = {"parquet": "resources/mini/fashion_mnist.parquet"}
+    (checkout / "studies/grown.yaml").write_text(yaml.safe_dump(whole))
+    before = {
+        path: path.stat().st_mtime_ns for path in checkout.glob("results/trials/**/best.json")
+    }
+    predictions = set(checkout.glob("results/predictions/*.parquet"))
+    grown = ["--configfile", "studies/grown.yaml"]
+    expected = {
+        "prepare_dataset": 1, "embed_images": 1, "embed_captions": 1, "measure_task": 1,
+        "finetune_model": 1, "fit_probe": 1, "select_trial": 2, "evaluate_zero_shot": 1,
+        "evaluate_probe": 1,
+        "evaluate_model": 3,  # its own, and a column of the two that were there
+        "analyze_study": 1, "write_report": 1, "all": 1,
+    }  # fmt: skip
+    assert jobs(run(checkout, "-n", *grown)) == expected
+    assert jobs(run(checkout, *grown)) == expected
+    assert all(path.stat().st_mtime_ns == mtime for path, mtime in before.items())
+    # Two old models on the new task, the new model on all three.
+    assert len(set(checkout.glob("results/predictions/*.parquet")) - predictions) == 5
+    assert len(numbers(checkout)[0]) == 3 + 9 + 3
+    assert "Nothing to be done" in run(checkout, *grown)
+
+
+def test_sigkill_of_everything_then_the_same_command_completes(study, checkout):
+    process = subprocess.Popen(
+        COMMAND, cwd=checkout, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    while not list(checkout.glob("results/trials/**/state.pt")) and process.poll() is None:
+        time.sleep(0.05)
+    assert process.poll() is None, "it ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert list((checkout / ".snakemake/locks").iterdir()), "no stale lock: killed too late"
+    run(checkout)
+    for mine, whole in zip(numbers(checkout), numbers_of_two(study[0]), strict=True):
+        pd.testing.assert_frame_equal(mine, whole, check_exact=True)
+
+
+def numbers_of_two(checkout):
+    """The study's numbers as the smoke config has it, whether or not it has grown since."""
+    run(checkout)
+    return numbers(checkout)
+
+
+def test_sigkill_of_snakemake_alone_leaves_an_orphan_that_does_no_harm(study, checkout):
+    process = subprocess.Popen(
+        COMMAND, cwd=checkout, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    while not list(checkout.glob("results/trials/**/.lock")) and process.poll() is None:
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for pid in [*children, process.pid]:  # Snakemake, and the command that holds our lock
+        os.kill(int(pid), signal.SIGKILL)
+    process.wait()
+    run(checkout)  # while the orphaned jobs go on
+    for mine, whole in zip(numbers(checkout), numbers_of_two(study[0]), strict=True):
+        pd.testing.assert_frame_equal(mine, whole, check_exact=True)
+
+
+def test_a_run_beside_a_run_is_refused(study):
+    import fcntl
+
+    with open(study[0] / "results/.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        printed = run(study[0], check=False)
+    assert "another run is at work" in printed
+
+
+def test_slurm_profile_resolves(study):
+    command = [sys.executable, "-m", "snakemake", "-n", "-q", "--profile", "profiles/slurm",
+               "--configfile", "studies/smoke.yaml", "--forceall"]  # fmt: skip
+    done = subprocess.run(command, cwd=study[0], env=ENV, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_lint(study):
+    command = [sys.executable, "-m", "snakemake", "--lint"]
+    done = subprocess.run(command, cwd=study[0], env=ENV, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Congratulations" in done.stdout + done.stderr
