@@ -146,6 +146,15 @@ def test_a_state_of_another_recipe_is_not_used(unbroken, small_task, tmp_path):
     assert any("made from another config" in line for line in lines)
 
 
+def test_a_state_of_other_code_is_not_used(unbroken, small_task, tmp_path, monkeypatch):
+    with monkeypatch.context() as older:
+        older.setattr("foretune.finetune.code_digest", lambda module: "older")
+        tune(small_task, tmp_path)
+    lines = []
+    assert_same(tune(small_task, tmp_path, log=lines.append), unbroken[0])
+    assert any("made from another config, data or code" in line for line in lines)
+
+
 def test_divergence_is_an_error_that_names_the_key(small_task, tmp_path):
     wild = [{"trial": 0, "learning_rate": 1e30, "weight_decay": 0.0}]
     with pytest.raises(ForetuneError, match=r"diverged; lower methods\.full\.learning_rate"):

@@ -3,12 +3,12 @@
 import json
 
 import pytest
+from conftest import CLIP_MINI, ROOT
+
 from foretune.datasets import prepare_dataset, read_split
 from foretune.embed import embed_captions, embed_images
 from foretune.evaluate import evaluate_zero_shot
 from foretune.models import load_model
-
-from conftest import CLIP_MINI, ROOT
 
 
 def prepared(name, folder):
@@ -22,7 +22,7 @@ def prepared(name, folder):
 def test_the_encoder_is_small_and_loads_whole():
     folder = ROOT / "resources/mini/clip"
     assert (folder / "open_clip_model.safetensors").stat().st_size < 5_000_000
-    model, preprocess, tokenizer = load_model(CLIP_MINI)
+    model, _, tokenizer = load_model(CLIP_MINI)
     assert tokenizer.vocab_size == model.vocab_size
     assert tokenizer(["a photo of a dog"]).shape == (1, model.context_length)
     history = json.loads((folder / "pretraining.json").read_text())
@@ -46,6 +46,7 @@ def test_zero_shot_accuracy_is_above_twice_chance(name, tmp_path):
 def test_full_fine_tuning_reaches_95_percent_on_mnist(tmp_path):
     import pandas as pd
     import yaml
+
     from foretune.config import expand_grid
     from foretune.evaluate_model import evaluate_model
     from foretune.finetune import finetune

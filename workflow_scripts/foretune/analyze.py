@@ -86,6 +86,8 @@ def correlate(x: np.ndarray, y: np.ndarray, seed: int) -> dict:
         "spearman": rho.statistic, "p_asymptotic": rho.pvalue, "p_permutation": permuted.pvalue,
         "slope": fit.slope, "intercept": fit.intercept, "r2": fit.rvalue**2, "p_slope": fit.pvalue,
     }  # fmt: skip
+    if abs(rho.statistic) > 1 - 1e-12:
+        numbers["p_asymptotic"] = np.nan  # its formula divides by 1 - rho^2
     result |= {k: float(v) if np.isfinite(v) else None for k, v in numbers.items()}
     if len(x) < 5:
         # Of n! orders one is the best and one the worst: two-sided p is at least 2 / n!.

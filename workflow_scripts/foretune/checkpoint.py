@@ -11,13 +11,18 @@ import torch
 from foretune.files import whole_file
 
 
-def save_checkpoint(state: dict, path: Path | str) -> None:
+def save_checkpoint(state: dict, path: Path | str, made_from: dict) -> None:
+    """made_from: all that the training's numbers depend on, its code included."""
     with whole_file(path) as beside:
-        torch.save(state, beside)
+        torch.save({"made_from": made_from, "state": state}, beside)
 
 
-def load_checkpoint(path: Path | str) -> dict | None:
-    """The state last saved at `path`, or None. Tensors and plain values, no code."""
+def load_checkpoint(path: Path | str, made_from: dict, log=print) -> dict | None:
+    """The state last saved at `path`; None without one, or with one made from other things."""
     if not Path(path).exists():
         return None
-    return torch.load(path, map_location="cpu", weights_only=True)
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    if saved["made_from"] != made_from:
+        log(f"{path}: made from another config, data or code; starting anew")
+        return None
+    return saved["state"]

@@ -39,9 +39,13 @@ class Source:
 
 def read_parquet_source(path: Path) -> Source:
     """A Parquet file with the columns image, label and split, and its facts as metadata."""
-    facts = read_metadata(path)
+    facts, table = read_metadata(path), pq.read_table(path)
+    absent = [key for key in ("classes", "caption", "licence", "source") if key not in facts]
+    absent += [name for name in ("image", "label", "split") if name not in table.column_names]
+    if absent:
+        raise ForetuneError(f"{path}: not a dataset: it lacks {', '.join(absent)}")
     rows: dict[str, list] = {"train": [], "test": []}
-    for number, row in enumerate(pq.read_table(path).to_pylist()):
+    for number, row in enumerate(table.to_pylist()):
         if row["split"] not in rows:
             raise ForetuneError(
                 f"{path}: row {number}: split {row['split']!r} is not train or test"

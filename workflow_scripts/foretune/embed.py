@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from foretune.datasets import SPLITS, decode, read_manifest, read_split
 from foretune.embeddings import write_embeddings
@@ -18,9 +19,10 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 def load_images(rows: pa.Table, preprocess: Preprocess, name: str, log=print) -> Tensor:
     """All images of a split, decoded and resized once: (N, 3, H, W) uint8."""
     started, images = time.monotonic(), None
-    for number, (identity, encoded) in enumerate(
-        zip(rows["id"].to_pylist(), rows["image"].to_pylist(), strict=True)
-    ):
+    pairs = zip(rows["id"].to_pylist(), rows["image"].to_pylist(), strict=True)
+    # Shown only where it takes long; so is the bar of encode_images.
+    progress = tqdm(pairs, f"{name}, preparing", len(rows), mininterval=5, delay=5, unit="image")
+    for number, (identity, encoded) in enumerate(progress):
         image = preprocess(decode(encoded, f"{name}, {identity}"))
         if images is None:  # only the first image tells the size
             images = torch.empty((len(rows), *image.shape), dtype=torch.uint8)
@@ -36,12 +38,11 @@ def encode_images(
 ) -> Tensor:
     """Raw image embeddings (N, d) of prepared images, on the CPU."""
     device = next(model.parameters()).device
+    batches = tqdm(images.split(batch_size), "encoding", mininterval=5, delay=5, unit="batch")
     return torch.cat(
-        [
-            model.encode_image(preprocess.normalize(batch.to(device))).float().cpu()
-            for batch in images.split(batch_size)
-        ]
-    )
+        [model.encode_image(preprocess.normalize(batch.to(device))).float().cpu()
+         for batch in batches]
+    )  # fmt: skip
 
 
 @torch.inference_mode()

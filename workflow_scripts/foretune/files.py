@@ -21,6 +21,9 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield beside
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(beside, 0o666 & ~umask)  # safetensors makes files that only their owner can read
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

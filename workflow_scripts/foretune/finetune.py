@@ -19,6 +19,7 @@ from torch import nn
 
 from foretune.checkpoint import load_checkpoint, save_checkpoint
 from foretune.classify import classification_logits, predict
+from foretune.config import code_digest
 from foretune.datasets import read_manifest, read_split
 from foretune.embed import DEVICE, load_images
 from foretune.embeddings import read_embeddings
@@ -55,23 +56,17 @@ class Job:
             self.labels[split] = torch.tensor(rows["label"].to_numpy()).long()
         self.base = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.state_path = output / "state.pt"
-        # What the numbers depend on, beside the trial: a state made from other things is not ours.
+        # What the numbers depend on, beside the trial.
         self.made_from = {
             "weights": weights, "dataset": manifest["digest"], "captions": self.captions,
-            "recipe": {k: v for k, v in recipe.items() if not isinstance(v, list) and k != "parts"},
-            "seed": seed, "method": run["method"],
+            "recipe": recipe, "seed": seed, "method": run["method"],
+            "code": code_digest("finetune"),
         }  # fmt: skip
-
-    def load_state(self) -> dict:
-        state = load_checkpoint(self.state_path)
-        if state and state["made_from"] != self.made_from:
-            self.log(f"{self.state_path}: made from another config or data; starting anew")
-            state = None
-        return state or {"made_from": self.made_from, "epochs": {}, "best": None, "running": None}
 
     def train(self, trials: list[dict]) -> None:
         """Run the trials that the state on disk does not have, then write the job's files."""
-        state = self.load_state()
+        state = load_checkpoint(self.state_path, self.made_from, self.log)
+        state = state or {"epochs": {}, "best": None, "running": None}
         wanted = [trial_key(trial) for trial in trials]
         if best := state["best"]:
             if best["key"] in wanted:
@@ -81,7 +76,7 @@ class Job:
         for trial in trials:
             done = len(state["epochs"].get(trial_key(trial), []))
             if done < self.recipe["epochs"]:
-                self.train_trial(trial, state, len(trials))
+                self.train_trial(trial, state, trials)
         epochs = [
             {**row, "trial": trial["trial"]}
             for trial in trials
@@ -95,7 +90,7 @@ class Job:
         row = {**best["row"], "trial": best["trial"]}
         write_results(self.output, self.run, epochs, row, best["weights"])
 
-    def train_trial(self, trial: dict, state: dict, of: int) -> None:
+    def train_trial(self, trial: dict, state: dict, trials: list[dict]) -> None:
         """Train one trial to its last epoch, saving the state after each."""
         key, recipe, model = trial_key(trial), self.recipe, self.model
         model.load_state_dict(self.base)
@@ -126,13 +121,15 @@ class Job:
             }  # fmt: skip
             if len(rows) == recipe["epochs"]:
                 state["running"] = None
-            save_checkpoint(state, self.state_path)
-            left = (recipe["epochs"] - len(rows)) * len(self.labels["train"])
+            save_checkpoint(state, self.state_path, self.made_from)
+            done = [len(state["epochs"].get(trial_key(other), [])) for other in trials]
+            left = (recipe["epochs"] * len(trials) - sum(done)) * len(self.labels["train"])
             self.log(
-                f"{self.run['dataset']} {self.run['method']}  trial {trial['trial']} of {of}  "
+                f"{self.run['dataset']} {self.run['method']}  "
+                f"trial {trials.index(trial) + 1}/{len(trials)}  "
                 f"epoch {len(rows)}/{recipe['epochs']}  loss {row['loss']:.3f}  "
                 f"validation {row['val_accuracy']:.3f}  {row['images_per_second']:.0f} images/s  "
-                f"{left / row['images_per_second']:.0f} s left in this trial"
+                f"{left / row['images_per_second']:.0f} s left"
             )
 
     def train_epoch(self, trial: dict, epoch: int, optimizer) -> dict:

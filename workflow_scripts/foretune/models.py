@@ -19,6 +19,7 @@ from pathlib import Path
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -43,7 +44,7 @@ def load_model(spec: dict, device: str = "cpu", weights: bool = True):
             pretrained = spec.get("pretrained") if weights else None
             model = open_clip.create_model(spec["architecture"], pretrained=pretrained)
             tokenizer = open_clip.get_tokenizer(spec["architecture"])
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, OSError, ValueError, KeyError, SafetensorError) as error:
         raise ForetuneError(f"cannot load the model {spec}: {error}") from error
     return model.to(device).eval(), Preprocess(model), tokenizer
 

@@ -20,8 +20,9 @@ from PIL import Image
 from torch import Tensor
 
 from foretune.checkpoint import load_checkpoint, save_checkpoint
+from foretune.config import code_digest
 from foretune.corpus import COLOURS, DIGIT_NAMES
-from foretune.files import whole_file, write_json
+from foretune.files import digest_file, whole_file, write_json
 from foretune.models import CONFIG_NAME, encode_text, load_model, save_weights
 
 # What a caption may say of a picture; {0} is its noun, {1} the digit's name or the letter's case.
@@ -230,7 +231,12 @@ def pretrain(
     corpus, side = Corpus(corpus_path), model.visual.image_size[0]
     history: list[dict] = []
     done = 0
-    if state := load_checkpoint(state_path):
+    made_from = {
+        "corpus": digest_file(corpus_path), "config": (model_dir / CONFIG_NAME).read_text(),
+        "recipe": [steps, batch_size, learning_rate, weight_decay, warmup, seed],
+        "code": code_digest("pretrain"),
+    }  # fmt: skip
+    if state := load_checkpoint(state_path, made_from, log):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         done, history = state["done"], state["history"]
@@ -261,7 +267,8 @@ def pretrain(
             log(f"step {step + 1}/{steps}  loss {np.mean(losses):.3f}  "
                 f"{speed:.0f} images/s  {left:.0f} min left")  # fmt: skip
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            save_checkpoint({**state, "done": step + 1, "history": history}, state_path)
+            state |= {"done": step + 1, "history": history}
+            save_checkpoint(state, state_path, made_from)
             losses, started = [], time.monotonic()
     save_weights(model, model_dir)
     return history

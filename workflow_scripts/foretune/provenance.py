@@ -36,7 +36,6 @@ def write_provenance(
     write_json(
         {
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "command": "snakemake --profile profiles/local",
             "git_commit": git_commit(),
             "versions": {
                 "python": platform.python_version(),
