@@ -101,7 +101,7 @@ def make_study(
     )
     write_json(statistics, analysis / "statistics.json")
     facts = {
-        "created": "2025-01-01T00:00:00Z", "command": "snakemake --cores 2", "git_commit": None,
+        "created": "2025-01-01T00:00:00Z", "git_commit": None,
         "versions": {"torch": "2.9.0"}, "config": {"seed": 1, "note": EVIL},
         "datasets": {name: f"digest-of-{name}" for name in names},
         "models": dict.fromkeys(models, "weights-digest"),
@@ -189,7 +189,7 @@ def test_says_what_the_study_found(markup, report):
     assert points(tasks[tasks.method == "full"].ood_change.mean()) in markup
     for row in statistics:
         assert number(row["spearman"]) in markup
-    for fact in ["snakemake --cores 2", "digest-of-aurora", "weights-digest", "seed: 1", "CC0-1.0"]:
+    for fact in ["digest-of-aurora", "weights-digest", "seed: 1", "CC0-1.0"]:
         assert fact in markup
 
 
