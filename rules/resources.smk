@@ -108,7 +108,7 @@ rule pretrain_encoder:
         "logs/benchmarks/pretrain_encoder.tsv"
     conda:
         "../envs/foretune.yaml"
-    threads: workflow.cores
+    threads: 8  # or as many as there are
     resources:
         gpu=1,
     params:
