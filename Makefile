@@ -4,7 +4,7 @@ BIN := .venv/bin
 STUDY ?= config.yaml
 CORES ?= all
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/run_study.py \
-	--profile profiles/local --cores $(CORES) --configfile $(STUDY) $(SNAKEMAKE_FLAGS)
+	--study $(STUDY) --profile profiles/local --cores $(CORES) $(SNAKEMAKE_FLAGS)
 
 .PHONY: demo test format resources pretrain
 demo: $(BIN)/.run

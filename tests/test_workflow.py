@@ -15,7 +15,7 @@ import yaml
 ENV = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 COMMAND = [
     sys.executable, "workflow_scripts/run_study.py", "--profile", "profiles/local", "--cores", "2",
-    "--configfile", "studies/smoke.yaml",
+    "--study", "studies/smoke.yaml",
 ]  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def test_a_third_dataset_runs_only_what_is_new(study):
         path: path.stat().st_mtime_ns for path in checkout.glob("results/trials/**/best.json")
     }
     predictions = set(checkout.glob("results/predictions/*.parquet"))
-    grown = ["--configfile", "studies/grown.yaml"]
+    grown = ["--study", "studies/grown.yaml"]
     expected = {
         "prepare_dataset": 1, "embed_images": 1, "embed_captions": 1, "measure_task": 1,
         "finetune_model": 1, "fit_probe": 1, "select_trial": 2, "evaluate_zero_shot": 1,
@@ -136,6 +136,18 @@ def test_a_run_beside_a_run_is_refused(study):
         fcntl.flock(lock, fcntl.LOCK_EX)
         printed = run(study[0], check=False)
     assert "another run is at work" in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "cannot be read"), ("a: [", "cannot be read"), ("", "not a study"), ("- a", "not a")],
+)
+def test_a_study_that_cannot_be_read_is_named(checkout, text, message):
+    if text is not None:
+        (checkout / "mine.yaml").write_text(text)
+    printed = run(checkout, "--study", "mine.yaml", check=False)
+    assert printed.startswith("error: mine.yaml: ") and message in printed
+    assert "Traceback" not in printed
 
 
 def test_slurm_profile_resolves(study):
