@@ -25,7 +25,7 @@ format: $(BIN)/.test
 # The bundled datasets and encoder, made again from their sources (network, npm, apt-get).
 resources: $(BIN)/.resources
 	@$(SNAKEMAKE) resources
-	cp results/resources/*.parquet resources/mini/ && rm -f resources/mini/corpus.parquet
+	cd results/resources && cp mnist.parquet fashion_mnist.parquet digits.parquet ../../resources/mini/
 
 pretrain: $(BIN)/.resources
 	@$(SNAKEMAKE) pretrained_encoder

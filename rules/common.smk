@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow_scripts"))
 
 from foretune.config import PROBES, check_config, code_digest, expand_grid
-from foretune.files import ForetuneError
+from foretune.files import ForetuneError, digest_json
 
 try:
     STUDY = check_config(config)
@@ -47,9 +47,26 @@ def source_file(wildcards):
 
 
 def dataset_spec(wildcards):
-    """What fixes the rows of a dataset; its caption does not."""
+    """What fixes the rows of a dataset; its caption, licence and source do not."""
     spec = STUDY["datasets"][wildcards.dataset]
-    return as_json({key: value for key, value in spec.items() if key != "caption"})
+    return as_json({k: v for k, v in spec.items() if k in ("parquet", "folder", "classes")})
+
+
+def folder_listing(wildcards):
+    """Digest of an image folder's files by path, size and time: a changed image is noticed."""
+    folder = STUDY["datasets"][wildcards.dataset].get("folder")
+    files = sorted(Path(folder).rglob("*")) if folder else []
+    facts = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+    return digest_json(facts)
+
+
+def model_files(wildcards):
+    """The files that a local model is read from, so that other weights make its jobs rerun."""
+    spec = STUDY["models"][wildcards.model]
+    if "folder" in spec:
+        names = ("*.json", "*.safetensors", "*.gz")
+        return sorted(str(f) for name in names for f in Path(spec["folder"]).glob(name))
+    return [spec["pretrained"]] if Path(spec["pretrained"]).is_file() else []
 
 
 def model_spec(wildcards):
@@ -88,23 +105,39 @@ EVALUATIONS = expand(
 )
 MEASURED = expand("results/measures/{model}/{dataset}.json", model=MODELS, dataset=DATASETS)
 MANIFESTS = expand("results/datasets/{dataset}/dataset.json", dataset=DATASETS)
-EPOCHS = [
-    f"results/trials/{model}/{method}/{dataset}/{part}/epochs.parquet"
+TRIALS = [
+    f"results/trials/{model}/{method}/{dataset}/{part}"
     for model in MODELS
     for method in METHODS
     for dataset in DATASETS
     for part in range(STUDY["methods"][method]["parts"])
 ]
+EPOCHS = [f"{folder}/epochs.parquet" for folder in TRIALS]
 
 
 def final_output():
     """The report and every intermediate that is kept: one that is lost is made again."""
     return [
         "results/report.html",
+        "results/provenance.json",
         "results/analysis/statistics.json",
+        *expand(
+            "results/analysis/{table}.{kind}",
+            table=["outcomes", "tasks", "measures"],
+            kind=["parquet", "csv"],
+        ),
         *MANIFESTS,
+        *expand(
+            "results/datasets/{dataset}/{split}.parquet",
+            dataset=DATASETS,
+            split=["train", "val", "test"],
+        ),
         *MEASURED,
-        *EPOCHS,
+        *expand(
+            "{folder}/{file}",
+            folder=TRIALS,
+            file=["epochs.parquet", "best.json", "delta.safetensors"],
+        ),
         *SELECTIONS,
         *EVALUATIONS,
         *expand(

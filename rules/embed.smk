@@ -5,6 +5,7 @@ rule embed_images:
         splits=ancient(
             expand("results/datasets/{{dataset}}/{split}.parquet", split=["train", "val", "test"])
         ),
+        model=model_files,
         script="workflow_scripts/embed_images.py",
     output:
         train="results/embeddings/{model}/{dataset}/train.parquet",
@@ -34,6 +35,7 @@ rule embed_images:
 rule embed_captions:
     input:
         manifest="results/datasets/{dataset}/dataset.json",
+        model=model_files,
         script="workflow_scripts/embed_captions.py",
     output:
         text="results/embeddings/{model}/{dataset}/text.parquet",

@@ -61,6 +61,7 @@ rule evaluate_model:
         manifests=MANIFESTS,
         tests=ancient(expand("results/datasets/{other}/test.parquet", other=DATASETS)),
         texts=expand("results/embeddings/{{model}}/{other}/text.parquet", other=DATASETS),
+        model=model_files,
         script="workflow_scripts/evaluate.py",
     output:
         rows="results/evaluations/{model}/{method}/{dataset}.parquet",

@@ -9,6 +9,7 @@ rule finetune_model:
             expand("results/datasets/{{dataset}}/{split}.parquet", split=["train", "val"])
         ),
         text="results/embeddings/{model}/{dataset}/text.parquet",
+        model=model_files,
         script="workflow_scripts/finetune.py",
     output:
         best="results/trials/{model}/{method}/{dataset}/{part}/best.json",

@@ -18,6 +18,7 @@ rule prepare_dataset:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         spec=dataset_spec,
+        listing=folder_listing,
         seed=STUDY["seed"],
         code=code_digest("datasets"),
         folder=subpath(output.manifest, parent=True),

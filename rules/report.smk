@@ -27,8 +27,9 @@ rule write_report:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        config=as_json({k: v for k, v in STUDY.items() if k != "pretraining"}),
-        code=code_digest("report"),
+        # A function, because Snakemake would look for wildcards in the text of a title.
+        config=lambda wildcards: as_json({k: v for k, v in STUDY.items() if k != "pretraining"}),
+        code=[code_digest("report"), code_digest("provenance")],
         analysis=subpath(input.statistics, parent=True),
     shell:
         "python {input.script} --analysis {params.analysis} --epochs {input.epochs} "

@@ -40,7 +40,14 @@ MISTAKES = [
     ("datasets/birds", {"folder": "no/such"}, "datasets.birds.folder: no such file or folder"),
     ("datasets/birds", {"folder": ".", "caption": "a bird"}, "needs a {} where the class name"),
     ("datasets/a bird", {"folder": "."}, "a bird"),
-    ("models/mine", {"folder": "a", "architecture": "b"}, "models.mine: has folder and arch"),
+    ("models/mine", {"folder": "a", "architecture": "b"}, "models.mine: has folder, arch"),
+    ("models/mine", {"architecture": "b"}, "give one of: folder, architecture with pretrained"),
+    ("datasets/birds", None, "datasets.birds: None is not a object"),
+    ("datasets", {2024: {"folder": "."}}, "2024 is not a string"),
+    ("methods/full/parts", 9, "methods.full.parts: 9 of 3 trials"),
+    ("methods/full/epochs", 1.0, "methods.full.epochs: 1.0 is not a integer"),
+    ("methods/full/learning_rate", [float("nan")], "nan is not a number"),
+    ("methods/full/learning_rate", 0.1, "0.1 is not a array: write [0.1]"),
     ("models", {}, "models: {}"),
 ]
 

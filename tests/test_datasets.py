@@ -44,6 +44,13 @@ def test_folder_of_images(folder, tmp_path):
             assert row["image"] == (folder / row["id"]).read_bytes()
 
 
+def test_hidden_files_and_folders_named_like_images_are_passed_over(folder, tmp_path):
+    (folder / "jay/._a.png").write_bytes(b"not an image")
+    (folder / "jay/x.png").mkdir()
+    manifest = prepare_dataset("birds", {"folder": str(folder)}, tmp_path / "out", seed=0)
+    assert sum(split["rows"] for split in manifest["splits"].values()) == 50
+
+
 def test_own_test_folder_is_the_test_split(folder, tmp_path):
     both = tmp_path / "both"
     both.mkdir()
@@ -71,6 +78,13 @@ def test_the_seed_fixes_the_splits_and_the_digest(folder, tmp_path):
         (lambda f: [p.unlink() for p in (f / "jay").iterdir()], r"no training image of \['jay'\]"),
         (lambda f: [p.unlink() for p in f.rglob("*.png")], "no images in its train split"),
         (lambda f: (f / "jay").rename(f.parent / "away"), "at least two"),
+        (lambda f: (f / "jay").rename(f / "train"), "has train/ but no test/"),
+        (lambda f: (f / "jay").rename(f / "old crow"), "two classes have the same name"),
+        (
+            lambda f: (f / "jay/04.png").write_bytes(picture(4)[:-30]),
+            r"jay/04\.png: not a readable",
+        ),
+        (lambda f: Image.new("I;16", (4, 4)).save(f / "jay/05.png"), "more than 8 bits"),
     ],
 )
 def test_broken_folders_are_named(folder, tmp_path, harm, message):

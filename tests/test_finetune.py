@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from foretune import probe
 from foretune.files import ForetuneError
-from foretune.finetune import Job, finetune, trainable
+from foretune.finetune import Job, finetune, set_training, trainable
 from foretune.models import load_model
 from foretune.recipe import learning_rate_at
 from foretune.trials import is_better, select_trial
@@ -161,17 +161,46 @@ def test_divergence_is_an_error_that_names_the_key(small_task, tmp_path):
         tune(small_task, tmp_path, {**RECIPE, "warmup_epochs": 0, "clip_norm": 1e9}, wild)
 
 
+def test_a_state_cut_short_is_not_used(unbroken, small_task, tmp_path):
+    tune(small_task, tmp_path)
+    state = tmp_path / "state.pt"
+    state.write_bytes(state.read_bytes()[:5000])
+    lines = []
+    assert_same(tune(small_task, tmp_path, log=lines.append), unbroken[0])
+    assert "cannot be read" in lines[-7]
+
+
+def test_batch_norms_keep_their_statistics():
+    tower = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Dropout())
+    set_training(tower)
+    tower(torch.ones(4, 2) * 9)
+    assert tower[1].training and torch.equal(tower[0].running_mean, torch.zeros(2))
+
+
+def test_a_probe_that_diverged_does_not_win(small_task, tmp_path):
+    wild = [{"trial": 0, "learning_rate": 1e38, "weight_decay": 0.0}]
+    with pytest.raises(ForetuneError, match=r"diverged; lower methods\.full\.learning_rate"):
+        probe.fit_probe(
+            RUN, small_task / "dataset", small_task / "embeddings",
+            {**RECIPE, "warmup_epochs": 0}, wild, 0, tmp_path, lambda line: None,
+        )  # fmt: skip
+
+
 def test_unknown_method():
     with pytest.raises(ForetuneError, match=r"methods\.lora"):
         trainable(torch.nn.Linear(1, 1), "lora")
 
 
-def test_ties_go_to_the_earlier_trial_and_epoch(tmp_path):
-    first, second = {"val_accuracy": 0.5, "trial": 0}, {"val_accuracy": 0.5, "trial": 1}
+def test_ties_go_to_the_smaller_learning_rate_and_the_earlier_epoch(tmp_path):
+    def trial(number, accuracy, rate):
+        row = {"trial": number, "val_accuracy": accuracy, "learning_rate": rate}
+        return row | {"weight_decay": 0.0}
+
+    first, second = trial(0, 0.5, 0.1), trial(1, 0.5, 0.2)
     assert is_better(first, None) and is_better(first, second)
     assert not is_better(second, first) and not is_better(first, first)
     paths = []
-    for part in (second, first, {"val_accuracy": 0.4, "trial": 2}):
+    for part in (second, first, trial(2, 0.4, 0.01)):
         paths.append(tmp_path / f"{part['trial']}.json")
         paths[-1].write_text(json.dumps(part))
     select_trial(paths, tmp_path / "best.json")

@@ -120,13 +120,64 @@ def test_sigkill_of_snakemake_alone_leaves_an_orphan_that_does_no_harm(study, ch
     )  # fmt: skip
     while not list(checkout.glob("results/trials/**/.lock")) and process.poll() is None:
         time.sleep(0.05)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for pid in [*children, process.pid]:  # Snakemake, and the command that holds our lock
-        os.kill(int(pid), signal.SIGKILL)
+    process.kill()
     process.wait()
+    orphans = Path("/proc").glob("[0-9]*/cmdline")
+    assert any(str(checkout.name) in cwd_of(p) and "finetune.py" in read(p) for p in orphans)
     run(checkout)  # while the orphaned jobs go on
     for mine, whole in zip(numbers(checkout), numbers_of_two(study[0]), strict=True):
         pd.testing.assert_frame_equal(mine, whole, check_exact=True)
+
+
+def read(path):
+    try:
+        return path.read_text()
+    except OSError:  # the process has ended meanwhile
+        return ""
+
+
+def cwd_of(cmdline):
+    try:
+        return os.readlink(cmdline.with_name("cwd"))
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize(
+    "lost",
+    ["results/trials/clip_mini/full/mnist/0/delta.safetensors", "results/datasets/mnist/val.parquet",
+     "results/analysis/tasks.csv", "results/provenance.json"],
+)  # fmt: skip
+def test_a_lost_intermediate_is_noticed(study, lost):
+    kept = (study[0] / lost).read_bytes()
+    (study[0] / lost).unlink()
+    printed = run(study[0], "-n")
+    (study[0] / lost).write_bytes(kept)
+    assert jobs(printed)
+
+
+def test_a_changed_caption_leaves_the_images_alone(study):
+    whole = yaml.safe_load((study[0] / "studies/smoke.yaml").read_text())
+    whole["title"] = "a {title} with braces"
+    whole["datasets"]["mnist"] |= {"caption": "the {} {y}", "licence": "mine"}
+    (study[0] / "studies/caption.yaml").write_text(yaml.safe_dump(whole))
+    expected = jobs(run(study[0], "-n", "--study", "studies/caption.yaml"))
+    assert expected["embed_captions"] == 1 and expected["finetune_model"] == 1
+    assert not {"prepare_dataset", "embed_images"} & expected.keys()
+
+
+def test_other_weights_rerun_what_was_made_from_them(study):
+    weights = study[0] / "resources/mini/clip/open_clip_model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(kept)  # newer
+    expected = jobs(run(study[0], "-n"))
+    os.utime(weights, ns=(0, 0))
+    assert expected["embed_images"] == expected["finetune_model"] == 2
+
+
+def test_resources_have_targets_of_their_own(checkout):
+    assert jobs(run(checkout, "-n", "resources"))["build_bundle"] == 3
+    assert jobs(run(checkout, "-n", "pretrained_encoder"))["pretrain_encoder"] == 1
 
 
 def test_a_run_beside_a_run_is_refused(study):

@@ -21,7 +21,11 @@ def load_checkpoint(path: Path | str, made_from: dict, log=print) -> dict | None
     """The state last saved at `path`; None without one, or with one made from other things."""
     if not Path(path).exists():
         return None
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is cut short
+        log(f"{path}: cannot be read ({error}); starting anew")
+        return None
     if saved["made_from"] != made_from:
         log(f"{path}: made from another config, data or code; starting anew")
         return None

@@ -8,6 +8,7 @@ import copy
 import difflib
 import hashlib
 import itertools
+import math
 from pathlib import Path
 
 import jsonschema
@@ -23,6 +24,18 @@ PROBES = ("linear_probe",)
 GRID = ("learning_rate", "weight_decay")
 
 
+# JSON Schema counts 1.0 as an integer and NaN as a number; a training loop does not.
+VALIDATOR = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {
+            "integer": lambda _, value: type(value) is int,
+            "number": lambda _, value: type(value) in (int, float) and math.isfinite(value),
+        }
+    ),
+)
+
+
 def check_config(config: dict) -> dict:
     """A copy of the config with every default in it.
 
@@ -30,11 +43,15 @@ def check_config(config: dict) -> dict:
     """
     schema = yaml.safe_load(SCHEMA.read_text())
     config = copy.deepcopy(config)
-    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(config))
+    errors = list(VALIDATOR(schema).iter_errors(config))
     if errors:
         lines = sorted({line for error in errors for line in explain(error)})
         raise ForetuneError("\n".join(lines))
     fill_defaults(config, schema, schema)
+    for name, recipe in config["methods"].items():
+        points = math.prod(len(recipe[key]) for key in GRID)
+        if recipe["parts"] > points:
+            raise ForetuneError(f"methods.{name}.parts: {recipe['parts']} of {points} trials")
     missing = [
         f"{section}.{name}.{key}: no such file or folder: {entry[key]}"
         for section, keys in (("models", ["folder"]), ("datasets", ["parquet", "folder"]))
@@ -57,15 +74,17 @@ def explain(error: jsonschema.ValidationError) -> list[str]:
             for key in error.instance
             if key not in known
         ]
-    if error.validator == "oneOf":
-        choices = [choice["required"][0] for choice in error.validator_value]
-        given = [key for key in choices if key in error.instance]
-        problem = f"has {' and '.join(given)}, but only one fits" if given else "has no source"
+    if error.validator == "oneOf" and isinstance(error.instance, dict):
+        choices = [" with ".join(choice["required"]) for choice in error.validator_value]
+        given = [key for key in error.schema["properties"] if key in error.instance]
+        problem = f"has {', '.join(given)}" if given else "has no source"
         return [f"{path}: {problem}; give one of: {', '.join(choices)}"]
-    if error.validator == "type" and isinstance(error.instance, str):
+    if error.validator == "type":
         hint = ""
-        if error.validator_value == "number":
+        if error.validator_value == "number" and isinstance(error.instance, str):
             hint = " (YAML reads 1e-3 as text: write 1.0e-3)"
+        if error.validator_value == "array":
+            hint = f": write [{error.instance}]"
         return [f"{path}: {error.instance!r} is not a {error.validator_value}{hint}"]
     if error.validator == "pattern" and path.endswith(".caption"):
         return [f"{path}: {error.instance!r} needs a {{}} where the class name goes"]
@@ -108,13 +127,14 @@ def code_digest(module: str) -> str:
     """Digest of a library module and of every library module that it imports, at any depth.
 
     Given to a rule as a parameter, it makes a change of code rerun that rule and no other.
-    `files` and `tables` are left out: they move bytes and cannot change a number.
+    `files` and `tables` are left out, which move bytes, and this module, whose results are
+    parameters themselves: none of them can change a number unseen.
     """
     seen: dict[str, bytes] = {}
 
     def visit(name: str) -> None:
         path = LIBRARY / f"{name}.py"
-        if name in seen or name in ("files", "tables") or not path.exists():
+        if name in seen or name in ("files", "tables", "config") or not path.exists():
             return
         seen[name] = path.read_bytes()
         for node in ast.walk(ast.parse(seen[name])):

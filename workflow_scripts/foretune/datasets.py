@@ -61,14 +61,18 @@ def read_folder_source(folder: Path, seed: int) -> Source:
     """
     if not folder.is_dir():
         raise ForetuneError(f"{folder}: no such folder")
-    own_test = (folder / "train").is_dir() and (folder / "test").is_dir()
+    own_test = (folder / "test").is_dir()
+    if (folder / "train").is_dir() and not own_test:
+        raise ForetuneError(f"{folder}: has train/ but no test/; without both, give class folders")
+    if own_test and (folder / "val").is_dir():
+        print(f"{folder}: val/ is not used; validation is a tenth of train/", flush=True)
     top = folder / "train" if own_test else folder
-    classes = sorted(p.name for p in top.iterdir() if p.is_dir() and not p.name.startswith("."))
+    classes = class_folders(top)
     if len(classes) < 2:
         raise ForetuneError(f"{top}: needs one subfolder a class, at least two; found {classes}")
 
     def rows_of(root: Path) -> list[tuple[str, bytes, int]]:
-        unknown = {p.name for p in root.iterdir() if p.is_dir()} - set(classes)
+        unknown = set(class_folders(root)) - set(classes)
         if unknown:
             raise ForetuneError(f"{root}: classes that {top} does not have: {sorted(unknown)}")
         return [
@@ -76,6 +80,8 @@ def read_folder_source(folder: Path, seed: int) -> Source:
             for label, name in enumerate(classes)
             for file in sorted((root / name).rglob("*"))
             if file.suffix.lower() in IMAGE_SUFFIXES
+            and file.is_file()
+            and not file.name.startswith(".")
         ]
 
     if own_test:
@@ -89,6 +95,17 @@ def read_folder_source(folder: Path, seed: int) -> Source:
     return Source(nouns, "a photo of a {}", "not stated", f"folder {folder}", rows)
 
 
+def class_folders(folder: Path) -> list[str]:
+    """The visible subfolders' names, in order. Raises ForetuneError where one is not UTF-8."""
+    if not folder.is_dir():
+        raise ForetuneError(f"{folder}: no such folder")
+    paths = [*folder.rglob("*")]
+    for path in paths:
+        if not str(path).isprintable():
+            raise ForetuneError(f"{str(path)!r}: rename it; its name has unprintable characters")
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
 def split_off(total: int, part: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """`part` row numbers taken at random, and the others, both in order."""
     order = np.random.default_rng(seed).permutation(total)
@@ -99,8 +116,8 @@ def prepare_dataset(name: str, spec: dict, output: Path, seed: int) -> dict:
     """Write the splits of a dataset and its manifest to the folder `output`; the manifest.
 
     spec: `{"parquet": path}` or `{"folder": path}`, and optionally `classes` (new names, in
-    label order), `licence` and `source`. Validation is a random 10% of train, at most 5000
-    images, by `seed` (the first paper's split).
+    label order). Validation is a random 10% of train, at most 5000 images, by `seed` (the
+    first paper's split).
     Raises ForetuneError for a broken image, a label out of range, or an empty split or class.
     """
     if "parquet" in spec:
@@ -112,6 +129,9 @@ def prepare_dataset(name: str, spec: dict, output: Path, seed: int) -> dict:
         raise ForetuneError(
             f"datasets.{name}.classes: {len(classes)} names for {len(source.classes)} classes"
         )
+    twice = sorted({name for name in classes if classes.count(name) > 1})
+    if twice:
+        raise ForetuneError(f"dataset {name}: two classes have the same name: {twice}")
     train = source.rows["train"]
     held_out, kept = split_off(len(train), min(len(train) // 10, 5000), seed)
     rows = {
@@ -128,8 +148,8 @@ def prepare_dataset(name: str, spec: dict, output: Path, seed: int) -> dict:
         "name": name,
         "classes": classes,
         "caption": source.caption,
-        "licence": spec.get("licence", source.licence),
-        "source": spec.get("source", source.source),
+        "licence": source.licence,
+        "source": source.source,
         "digest": digest.hexdigest(),
         "splits": {s: {"file": f"{s}.parquet", "rows": len(rows[s])} for s in SPLITS},
     }
@@ -145,20 +165,16 @@ def check_rows(name: str, split: str, rows: Iterable[tuple[str, bytes, int]], cl
     """Refuse what would fail, or silently mislead, hours later."""
     seen = set()
     for identity, image, label in rows:
-        if not 0 <= label < len(classes):
+        if not isinstance(label, int) or not 0 <= label < len(classes):
             raise ForetuneError(
                 f"dataset {name}, {split}, {identity}: "
                 f"label {label} is not in 0..{len(classes) - 1}"
             )
-        try:
-            Image.open(io.BytesIO(image)).verify()
-        except Exception as error:  # PIL raises many kinds, all of them mean the same here
-            raise ForetuneError(
-                f"dataset {name}, {split}, {identity}: not a readable image ({error})"
-            ) from None
+        decode(image, f"dataset {name}, {split}, {identity}")
         seen.add(label)
     if not seen:
-        raise ForetuneError(f"dataset {name}: no images in its {split} split")
+        hint = "; a tenth of train is taken, so give at least 10 images" if split == "val" else ""
+        raise ForetuneError(f"dataset {name}: no images in its {split} split{hint}")
     missing = [classes[label] for label in range(len(classes)) if label not in seen]
     if missing and split == "train":
         raise ForetuneError(f"dataset {name}: no training image of {missing}")
@@ -181,6 +197,8 @@ def decode(encoded: bytes, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(encoded))
         image.load()
-    except Exception as error:  # as in check_rows
+    except Exception as error:  # PIL raises many kinds, all of them mean the same here
         raise ForetuneError(f"{name}: not a readable image ({error})") from None
+    if image.mode.startswith(("I", "F")):
+        raise ForetuneError(f"{name}: more than 8 bits a channel ({image.mode}); convert it first")
     return image

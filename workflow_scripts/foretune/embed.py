@@ -40,7 +40,7 @@ def encode_images(
     device = next(model.parameters()).device
     batches = tqdm(images.split(batch_size), "encoding", mininterval=5, delay=5, unit="batch")
     return torch.cat(
-        [model.encode_image(preprocess.normalize(batch.to(device))).float().cpu()
+        [model.encode_image(preprocess.normalize(batch.to(device)), normalize=False).float().cpu()
          for batch in batches]
     )  # fmt: skip
 
@@ -79,7 +79,7 @@ def embed_captions(model_spec: dict, dataset: Path, template: str | None, output
     manifest = read_manifest(dataset)
     template = template or manifest["caption"]
     captions = [template.replace("{}", name) for name in manifest["classes"]]
-    model, _, tokenizer = load_model(model_spec, DEVICE)
+    model, preprocess, tokenizer = load_model(model_spec, DEVICE)
     vectors = encode_captions(model, tokenizer, captions).numpy()
     columns = {
         "label": np.arange(len(captions), dtype=np.int32),
@@ -91,6 +91,7 @@ def embed_captions(model_spec: dict, dataset: Path, template: str | None, output
         "weights": digest_weights(model),
         "precision": "float32",
         "dataset": manifest["digest"],
+        "preprocessing": repr(preprocess.config),
         "template": template,
     }
     write_embeddings(output, vectors, columns, provenance)

@@ -56,7 +56,9 @@ def read_embeddings(path: Path | str, **expected) -> Embeddings:
     table = pq.read_table(path)
     if "embedding" not in table.column_names:
         raise ForetuneError(f"{path}: has no column named embedding")
-    column = table["embedding"].combine_chunks()
+    column = table["embedding"]
+    # combine_chunks copies, even a single one; ours is written as one.
+    column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     vectors = column.flatten().to_numpy(zero_copy_only=True)
     if not np.isfinite(vectors).all():
         row = int(np.flatnonzero(~np.isfinite(vectors))[0]) // column.type.list_size

@@ -63,6 +63,8 @@ def evaluate_probe(best: Path, dataset: Path, embeddings: Path, output: Path) ->
 def read_best(path: Path) -> dict:
     """A selection, after a check that its weights are those that were selected."""
     run = json.loads(Path(path).read_text())
+    if not Path(run["delta"]).exists():
+        raise ForetuneError(f"{run['delta']}: lost; delete {path} too and run again")
     if digest_file(run["delta"]) != run["sha256"]:
         raise ForetuneError(f"{run['delta']}: not the weights that {path} selected; delete both")
     return run

@@ -36,7 +36,14 @@ def evaluate_model(
         texts = read_embeddings(text_cache, dataset=manifest["digest"])
         captions = list(texts.columns["caption"])
         key = digest_json(
-            [run["sha256"], texts.metadata["weights"], manifest["digest"], captions, code]
+            [
+                run["sha256"],
+                texts.metadata["weights"],
+                texts.metadata["preprocessing"],
+                manifest["digest"],
+                captions,
+                code,
+            ]
         )
         path = predictions / f"{key}.parquet"
         if not path.exists():

@@ -24,6 +24,8 @@ def whole_file(path: Path | str) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(beside, 0o666 & ~umask)  # safetensors makes files that only their owner can read
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())  # or a power cut could leave the name without the content
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

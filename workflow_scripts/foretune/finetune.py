@@ -26,7 +26,7 @@ from foretune.embeddings import read_embeddings
 from foretune.files import ForetuneError, sole_writer
 from foretune.models import digest_weights, encode_text, load_model
 from foretune.recipe import learning_rate_at, make_optimizer
-from foretune.trials import is_better, trial_key, write_results
+from foretune.trials import has_diverged, is_better, trial_key, write_results
 
 
 def trainable(model: nn.Module, method: str) -> dict[str, nn.Parameter]:
@@ -34,6 +34,14 @@ def trainable(model: nn.Module, method: str) -> dict[str, nn.Parameter]:
     if method != "full":
         raise ForetuneError(f"methods.{method}: no such fine-tuning method")
     return dict(model.named_parameters())
+
+
+def set_training(model: nn.Module) -> None:
+    """Training mode, but for batch norms: their running statistics are no trained weights."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 class Job:
@@ -68,11 +76,9 @@ class Job:
         state = load_checkpoint(self.state_path, self.made_from, self.log)
         state = state or {"epochs": {}, "best": None, "running": None}
         wanted = [trial_key(trial) for trial in trials]
-        if best := state["best"]:
-            if best["key"] in wanted:
-                best["trial"] = trials[wanted.index(best["key"])]["trial"]
-            else:  # the only weights kept are of a trial that the grid has lost
-                state |= {"epochs": {}, "best": None, "running": None}
+        if state["best"] and state["best"]["key"] not in wanted:
+            # The only weights kept are of a trial that the grid has lost.
+            state |= {"epochs": {}, "best": None, "running": None}
         for trial in trials:
             done = len(state["epochs"].get(trial_key(trial), []))
             if done < self.recipe["epochs"]:
@@ -82,13 +88,11 @@ class Job:
             for trial in trials
             for row in state["epochs"][trial_key(trial)]
         ]
-        if (best := state["best"]) is None:
-            raise ForetuneError(
-                f"every trial on {self.run['dataset']} diverged; "
-                f"lower methods.{self.run['method']}.learning_rate"
-            )
-        row = {**best["row"], "trial": best["trial"]}
-        write_results(self.output, self.run, epochs, row, best["weights"])
+        best = state["best"]
+        if best:
+            best["row"]["trial"] = trials[wanted.index(best["key"])]["trial"]
+        weights = best["weights"] if best else {}
+        write_results(self.output, self.run, epochs, best and best["row"], weights)
 
     def train_trial(self, trial: dict, state: dict, trials: list[dict]) -> None:
         """Train one trial to its last epoch, saving the state after each."""
@@ -109,13 +113,10 @@ class Job:
         while len(rows) < recipe["epochs"]:
             row = self.train_epoch(trial, len(rows), optimizer)
             rows.append(row)
-            previous = state["best"] and {**state["best"]["row"], "trial": state["best"]["trial"]}
-            # A trial that diverged predicts something too: it must not win by chance.
-            if math.isfinite(row["loss"]) and is_better(row, previous):
+            previous = state["best"] and state["best"]["row"]
+            if not has_diverged(row, trained.values()) and is_better(row, previous):
                 kept = {name: p.detach().cpu().clone() for name, p in trained.items()}
-                state["best"] = {
-                    "key": key, "trial": trial["trial"], "row": row, "weights": kept,
-                }  # fmt: skip
+                state["best"] = {"key": key, "row": dict(row), "weights": kept}
             state["running"] = {
                 "key": key, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
             }  # fmt: skip
@@ -138,13 +139,15 @@ class Job:
         order = np.random.default_rng([self.seed, epoch]).permutation(len(labels))
         batches = torch.from_numpy(order).split(recipe["batch_size"])
         started, total = time.monotonic(), 0.0
-        self.model.train()
+        torch.manual_seed(self.seed * 10_000 + epoch)  # dropout, where a tower has it
+        set_training(self.model)
         for number, batch in enumerate(batches):
             step = epoch * len(batches) + number
             rate = learning_rate_at(recipe, trial["learning_rate"], step, len(batches))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            vectors = self.model.encode_image(self.preprocess.normalize(images[batch].to(DEVICE)))
+            prepared = self.preprocess.normalize(images[batch].to(DEVICE))
+            vectors = self.model.encode_image(prepared, normalize=False)
             logits = classification_logits(
                 self.model, vectors, encode_text(self.model, self.tokens)
             )

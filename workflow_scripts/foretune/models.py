@@ -44,7 +44,15 @@ def load_model(spec: dict, device: str = "cpu", weights: bool = True):
             pretrained = spec.get("pretrained") if weights else None
             model = open_clip.create_model(spec["architecture"], pretrained=pretrained)
             tokenizer = open_clip.get_tokenizer(spec["architecture"])
-    except (RuntimeError, OSError, ValueError, KeyError, SafetensorError) as error:
+    except (
+        RuntimeError,
+        OSError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        SafetensorError,
+    ) as error:
         raise ForetuneError(f"cannot load the model {spec}: {error}") from error
     return model.to(device).eval(), Preprocess(model), tokenizer
 
@@ -111,7 +119,7 @@ class _TextTower(nn.Module):
         self.model = model
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.model.encode_text(tokens)
+        return self.model.encode_text(tokens, normalize=False)
 
 
 def encode_text(model: nn.Module, tokens: Tensor) -> Tensor:
@@ -122,7 +130,7 @@ def encode_text(model: nn.Module, tokens: Tensor) -> Tensor:
     """
     pool = getattr(model, "text_pool_type", None)
     if not isinstance(model, open_clip.CLIP) or model.attn_mask is None or pool != "argmax":
-        return model.encode_text(tokens)
+        return model.encode_text(tokens, normalize=False)  # CoCa would, unasked
     length = int(tokens.argmax(dim=1).max()) + 1
     cut = {
         "model.positional_embedding": model.positional_embedding[:length],

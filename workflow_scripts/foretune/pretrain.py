@@ -243,7 +243,7 @@ def pretrain(
     losses, started = [], time.monotonic()
     for step in range(done, steps):
         rate = learning_rate * min(
-            (step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * min(1, step / steps))
+            (step + 1) / max(1, warmup), 0.5 + 0.5 * math.cos(math.pi * min(1, step / steps))
         )
         for group in optimizer.param_groups:
             group["lr"] = rate

@@ -15,7 +15,7 @@ from torch import Tensor
 from foretune.datasets import read_manifest
 from foretune.embeddings import read_pair
 from foretune.recipe import learning_rate_at, make_optimizer
-from foretune.trials import is_better, write_results
+from foretune.trials import has_diverged, is_better, write_results
 
 
 def fit_probe(
@@ -76,15 +76,15 @@ def fit_probe(
                 "images_per_second": speed,
             }
             epochs.append(row)
-            if is_better(row, best):
+            if not has_diverged(row, layers[i]) and is_better(row, best):
                 weight, bias = layers[i]
                 best, delta = (
                     row,
                     {"weight": weight.detach().clone(), "bias": bias.detach().clone()},
                 )
-    log(f"{run['dataset']} probe: {len(trials)} trials, best validation {best['val_accuracy']:.3f}")
     epochs.sort(key=lambda row: (row["trial"], row["epoch"]))
     write_results(output, run, epochs, best, delta)
+    log(f"{run['dataset']} probe: {len(trials)} trials, best validation {best['val_accuracy']:.3f}")
 
 
 def probe_logits(layers: list[tuple[Tensor, Tensor]], vectors: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from foretune.files import write_json
+from foretune.files import ForetuneError, write_json
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "snakemake", "pyarrow", "numpy", "scipy",
             "altair")  # fmt: skip
@@ -33,6 +33,11 @@ def write_provenance(
     """datasets: the manifests; measures: the measures' files, which name the weights."""
     manifests = [json.loads(Path(path).read_text()) for path in datasets]
     measured = [json.loads(Path(path).read_text()) for path in measures]
+    weights = {(m["model"], m["weights"]) for m in measured}
+    if len(weights) > len({model for model, _ in weights}):
+        raise ForetuneError(
+            "a model has measures of different weights; delete results/ and run again"
+        )
     write_json(
         {
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -43,7 +48,7 @@ def write_provenance(
             },
             "config": config,
             "datasets": {m["name"]: m["digest"] for m in manifests},
-            "models": {m["model"]: m["weights"] for m in measured},
+            "models": dict(weights),
         },
         output,
     )

@@ -17,7 +17,7 @@ def learning_rate_at(recipe: dict, peak: float, step: int, steps_per_epoch: int)
     """Linear warm-up, then constant or half a cosine down to zero."""
     warmup = recipe["warmup_epochs"] * steps_per_epoch
     if step < warmup:
-        return peak * (step + 1) / warmup
+        return peak * min(1.0, (step + 1) / warmup)
     if recipe["schedule"] == "constant":
         return peak
     total = recipe["epochs"] * steps_per_epoch

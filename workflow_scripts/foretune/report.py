@@ -55,6 +55,9 @@ def build_report(
     trials = pd.concat([pd.read_parquet(path) for path in epochs]) if epochs else None
     described = [describe_dataset(Path(path)) for path in datasets]
     facts = json.loads(Path(provenance).read_text())
+    for dataset in described:  # what the config says of a dataset stands before its own
+        said = facts.get("config", {}).get("datasets", {}).get(dataset["name"], {})
+        dataset |= {k: said[k] for k in ("caption", "licence", "source") if k in said}
     order = list(dict.fromkeys([d["name"] for d in described] + sorted(set(tasks.dataset))))
 
     runs, charts = [], {}

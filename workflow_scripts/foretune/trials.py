@@ -9,12 +9,13 @@ grid can grow without renaming what is done. A job leaves three files:
 """
 
 import json
+import math
 from pathlib import Path
 
 import pyarrow as pa
 
 from foretune.config import GRID
-from foretune.files import digest_file, whole_file, write_json
+from foretune.files import ForetuneError, digest_file, whole_file, write_json
 from foretune.tables import write_parquet
 
 EPOCH_SCHEMA = pa.schema(
@@ -35,17 +36,34 @@ def trial_key(trial: dict) -> str:
 
 
 def is_better(candidate: dict, best: dict | None) -> bool:
-    """By validation accuracy; ties go to the earlier trial, and in a trial to the earlier epoch."""
-    return best is None or (candidate["val_accuracy"], -candidate["trial"]) > (
-        best["val_accuracy"],
-        -best["trial"],
-    )
+    """By validation accuracy, then the smaller learning rate and weight decay, then the earlier.
+
+    The order of the grid has no say, so that a grid that grows keeps its winner.
+    """
+
+    def rank(row: dict) -> tuple[float, float, float]:
+        # An epoch's row has its own learning rate beside the trial's; a selection has one.
+        rate = row.get("learning_rate_peak", row["learning_rate"])
+        return row["val_accuracy"], -rate, -row["weight_decay"]
+
+    return best is None or rank(candidate) > rank(best)
 
 
-def write_results(output: Path, run: dict, epochs: list[dict], best: dict, delta: dict) -> None:
+def has_diverged(row: dict, weights) -> bool:
+    """Whether an epoch's loss or any weight is not finite: it predicts, but must not win."""
+    return not math.isfinite(row["loss"]) or not all(w.isfinite().all() for w in weights)
+
+
+def write_results(
+    output: Path, run: dict, epochs: list[dict], best: dict | None, delta: dict
+) -> None:
     """Write a job's files; run: model, method, dataset; best: the winning epoch's row."""
     from safetensors.torch import save_file  # select_trial should not wait for torch
 
+    if best is None:
+        raise ForetuneError(
+            f"every trial on {run['dataset']} diverged; lower methods.{run['method']}.learning_rate"
+        )
     rows = [{**run, **row} for row in epochs]
     write_parquet(pa.Table.from_pylist(rows, EPOCH_SCHEMA), output / "epochs.parquet", run)
     with whole_file(output / "delta.safetensors") as beside:
