@@ -145,9 +145,13 @@ def cwd_of(cmdline):
 
 @pytest.mark.parametrize(
     "lost",
-    ["results/trials/clip_mini/full/mnist/0/delta.safetensors", "results/datasets/mnist/val.parquet",
-     "results/analysis/tasks.csv", "results/provenance.json"],
-)  # fmt: skip
+    [
+        "results/trials/clip_mini/full/mnist/0/delta.safetensors",
+        "results/datasets/mnist/val.parquet",
+        "results/analysis/tasks.csv",
+        "results/provenance.json",
+    ],
+)
 def test_a_lost_intermediate_is_noticed(study, lost):
     kept = (study[0] / lost).read_bytes()
     (study[0] / lost).unlink()

@@ -76,7 +76,8 @@ def explain(error: jsonschema.ValidationError) -> list[str]:
         ]
     if error.validator == "oneOf" and isinstance(error.instance, dict):
         choices = [" with ".join(choice["required"]) for choice in error.validator_value]
-        given = [key for key in error.schema["properties"] if key in error.instance]
+        every = {key for choice in error.validator_value for key in choice["required"]}
+        given = [key for key in error.instance if key in every]
         problem = f"has {', '.join(given)}" if given else "has no source"
         return [f"{path}: {problem}; give one of: {', '.join(choices)}"]
     if error.validator == "type":
