@@ -168,6 +168,7 @@ def test_a_state_cut_short_is_not_used(unbroken, small_task, tmp_path):
     lines = []
     assert_same(tune(small_task, tmp_path, log=lines.append), unbroken[0])
     assert "cannot be read" in lines[-7]
+    assert (tmp_path / "state.damaged").stat().st_size == 5000
 
 
 def test_batch_norms_keep_their_statistics():

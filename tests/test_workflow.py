@@ -91,14 +91,20 @@ def test_a_third_dataset_runs_only_what_is_new(study):
     assert "Nothing to be done" in run(checkout, *grown)
 
 
-def test_sigkill_of_everything_then_the_same_command_completes(study, checkout):
+def start_until(checkout, pattern):
+    """Start the study in a session of its own; return once a file matches."""
     process = subprocess.Popen(
         COMMAND, cwd=checkout, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
-    while not list(checkout.glob("results/trials/**/state.pt")) and process.poll() is None:
+    while not list(checkout.glob(pattern)) and process.poll() is None:
         time.sleep(0.05)
     assert process.poll() is None, "it ended before it could be killed"
+    return process
+
+
+def test_sigkill_of_everything_then_the_same_command_completes(study, checkout):
+    process = start_until(checkout, "results/trials/**/state.pt")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert list((checkout / ".snakemake/locks").iterdir()), "no stale lock: killed too late"
@@ -114,12 +120,7 @@ def numbers_of_two(checkout):
 
 
 def test_sigkill_of_snakemake_alone_leaves_an_orphan_that_does_no_harm(study, checkout):
-    process = subprocess.Popen(
-        COMMAND, cwd=checkout, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-    while not list(checkout.glob("results/trials/**/.lock")) and process.poll() is None:
-        time.sleep(0.05)
+    process = start_until(checkout, "results/trials/**/.lock")
     process.kill()
     process.wait()
     orphans = Path("/proc").glob("[0-9]*/cmdline")

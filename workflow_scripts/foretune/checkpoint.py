@@ -23,8 +23,10 @@ def load_checkpoint(path: Path | str, made_from: dict, log=print) -> dict | None
         return None
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is cut short
-        log(f"{path}: cannot be read ({error}); starting anew")
+    except Exception as error:  # torch raises many kinds, OSError too, for a file cut short
+        # Hours of training may be in it, and the disk may be at fault: it is not written over.
+        aside = Path(path).replace(Path(path).with_suffix(".damaged"))
+        log(f"{path}: cannot be read ({error}); kept as {aside.name}, starting anew")
         return None
     if saved["made_from"] != made_from:
         log(f"{path}: made from another config, data or code; starting anew")
