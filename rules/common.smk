@@ -20,6 +20,19 @@ except ForetuneError as error:
 MODELS, DATASETS, METHODS = list(STUDY["models"]), list(STUDY["datasets"]), list(STUDY["methods"])
 TUNED = [method for method in METHODS if method not in PROBES]
 PROBED = [method for method in METHODS if method in PROBES]
+RUNS = [
+    (model, method)
+    for model in MODELS
+    for method in METHODS
+    if model in STUDY["methods"][method]["models"]
+]
+SHIFTED = [
+    (dataset, shift) for dataset in DATASETS for shift in STUDY["datasets"][dataset]["shifted"]
+]
+# Every test, as the folder that it has in results/datasets and among a model's embeddings, and
+# beside it the dataset that it is a test of.
+TESTS = [*DATASETS, *(f"{dataset}/shifted/{shift}" for dataset, shift in SHIFTED)]
+TEST_PARENTS = [*DATASETS, *(dataset for dataset, _ in SHIFTED)]
 
 
 def one_of(names):
@@ -31,6 +44,7 @@ wildcard_constraints:
     model=one_of(MODELS),
     dataset=one_of(DATASETS),
     method=one_of(METHODS),
+    shift=one_of([shift for _, shift in SHIFTED]),
     split="train|val|test",
     part=r"\d+",
 
@@ -40,21 +54,26 @@ def as_json(value):
     return json.dumps(value, sort_keys=True)
 
 
+def entry_of(wildcards):
+    """The config's entry of a dataset, or of one of its shifted tests."""
+    entry = STUDY["datasets"][wildcards.dataset]
+    return entry["shifted"][wildcards.shift] if "shift" in wildcards.keys() else entry
+
+
 def source_file(wildcards):
     """A Parquet source is an input; a folder's images are too many to list."""
-    spec = STUDY["datasets"][wildcards.dataset]
-    return spec.get("parquet", [])
+    return entry_of(wildcards).get("parquet", [])
 
 
 def dataset_spec(wildcards):
     """What fixes the rows of a dataset; its caption, licence and source do not."""
-    spec = STUDY["datasets"][wildcards.dataset]
+    spec = entry_of(wildcards)
     return as_json({k: v for k, v in spec.items() if k in ("parquet", "folder", "classes")})
 
 
 def folder_listing(wildcards):
     """Digest of an image folder's files by path, size and time: a changed image is noticed."""
-    folder = STUDY["datasets"][wildcards.dataset].get("folder")
+    folder = entry_of(wildcards).get("folder")
     files = sorted(Path(folder).rglob("*")) if folder else []
     facts = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     return digest_json(facts)
@@ -91,24 +110,20 @@ def parts_of(wildcards):
     ]
 
 
-SELECTIONS = expand(
-    "results/selected/{model}/{method}/{dataset}.json",
-    model=MODELS,
-    method=METHODS,
-    dataset=DATASETS,
-)
-EVALUATIONS = expand(
-    "results/evaluations/{model}/{method}/{dataset}.parquet",
-    model=MODELS,
-    method=["zero_shot", *METHODS],
-    dataset=DATASETS,
-)
+SELECTIONS = [
+    f"results/selected/{model}/{method}/{dataset}.json"
+    for model, method in RUNS
+    for dataset in DATASETS
+]
+EVALUATIONS = [
+    f"results/evaluations/{model}/{method}.parquet"
+    for model, method in [*((model, "zero_shot") for model in MODELS), *RUNS]
+]
 MEASURED = expand("results/measures/{model}/{dataset}.json", model=MODELS, dataset=DATASETS)
-MANIFESTS = expand("results/datasets/{dataset}/dataset.json", dataset=DATASETS)
+MANIFESTS = expand("results/datasets/{test}/dataset.json", test=TESTS)
 TRIALS = [
     f"results/trials/{model}/{method}/{dataset}/{part}"
-    for model in MODELS
-    for method in METHODS
+    for model, method in RUNS
     for dataset in DATASETS
     for part in range(STUDY["methods"][method]["parts"])
 ]
@@ -130,8 +145,9 @@ def final_output():
         *expand(
             "results/datasets/{dataset}/{split}.parquet",
             dataset=DATASETS,
-            split=["train", "val", "test"],
+            split=["train", "val"],
         ),
+        *expand("results/datasets/{test}/test.parquet", test=TESTS),
         *MEASURED,
         *expand(
             "{folder}/{file}",
@@ -144,6 +160,7 @@ def final_output():
             "results/embeddings/{model}/{dataset}/{file}.parquet",
             model=MODELS,
             dataset=DATASETS,
-            file=["train", "val", "test", "text"],
+            file=["train", "val", "text"],
         ),
+        *expand("results/embeddings/{model}/{test}/test.parquet", model=MODELS, test=TESTS),
     ]

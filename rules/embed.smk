@@ -26,10 +26,24 @@ rule embed_images:
         spec=model_spec,
         code=code_digest("embed"),
         dataset=subpath(input.manifest, parent=True),
-        folder=subpath(output.train, parent=True),
+        folder=subpath(output.test, parent=True),
     shell:
         "python {input.script} --model-spec {params.spec:q} --dataset {params.dataset} "
         "--output {params.folder} 2>&1 | tee {log}"
+
+
+use rule embed_images as embed_shifted_test with:
+    input:
+        manifest="results/datasets/{dataset}/shifted/{shift}/dataset.json",
+        splits=ancient("results/datasets/{dataset}/shifted/{shift}/test.parquet"),
+        model=model_files,
+        script="workflow_scripts/embed_images.py",
+    output:
+        test="results/embeddings/{model}/{dataset}/shifted/{shift}/test.parquet",
+    log:
+        "logs/embed_shifted_test/{model}/{dataset}/{shift}.log",
+    benchmark:
+        "logs/benchmarks/embed_shifted_test/{model}/{dataset}/{shift}.tsv"
 
 
 rule embed_captions:

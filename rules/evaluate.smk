@@ -1,15 +1,15 @@
 rule evaluate_zero_shot:
     input:
-        manifest="results/datasets/{dataset}/dataset.json",
-        images="results/embeddings/{model}/{dataset}/test.parquet",
-        text="results/embeddings/{model}/{dataset}/text.parquet",
+        manifests=MANIFESTS,
+        images=expand("results/embeddings/{{model}}/{test}/test.parquet", test=TESTS),
+        texts=expand("results/embeddings/{{model}}/{dataset}/text.parquet", dataset=TEST_PARENTS),
         script="workflow_scripts/evaluate.py",
     output:
-        rows="results/evaluations/{model}/zero_shot/{dataset}.parquet",
+        rows="results/evaluations/{model}/zero_shot.parquet",
     log:
-        "logs/evaluate_zero_shot/{model}/{dataset}.log",
+        "logs/evaluate_zero_shot/{model}.log",
     benchmark:
-        "logs/benchmarks/evaluate_zero_shot/{model}/{dataset}.tsv"
+        "logs/benchmarks/evaluate_zero_shot/{model}.tsv"
     conda:
         "../envs/foretune.yaml"
     resources:
@@ -17,26 +17,24 @@ rule evaluate_zero_shot:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         code=code_digest("evaluate"),
-        dataset=subpath(input.manifest, parent=True),
-        embeddings=subpath(input.images, parent=True),
+        tests=expand("results/datasets/{test}", test=TESTS),
     shell:
-        "python {input.script} zero-shot --model {wildcards.model} --dataset {params.dataset} "
-        "--embeddings {params.embeddings} --output {output.rows} 2>&1 | tee {log}"
+        "python {input.script} zero-shot --model {wildcards.model} --tests {params.tests} "
+        "--images {input.images} --texts {input.texts} --output {output.rows} 2>&1 | tee {log}"
 
 
 rule evaluate_probe:
     input:
-        best="results/selected/{model}/{method}/{dataset}.json",
-        manifest="results/datasets/{dataset}/dataset.json",
-        images="results/embeddings/{model}/{dataset}/test.parquet",
-        text="results/embeddings/{model}/{dataset}/text.parquet",
+        selections=expand("results/selected/{{model}}/{{method}}/{dataset}.json", dataset=DATASETS),
+        manifests=MANIFESTS,
+        images=expand("results/embeddings/{{model}}/{test}/test.parquet", test=TESTS),
         script="workflow_scripts/evaluate.py",
     output:
-        rows="results/evaluations/{model}/{method}/{dataset}.parquet",
+        rows="results/evaluations/{model}/{method}.parquet",
     log:
-        "logs/evaluate_probe/{model}/{method}/{dataset}.log",
+        "logs/evaluate_probe/{model}/{method}.log",
     benchmark:
-        "logs/benchmarks/evaluate_probe/{model}/{method}/{dataset}.tsv"
+        "logs/benchmarks/evaluate_probe/{model}/{method}.tsv"
     wildcard_constraints:
         method=one_of(PROBED),
     conda:
@@ -46,29 +44,29 @@ rule evaluate_probe:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         code=code_digest("evaluate"),
-        dataset=subpath(input.manifest, parent=True),
-        embeddings=subpath(input.images, parent=True),
+        tests=expand("results/datasets/{test}", test=TESTS),
     shell:
-        "python {input.script} probe --best {input.best} --dataset {params.dataset} "
-        "--embeddings {params.embeddings} --output {output.rows} 2>&1 | tee {log}"
+        "python {input.script} probe --selections {input.selections} --tests {params.tests} "
+        "--images {input.images} --output {output.rows} 2>&1 | tee {log}"
 
 
 # Not update(...): after a failure that loses rows silently. A normal output, put together from
-# predictions that are kept by digest, costs a new dataset's column and no more.
+# predictions that are kept by digest, costs a new dataset's row and column and no more. One job
+# has all checkpoints of a method, for which each test's images are prepared once.
 rule evaluate_model:
     input:
-        best="results/selected/{model}/{method}/{dataset}.json",
+        selections=expand("results/selected/{{model}}/{{method}}/{dataset}.json", dataset=DATASETS),
         manifests=MANIFESTS,
-        tests=ancient(expand("results/datasets/{other}/test.parquet", other=DATASETS)),
-        texts=expand("results/embeddings/{{model}}/{other}/text.parquet", other=DATASETS),
+        tests=ancient(expand("results/datasets/{test}/test.parquet", test=TESTS)),
+        texts=expand("results/embeddings/{{model}}/{dataset}/text.parquet", dataset=TEST_PARENTS),
         model=model_files,
         script="workflow_scripts/evaluate.py",
     output:
-        rows="results/evaluations/{model}/{method}/{dataset}.parquet",
+        rows="results/evaluations/{model}/{method}.parquet",
     log:
-        "logs/evaluate_model/{model}/{method}/{dataset}.log",
+        "logs/evaluate_model/{model}/{method}.log",
     benchmark:
-        "logs/benchmarks/evaluate_model/{model}/{method}/{dataset}.tsv"
+        "logs/benchmarks/evaluate_model/{model}/{method}.tsv"
     wildcard_constraints:
         method=one_of(TUNED),
     conda:
@@ -81,9 +79,10 @@ rule evaluate_model:
     params:
         spec=model_spec,
         code=code_digest("evaluate_model"),
-        datasets=expand("results/datasets/{other}", other=DATASETS),
+        tests=expand("results/datasets/{test}", test=TESTS),
         predictions="results/predictions",
     shell:
-        "python {input.script} model --best {input.best} --model-spec {params.spec:q} "
-        "--datasets {params.datasets} --texts {input.texts} --predictions {params.predictions} "
-        "--code {params.code} --output {output.rows} 2>&1 | tee {log}"
+        "python {input.script} model --selections {input.selections} "
+        "--model-spec {params.spec:q} --tests {params.tests} --texts {input.texts} "
+        "--predictions {params.predictions} --code {params.code} --output {output.rows} "
+        "2>&1 | tee {log}"

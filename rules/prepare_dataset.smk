@@ -25,3 +25,32 @@ rule prepare_dataset:
     shell:
         "python {input.script} --name {wildcards.dataset} --spec {params.spec:q} "
         "--seed {params.seed} --output {params.folder} 2>&1 | tee {log}"
+
+
+# The parent's manifest tells its classes; its images are not read.
+rule prepare_shifted_test:
+    input:
+        parent="results/datasets/{dataset}/dataset.json",
+        source=source_file,
+        script="workflow_scripts/prepare_shifted_test.py",
+    output:
+        manifest="results/datasets/{dataset}/shifted/{shift}/dataset.json",
+        test="results/datasets/{dataset}/shifted/{shift}/test.parquet",
+    log:
+        "logs/prepare_shifted_test/{dataset}/{shift}.log",
+    benchmark:
+        "logs/benchmarks/prepare_shifted_test/{dataset}/{shift}.tsv"
+    conda:
+        "../envs/foretune.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        spec=dataset_spec,
+        listing=folder_listing,
+        code=code_digest("datasets"),
+        parent=subpath(input.parent, parent=True),
+        folder=subpath(output.manifest, parent=True),
+    shell:
+        "python {input.script} --shift {wildcards.shift} --spec {params.spec:q} "
+        "--parent {params.parent} --output {params.folder} 2>&1 | tee {log}"

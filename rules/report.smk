@@ -5,7 +5,7 @@ rule write_report:
         statistics="results/analysis/statistics.json",
         epochs=EPOCHS,
         datasets=MANIFESTS,
-        tests=ancient(expand("results/datasets/{dataset}/test.parquet", dataset=DATASETS)),
+        tests=ancient(expand("results/datasets/{test}/test.parquet", test=TESTS)),
         measures=MEASURED,
         template="workflow_scripts/foretune/report.html.j2",
         script="workflow_scripts/report.py",
@@ -28,7 +28,7 @@ rule write_report:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         # A function, because Snakemake would look for wildcards in the text of a title.
-        config=lambda wildcards: as_json({k: v for k, v in STUDY.items() if k != "pretraining"}),
+        config=as_json(STUDY),
         code=[code_digest("report"), code_digest("provenance")],
         analysis=subpath(input.statistics, parent=True),
     shell:

@@ -1,69 +1,81 @@
-# What is bundled under resources/mini, made again from its sources into results/resources.
-# Nothing of the study depends on these rules: `make resources` and `make pretrain` run them and
-# copy the result over the bundled files. They need npm, apt-get and the network.
+# What is bundled under resources/mini, made again from its sources into results/resources/mini.
+# Nothing of the study depends on these rules: `make suite` runs them and says whether each file
+# equals the bundled one. They need npm, apt-get and the network.
 
-PRETRAINING = STUDY["pretraining"]
-BUNDLES = ["mnist", "fashion_mnist", "digits"]
+SUITE_SEED = 0  # of the bundled files, whatever the study's is
+BUNDLES = {
+    **dict.fromkeys(["mnist", "fashion_mnist", "digits"], "bundles"),
+    **dict.fromkeys(["shapes", "colours", "counts", "textures", "orientation"], "bundles_drawn"),
+    **dict.fromkeys(
+        ["emoji", "emoji_artists", "flags", "flags_artists", "letters", "stamps"],
+        "bundles_artwork",
+    ),
+}
+ENCODERS = ["clip", "siglip", "coca", "eva02"]
 
 
-rule resources:
+wildcard_constraints:
+    bundle=one_of(BUNDLES),
+    encoder=one_of(ENCODERS),
+
+
+rule suite_data:
     input:
-        expand("results/resources/{bundle}.parquet", bundle=BUNDLES),
-
-
-rule pretrained_encoder:
-    input:
-        "results/resources/clip/open_clip_model.safetensors",
-
-
-rule unpack_fashion_mnist:
-    output:
-        archive=directory("results/resources/debian/dataset-fashion-mnist"),
-    log:
-        "logs/unpack_fashion_mnist.log",
-    benchmark:
-        "logs/benchmarks/unpack_fashion_mnist.tsv"
-    conda:
-        "../envs/foretune.yaml"
+        bundles=expand("results/resources/mini/{bundle}.parquet", bundle=BUNDLES),
+        index="results/resources/mini/corpus_index.parquet",
+        script="workflow_scripts/suite.py",
     shell:
-        "(mkdir -p {output.archive} && cd {output.archive} && "
-        "apt-get download dataset-fashion-mnist && dpkg -x *.deb .) > {log} 2>&1"
+        "python {input.script} compare-data --rebuilt results/resources/mini "
+        "--bundled resources/mini"
 
 
-rule build_bundle:
+rule suite:
     input:
-        archive=lambda wildcards: (
-            rules.unpack_fashion_mnist.output.archive
-            if wildcards.bundle == "fashion_mnist"
-            else []
+        data=rules.suite_data.input.bundles,
+        index="results/resources/mini/corpus_index.parquet",
+        weights=expand(
+            "results/resources/mini/{encoder}/open_clip_model.safetensors", encoder=ENCODERS
         ),
-        script="workflow_scripts/build_bundle.py",
+        script="workflow_scripts/suite.py",
+    shell:
+        "python {input.script} compare-data --rebuilt results/resources/mini "
+        "--bundled resources/mini && "
+        "python {input.script} compare-encoders --rebuilt results/resources/mini "
+        "--bundled resources/mini"
+
+
+rule fetch_debian_packages:
+    input:
+        packages="resources/mini/tasks/debian.txt",
     output:
-        bundle="results/resources/{bundle}.parquet",
+        folder=directory("results/resources/tasks/debian"),
     log:
-        "logs/build_bundle/{bundle}.log",
+        "logs/fetch_debian_packages.log",
     benchmark:
-        "logs/benchmarks/build_bundle/{bundle}.tsv"
-    wildcard_constraints:
-        bundle=one_of(BUNDLES),
+        "logs/benchmarks/fetch_debian_packages.tsv"
     conda:
         "../envs/foretune.yaml"
-    params:
-        code=code_digest("bundles"),
     shell:
-        "python {input.script} --name {wildcards.bundle} --archive results/resources/debian "
-        "--output {output.bundle} 2>&1 | tee {log}"
+        "(packages=$(cat {input.packages}) && mkdir -p {output.folder} && cd {output.folder} && "
+        "apt-get download $packages && for package in *.deb; do dpkg -x $package . || exit 1; "
+        "done && rm *.deb) > {log} 2>&1"
 
 
-rule fetch_corpus_packages:
+rule fetch_npm_packages:
     input:
-        packages="resources/mini/package.json",
+        packages=lambda wildcards: (
+            "resources/mini/package.json"
+            if wildcards.use == "corpus"
+            else "resources/mini/tasks/package.json"
+        ),
     output:
-        folder=directory("results/resources/npm"),
+        folder=directory("results/resources/{use}/npm"),
     log:
-        "logs/fetch_corpus_packages.log",
+        "logs/fetch_npm_packages/{use}.log",
     benchmark:
-        "logs/benchmarks/fetch_corpus_packages.tsv"
+        "logs/benchmarks/fetch_npm_packages/{use}.tsv"
+    wildcard_constraints:
+        use="corpus|tasks",
     conda:
         "../envs/foretune.yaml"
     shell:
@@ -71,12 +83,35 @@ rule fetch_corpus_packages:
         "cd {output.folder} && npm install --no-audit --no-fund) > {log} 2>&1"
 
 
+rule build_bundle:
+    input:
+        debian="results/resources/tasks/debian",
+        npm="results/resources/tasks/npm",
+        script="workflow_scripts/build_bundle.py",
+    output:
+        bundle="results/resources/mini/{bundle}.parquet",
+    log:
+        "logs/build_bundle/{bundle}.log",
+    benchmark:
+        "logs/benchmarks/build_bundle/{bundle}.tsv"
+    conda:
+        "../envs/foretune.yaml"
+    params:
+        module=lambda wildcards: BUNDLES[wildcards.bundle],
+        code=lambda wildcards: code_digest(BUNDLES[wildcards.bundle]),
+        seed=SUITE_SEED,
+        sources=subpath(input.npm, parent=True),
+    shell:
+        "python {input.script} --name {wildcards.bundle} --module {params.module} "
+        "--seed {params.seed} --sources {params.sources} --output {output.bundle} 2>&1 | tee {log}"
+
+
 rule render_corpus:
     input:
-        packages="results/resources/npm",
+        packages="results/resources/corpus/npm",
         script="workflow_scripts/pretrain.py",
     output:
-        corpus="results/resources/corpus.parquet",
+        corpus="results/resources/corpus/corpus.parquet",
     log:
         "logs/render_corpus.log",
     benchmark:
@@ -84,39 +119,57 @@ rule render_corpus:
     conda:
         "../envs/foretune.yaml"
     params:
-        drawings=PRETRAINING["drawings"],
-        seed=STUDY["seed"],
+        seed=SUITE_SEED,
         code=code_digest("corpus"),
     shell:
         "python {input.script} corpus --packages {input.packages}/node_modules "
-        "--drawings {params.drawings} --seed {params.seed} --output {output.corpus} "
+        "--seed {params.seed} --output {output.corpus} 2>&1 | tee {log}"
+
+
+rule index_corpus:
+    input:
+        corpus="results/resources/corpus/corpus.parquet",
+        script="workflow_scripts/suite.py",
+    output:
+        index="results/resources/mini/corpus_index.parquet",
+    log:
+        "logs/index_corpus.log",
+    benchmark:
+        "logs/benchmarks/index_corpus.tsv"
+    conda:
+        "../envs/foretune.yaml"
+    params:
+        code=code_digest("leaks"),
+    shell:
+        "python {input.script} index --corpus {input.corpus} --output {output.index} "
         "2>&1 | tee {log}"
 
 
 rule pretrain_encoder:
     input:
-        corpus="results/resources/corpus.parquet",
-        architecture="resources/mini/clip/open_clip_config.json",
+        corpus="results/resources/corpus/corpus.parquet",
+        architecture="resources/mini/{encoder}/open_clip_config.json",
         script="workflow_scripts/pretrain.py",
     output:
-        weights="results/resources/clip/open_clip_model.safetensors",
-        merges="results/resources/clip/merges.txt.gz",
-        history="results/resources/clip/pretraining.json",
+        weights="results/resources/mini/{encoder}/open_clip_model.safetensors",
+        merges="results/resources/mini/{encoder}/merges.txt.gz",
+        history="results/resources/mini/{encoder}/pretraining.json",
     log:
-        "logs/pretrain_encoder.log",
+        "logs/pretrain_encoder/{encoder}.log",
     benchmark:
-        "logs/benchmarks/pretrain_encoder.tsv"
+        "logs/benchmarks/pretrain_encoder/{encoder}.tsv"
     conda:
         "../envs/foretune.yaml"
-    threads: 8  # or as many as there are
+    # Two encoders beside each other, a thread each, learn faster than one on two threads.
+    threads: 1
     resources:
         gpu=1,
+        mem_mb=4000,
     params:
-        recipe=as_json({k: v for k, v in PRETRAINING.items() if k != "drawings"}),
-        seed=STUDY["seed"],
+        seed=SUITE_SEED,
         code=code_digest("pretrain"),
         folder=subpath(output.weights, parent=True),
     shell:
         "python {input.script} encoder --corpus {input.corpus} "
-        "--architecture {input.architecture} --recipe {params.recipe:q} --seed {params.seed} "
+        "--architecture {input.architecture} --seed {params.seed} "
         "--output {params.folder} 2>&1 | tee {log}"

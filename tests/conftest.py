@@ -14,10 +14,13 @@ CLIP_MINI = {"folder": str(ROOT / "resources/mini/clip")}
 
 @pytest.fixture(scope="session")
 def small_task(tmp_path_factory) -> Path:
-    """Folder with `dataset/` (150 MNIST images) and `embeddings/` (all caches)."""
+    """Folder with `dataset/` (150 MNIST images) and `embeddings/` (all caches).
+
+    `dataset/shifted/few` is a shifted test of its ten first test images, embedded too.
+    """
     import pyarrow.parquet as pq
 
-    from foretune.datasets import prepare_dataset
+    from foretune.datasets import prepare_dataset, prepare_shifted_test
     from foretune.embed import embed_captions, embed_images
     from foretune.tables import read_metadata, write_parquet
 
@@ -28,6 +31,10 @@ def small_task(tmp_path_factory) -> Path:
     prepare_dataset("mnist", {"parquet": folder / "source.parquet"}, folder / "dataset", seed=0)
     embed_images(CLIP_MINI, folder / "dataset", folder / "embeddings")
     embed_captions(CLIP_MINI, folder / "dataset", None, folder / "embeddings/text.parquet")
+    write_parquet(table.slice(100, 10), folder / "few.parquet", read_metadata(whole))
+    spec, few = {"parquet": folder / "few.parquet"}, "shifted/few"
+    prepare_shifted_test("few", spec, folder / "dataset", folder / "dataset" / few)
+    embed_images(CLIP_MINI, folder / "dataset" / few, folder / "embeddings" / few)
     return folder
 
 

@@ -44,11 +44,26 @@ MISTAKES = [
     ("models/mine", {"architecture": "b"}, "give one of: folder, architecture with pretrained"),
     ("datasets/birds", None, "datasets.birds: None is not a object"),
     ("datasets", {2024: {"folder": "."}}, "2024 is not a string"),
-    ("methods/full/parts", 9, "methods.full.parts: 9 of 3 trials"),
+    ("methods/full/parts", 9, "methods.full.parts: 9 of "),
     ("methods/full/epochs", 1.0, "methods.full.epochs: 1.0 is not a integer"),
     ("methods/full/learning_rate", [float("nan")], "nan is not a number"),
     ("methods/full/learning_rate", 0.1, "0.1 is not a array: write [0.1]"),
     ("models", {}, "models: {}"),
+    (
+        "methods/full/models",
+        ["clip_min"],
+        "full.models: clip_min: unknown model; did you mean clip",
+    ),
+    ("methods/full/models", [], "methods.full.models: []"),
+    ("methods/full/models", "clip_mini", "'clip_mini' is not a array: write [clip_mini]"),
+    ("datasets/mnist/shifted", {"a": {"folder": "no"}}, "mnist.shifted.a.folder: no such file"),
+    ("datasets/mnist/shifted", {"a": {}}, "datasets.mnist.shifted.a: has no source; give one of"),
+    ("datasets/mnist/shifted", {"a": {"folder": ".", "classes": []}}, "shifted.a.classes: unknown"),
+    (
+        "datasets/mnist/shifted",
+        {"test": {"folder": "."}},
+        "datasets.mnist.shifted: 'test' does not",
+    ),
 ]
 
 
@@ -65,6 +80,8 @@ def test_shipped_studies_are_right_and_defaults_are_filled():
         study = check_config(yaml.safe_load(path.read_text()))
         assert study["seed"] == 0
         assert study["methods"]["linear_probe"]["batch_size"] == 128
+        assert study["methods"]["full"]["models"] == list(study["models"])
+        assert study["datasets"]["digits"]["shifted"] == {}
 
 
 @pytest.mark.parametrize(

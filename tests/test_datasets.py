@@ -8,7 +8,7 @@ from conftest import ROOT
 from PIL import Image
 
 from foretune.bundles import bundle_digits
-from foretune.datasets import prepare_dataset, read_split
+from foretune.datasets import prepare_dataset, prepare_shifted_test, read_split, title_of
 from foretune.files import ForetuneError
 from foretune.tables import read_metadata, write_parquet
 
@@ -138,3 +138,68 @@ def test_manifest_is_plain_json(folder, tmp_path):
     prepare_dataset("birds", {"folder": str(folder)}, tmp_path / "out", seed=0)
     manifest = json.loads((tmp_path / "out/dataset.json").read_text())
     assert np.array_equal(sorted(manifest["splits"]), ["test", "train", "val"])
+
+
+@pytest.fixture
+def parent(tmp_path):
+    """A prepared dataset of three classes, whose captions have other names than the source."""
+    rows = [
+        {"image": picture(i), "label": i % 3, "split": "test" if i > 40 else "train"}
+        for i in range(60)
+    ]
+    facts = {
+        "classes": ["cat", "jay", "old crow"],
+        "caption": "a {}",
+        "licence": "-",
+        "source": "-",
+    }
+    write_parquet(pa.Table.from_pylist(rows), tmp_path / "beasts.parquet", facts)
+    spec = {"parquet": tmp_path / "beasts.parquet", "classes": ["Katze", "Häher", "Krähe"]}
+    prepare_dataset("beasts", spec, tmp_path / "parent", seed=0)
+    return tmp_path / "parent"
+
+
+@pytest.mark.parametrize("place", [".", "test"])
+def test_a_shifted_test_has_some_of_the_classes(folder, parent, tmp_path, place):
+    if place == "test":
+        folder.rename(tmp_path / "away")
+        (tmp_path / "birds/train/jay").mkdir(parents=True)
+        (tmp_path / "away").rename(tmp_path / "birds/test")
+    spec, output = {"folder": str(tmp_path / "birds")}, tmp_path / "out"
+    manifest = prepare_shifted_test("photo", spec, parent, output)
+    assert title_of(manifest) == "beasts · photo" and list(manifest["splits"]) == ["test"]
+    assert manifest["classes"] == ["Katze", "Häher", "Krähe"] and manifest["caption"] == "a {}"
+    assert manifest["parent"] == json.loads((parent / "dataset.json").read_text())["digest"]
+    rows = read_split(output, "test").to_pylist()
+    assert len(rows) == 50  # all of them: none is ever trained on
+    assert all(row["label"] == (1 if "jay" in row["id"] else 2) for row in rows)
+
+
+def test_a_class_that_the_dataset_lacks_is_named(folder, parent, tmp_path):
+    (folder / "jay").rename(folder / "jackdaw")
+    message = r"datasets\.beasts\.shifted\.photo: classes that beasts does not have: \['jackdaw'\]"
+    with pytest.raises(ForetuneError, match=message):
+        prepare_shifted_test("photo", {"folder": str(folder)}, parent, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_shifted_label_out_of_range_is_named(parent, tmp_path):
+    rows = [{"image": picture(1), "label": 2, "split": "test"}]  # a label that the parent has
+    facts = {"classes": ["cat", "jay"], "caption": "a {}", "licence": "-", "source": "-"}
+    write_parquet(pa.Table.from_pylist(rows), tmp_path / "bad.parquet", facts)
+    with pytest.raises(ForetuneError, match=r"beasts, bad, 000000: label 2 is not in 0\.\.1"):
+        prepare_shifted_test("bad", {"parquet": tmp_path / "bad.parquet"}, parent, tmp_path / "out")
+
+
+def test_a_test_digest_tells_images_whatever_their_source_is_called(folder, parent, tmp_path):
+    """The same pictures as a dataset, a fifth of them its test, and as a shifted test, all."""
+    dataset = prepare_dataset("birds", {"folder": str(folder)}, tmp_path / "a", seed=0)
+    shifted = prepare_shifted_test("photo", {"folder": str(folder)}, parent, tmp_path / "b")
+    assert dataset["test_digest"] == shifted["test_digest"]
+    assert dataset["digest"] != shifted["digest"]
+    (folder / "jay/03.png").write_bytes(picture(200))
+    other = prepare_shifted_test("photo", {"folder": str(folder)}, parent, tmp_path / "c")
+    assert other["test_digest"] != shifted["test_digest"]
+    (folder / "jay/04.png").rename(folder / "old_crow/jay.png")  # another class
+    third = prepare_shifted_test("photo", {"folder": str(folder)}, parent, tmp_path / "d")
+    assert third["test_digest"] != other["test_digest"]

@@ -237,3 +237,12 @@ def test_probes_trained_together_are_those_trained_alone(small_task, tmp_path):
         for column in ("loss", "val_accuracy"):
             np.testing.assert_allclose(mine[column], alone[column], rtol=1e-5)
     assert together[together.epoch == 4].val_accuracy.max() > 0.3
+
+
+def test_full_fine_tuning_leaves_out_cocas_text_decoder():
+    model, _, _ = load_model({"folder": ROOT / "resources/mini/coca"}, weights=False)
+    trained, every = trainable(model, "full"), dict(model.named_parameters())
+    assert {name.split(".")[0] for name in every} - {name.split(".")[0] for name in trained} == {
+        "text_decoder"
+    }
+    assert len(every) - len(trained) == len(list(model.text_decoder.parameters()))

@@ -43,7 +43,8 @@ def make_dataset(folder: Path, name: str, rng, classes: list[str]) -> Path:
         write_parquet(table, folder / f"{split}.parquet", {}, row_group_size=5)
         splits[split] = {"file": f"{split}.parquet", "rows": rows}
     description = {
-        "name": name, "classes": classes, "caption": "a photo of a {}", "licence": "CC0-1.0",
+        "name": name, "split": "test", "classes": classes,
+        "caption": "a photo of a {}", "licence": "CC0-1.0",
         "source": f"https://example.org/{name}", "digest": f"digest-of-{name}", "splits": splits,
     }  # fmt: skip
     write_json(description, folder / "dataset.json")
@@ -74,6 +75,7 @@ def make_study(
                     "zero_shot_accuracy": zero[name], "accuracy": accuracy, "chance": 1 / 3,
                     "gain_over_zero_shot_error": gain,
                     "ood_change": None if probe or len(names) == 1 else change,
+                    "shifted_change": None,
                     "val_accuracy": accuracy, "learning_rate": 1e-3, "weight_decay": 1e-4,
                     "best_epoch": 5, "iimm": iimm[name], "modality_gap": 0.5,
                 })  # fmt: skip
@@ -111,6 +113,39 @@ def make_study(
         "analysis": analysis, "epochs": epochs, "provenance": folder / "provenance.json",
         "datasets": [make_dataset(folder, n, rng, ["red", EVIL, "big & blue"]) for n in names],
     }  # fmt: skip
+
+
+def add_shifted_test(folder: Path, study: dict) -> None:
+    """Give the study's first dataset a shifted test `sketch`, on which every run loses."""
+    name, analysis = NAMES[0], study["analysis"]
+    outcomes = pd.read_parquet(analysis / "outcomes.parquet")
+    on_it = outcomes[outcomes.evaluated_on == name].assign(
+        split="sketch", accuracy=0.125, zero_shot_accuracy=0.25
+    )
+    outcomes = pd.concat([outcomes, on_it], ignore_index=True)
+    write_parquet(pa.Table.from_pandas(outcomes), analysis / "outcomes.parquet", {})
+    tasks = pd.read_parquet(analysis / "tasks.parquet")
+    tasks["shifted_change"] = np.where(tasks.dataset == name, -0.125, np.nan)
+    metadata = {"measures": list(MEASURES)}
+    write_parquet(pa.Table.from_pandas(tasks), analysis / "tasks.parquet", metadata)
+    statistics = json.loads((analysis / "statistics.json").read_text())
+    notes = [
+        dict.fromkeys(STATISTICS) | {key: row[key] for key in ("model", "method", "measure")}
+        | {"outcome": "shifted_change", "n": 1, "note": "n = 1: too few datasets"}
+        for row in statistics if row["outcome"] == "accuracy"
+    ]  # fmt: skip
+    write_json([*statistics, *notes], analysis / "statistics.json")
+    shifted = make_dataset(folder / "shifted", name, np.random.default_rng(1), ["red", "blue"])
+    description = json.loads(shifted.read_text()) | {"split": "sketch", "licence": "of the source"}
+    del description["splits"]["train"], description["splits"]["val"]
+    write_json(description, shifted)
+    study["datasets"].append(shifted)
+    facts = json.loads(study["provenance"].read_text())
+    facts["config"]["datasets"] = {
+        name: {"caption": "a thing, {}", "licence": "of its dataset",
+               "shifted": {"sketch": {"licence": "of the sketches"}}}
+    }  # fmt: skip
+    write_json(facts, study["provenance"])
 
 
 def fit(x: list[float], y: list[float | None]) -> dict:
@@ -234,6 +269,46 @@ def test_a_study_that_tuned_nothing(tmp_path):
     write_parquet(pq.read_table(tasks).slice(0, 0), tasks, {"measures": []})
     build_report(**study, output=tmp_path / "report.html", title="Zero-shot only")
     assert "Nothing was fine-tuned" in (tmp_path / "report.html").read_text()
+
+
+def without_vega(path: Path) -> str:
+    page = path.read_text()
+    return page.replace(max(re.findall(r"<script>(.*?)</script>", page, re.S), key=len), "")
+
+
+def test_shifted_tests_are_shown_where_there_are_some(tmp_path, markup):
+    assert "shifted" not in markup
+    study = make_study(tmp_path, names=NAMES[:FEW])
+    add_shifted_test(tmp_path, study)
+    build_report(**study, output=tmp_path / "report.html", title="Shifted")
+    page = without_vega(tmp_path / "report.html")
+    said = "On shifted tests of the task tuned on, accuracy changes by −12.5 points."
+    assert page.count(said) == 2
+    assert "a dataset that is a shifted test of the task tuned on" in page
+    assert '<td data-value="-0.125" class="n">−12.5</td>' in page
+    assert '<option value="shifted_change">change on shifted tests</option>' in page
+    assert f"<h3>{NAMES[0]} · sketch</h3>" in page and f"{NAMES[0]} \\u00b7 sketch" in page
+    assert "says very little" not in page  # the study has datasets enough, if not shifted tests
+    for said in ("of the sketches", "of its dataset"):
+        assert f"<dt>Licence</dt><dd>{said}</dd>" in page
+    assert page.count("<dt>Caption</dt><dd>a thing, {}</dd>") == 2
+
+
+def test_a_method_may_lack_a_model(tmp_path):
+    study = make_study(tmp_path, models=("one", "two"))
+    analysis = study["analysis"]
+    for name in ("tasks", "outcomes"):
+        frame = pd.read_parquet(analysis / f"{name}.parquet")
+        frame = frame[(frame.model == "one") | (frame.method != "full")]
+        metadata = {"measures": list(MEASURES)}
+        write_parquet(pa.Table.from_pandas(frame), analysis / f"{name}.parquet", metadata)
+    rows = json.loads((analysis / "statistics.json").read_text())
+    kept = [row for row in rows if row["model"] == "one" or row["method"] != "full"]
+    write_json(kept, analysis / "statistics.json")
+    study["epochs"] = [path for path in study["epochs"] if path.name != "two-full-epochs.parquet"]
+    build_report(**study, output=tmp_path / "report.html", title="Partly")
+    page = without_vega(tmp_path / "report.html")
+    assert "two, linear_probe" in page and "two, full" not in page
 
 
 def test_a_broken_image_is_named_and_leaves_no_report(tmp_path):
@@ -434,6 +509,20 @@ def test_one_epoch_is_a_point(browser, tmp_path):
     build_report(**study, output=tmp_path / "report.html", title="Short")
     page = open_page(browser, tmp_path / "report.html")
     assert marks(page, "curves-0") >= 4
+    assert page.seen["errors"] == []
+    page.close()
+
+
+def test_a_shifted_test_is_a_column_and_an_outcome(browser, tmp_path):
+    study = make_study(tmp_path, methods=("full",))
+    add_shifted_test(tmp_path, study)
+    build_report(**study, output=tmp_path / "report.html", title="Shifted")
+    page = open_page(browser, tmp_path / "report.html")
+    assert marks(page, "heat-0") == 4 * 4  # three datasets and a shifted test
+    page.select_option("[data-param=outcome]", "shifted_change")
+    page.wait_for_function(
+        "() => document.querySelector('#scatter-0 .note').textContent.includes('n = 1')"
+    )
     assert page.seen["errors"] == []
     page.close()
 

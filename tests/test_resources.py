@@ -1,34 +1,201 @@
-"""The bundled encoder is a zero-shot model, and learns."""
+"""The bundled suite: its encoders, its tasks, and what was kept out of the corpus."""
 
 import json
+import shutil
+import string
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import CLIP_MINI, ROOT
+from PIL import ImageFont
 
-from foretune.datasets import prepare_dataset, read_split
+from foretune import bundles_drawn, corpus
+from foretune import pretrain as pretraining
+from foretune.bundles import encode_png
+from foretune.datasets import prepare_dataset, read_manifest, read_parquet_source, read_split
 from foretune.embed import embed_captions, embed_images
+from foretune.embeddings import read_pair
 from foretune.evaluate import evaluate_zero_shot
-from foretune.models import load_model
+from foretune.leaks import find_leaks, index_corpus
+from foretune.measures import compute_measures
+from foretune.models import encode_text, load_model
+from foretune.pretrain import build_vocabulary, pretrain
+from foretune.suite import compare_data, tasks_of, zero_shot_accuracies
+from foretune.tables import write_parquet
+
+MINI = ROOT / "resources/mini"
+ENCODERS = ["clip", "siglip", "coca", "eva02"]
 
 
-def prepared(name, folder):
+def prepared(name, folder, encoder=CLIP_MINI):
     """The folder of a bundled dataset, embedded whole."""
-    prepare_dataset(name, {"parquet": ROOT / f"resources/mini/{name}.parquet"}, folder / name, 0)
-    embed_images(CLIP_MINI, folder / name, folder / "embeddings")
-    embed_captions(CLIP_MINI, folder / name, None, folder / "embeddings/text.parquet")
+    prepare_dataset(name, {"parquet": MINI / f"{name}.parquet"}, folder / name, 0)
+    embed_images(encoder, folder / name, folder / "embeddings")
+    embed_captions(encoder, folder / name, None, folder / "embeddings/text.parquet")
     return folder / name
 
 
-def test_the_encoder_is_small_and_loads_whole():
-    folder = ROOT / "resources/mini/clip"
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_an_encoder_is_small_and_loads_whole(encoder):
+    folder = MINI / encoder
     assert (folder / "open_clip_model.safetensors").stat().st_size < 5_000_000
-    model, _, tokenizer = load_model(CLIP_MINI)
-    assert tokenizer.vocab_size == model.vocab_size
-    assert tokenizer(["a photo of a dog"]).shape == (1, model.context_length)
+    model, _, tokenizer = load_model({"folder": folder})
+    tower = getattr(model, "text", model)
+    assert tokenizer.vocab_size == tower.vocab_size
+    assert tokenizer(["a photo of a dog"]).shape == (1, tokenizer.context_length)
     history = json.loads((folder / "pretraining.json").read_text())
     # Flattened: the last tenth of the steps won less than a twentieth of the whole descent.
     losses = [row["loss"] for row in history]
     assert losses[-1] > losses[-len(losses) // 10] - 0.05 * (losses[0] - losses[-1])
+
+
+@pytest.mark.parametrize(
+    "encoder, family, attention",
+    [
+        ("clip", "CLIP", "visual.transformer.resblocks.0.attn.in_proj_weight"),
+        ("siglip", "CustomTextCLIP", "visual.trunk.blocks.0.attn.qkv.weight"),
+        ("coca", "CoCa", "visual.transformer.resblocks.0.attn.in_proj_weight"),
+        ("eva02", "CustomTextCLIP", "visual.trunk.blocks.0.attn.q_proj.weight"),
+    ],
+)
+def test_an_encoder_is_of_its_family_and_spells_attention_as_its_big_sibling(
+    encoder, family, attention
+):
+    model, _, _ = load_model({"folder": MINI / encoder}, weights=False)
+    assert type(model).__name__ == family
+    assert attention in model.state_dict()
+    stem = model.visual.conv1 if family in ("CLIP", "CoCa") else model.visual.trunk.patch_embed.proj
+    assert sum(isinstance(layer, torch.nn.Conv2d) for layer in stem) == 4
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_captions_are_embedded_the_same_with_the_context_cut(encoder):
+    model, _, tokenizer = load_model({"folder": MINI / encoder})
+    tokens = tokenizer(["a dog", 'a photo of the number: "7"', "a red circle on a blue background"])
+    with torch.inference_mode():
+        whole = model.encode_text(tokens, normalize=False)
+        assert torch.allclose(encode_text(model, tokens), whole, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def tiny_corpus(tmp_path_factory):
+    """A corpus of drawings and of characters in Pillow's own font."""
+    font = ImageFont.load_default(36)
+    rows = list(corpus.drawings(150, 0))
+    rows += [{**r, "kind": "pictogram", "noun": f"thing {i}"} for i, r in enumerate(rows)]
+    for kind, codes in (("digit", string.digits), ("letter", string.ascii_letters)):
+        rows += [
+            corpus.row(corpus.render_glyph(font, code), kind, code, True, f"font default:{code}")
+            for code in codes
+        ]
+    path = tmp_path_factory.mktemp("corpus") / "corpus.parquet"
+    write_parquet(pa.Table.from_pylist(rows), path, {})
+    return path
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_family_pretrains_and_goes_on_where_it_was_killed(encoder, tiny_corpus, tmp_path):
+    architecture = tmp_path / "open_clip_config.json"
+    config = json.loads((MINI / encoder / "open_clip_config.json").read_text())
+    config["foretune"]["pretraining"] |= {"steps": 6, "batch_size": 64, "warmup": 1}
+    architecture.write_text(json.dumps(config))
+    histories = []
+    for folder, kill_at in ((tmp_path / "whole", None), (tmp_path / "killed", 3)):
+        folder.mkdir()
+        build_vocabulary(tiny_corpus, architecture, folder)
+        save = pretraining.save_checkpoint
+
+        def save_and_die(state, path, made_from, save=save):
+            save(state, path, made_from)
+            raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pretraining, "SAVE_EVERY", 3)
+            if kill_at:
+                patch.setattr(pretraining, "save_checkpoint", save_and_die)
+                with pytest.raises(KeyboardInterrupt):
+                    pretrain(folder, tiny_corpus, folder / "state.pt", 0, log=str)
+                patch.setattr(pretraining, "save_checkpoint", save)
+            histories.append(pretrain(folder, tiny_corpus, folder / "state.pt", 0, log=str))
+    whole, killed = ([row["loss"] for row in history] for history in histories)
+    assert len(whole) == 2 and whole == killed
+    assert whole[1] < whole[0]  # it learns, with six steps
+    load_model({"folder": tmp_path / "whole"})
+
+
+@pytest.mark.parametrize("bundle", [path.stem for path in tasks_of(MINI)])
+def test_no_test_image_was_in_the_pretraining_corpus(bundle):
+    assert find_leaks(MINI / "corpus_index.parquet", MINI / f"{bundle}.parquet") == []
+
+
+def test_a_leak_is_found_by_its_pixels_and_by_its_name(tmp_path):
+    test = pq.read_table(MINI / "emoji.parquet").filter(pc.field("split") == "test")
+    rows = [
+        {"image": test["image"][0].as_py(), "origin": "another set:another name"},
+        {"image": encode_png(np.zeros((40, 40, 3), np.uint8)),
+         "origin": test["origin"][1].as_py()},
+    ]  # fmt: skip
+    write_parquet(pa.Table.from_pylist(rows), tmp_path / "corpus.parquet", {})
+    index_corpus(tmp_path / "corpus.parquet", tmp_path / "index.parquet")
+    leaks = find_leaks(tmp_path / "index.parquet", MINI / "emoji.parquet")
+    assert len(leaks) == 2
+    assert any("pixels" in leak for leak in leaks)
+    assert any(rows[1]["origin"] in leak for leak in leaks)
+
+
+def test_the_corpus_index_is_of_the_sets_that_the_package_list_names():
+    """And of none that a task is made from; the tasks' sets are installed apart."""
+    dependencies = json.loads((MINI / "package.json").read_text())["dependencies"]
+    keys = pq.read_table(MINI / "corpus_index.parquet").filter(pc.field("kind") == "origin")["key"]
+    sets = {key.split(":")[0] for key in keys.to_pylist()}
+    icons = {name for name in sets if not name.startswith("font ")}
+    assert icons == {name.split("/")[1] for name in dependencies if "@iconify" in name}
+    assert len(sets - icons) == sum("@fontsource" in name for name in dependencies)
+    for kept_out in ("openmoji", "emojione-v1", "streamline-emojis", "fxemoji", "flag", "cif"):
+        assert kept_out not in icons
+
+
+def test_the_bundle_is_of_the_size_that_was_promised():
+    total = sum(path.stat().st_size for path in MINI.rglob("*") if path.is_file())
+    assert total < 40_000_000
+    for path in tasks_of(MINI):
+        assert path.stat().st_size < 1_500_000
+        source = read_parquet_source(path)
+        assert source.licence and source.source and "{}" in source.caption
+        assert {label for _, _, label in source.rows["test"]} == set(range(len(source.classes)))
+
+
+def test_a_drawn_task_is_rebuilt_to_the_byte(tmp_path):
+    bundles_drawn.bundle_orientation(None, tmp_path / "orientation.parquet", 0)
+    shutil.copy(MINI / "digits.parquet", tmp_path)
+    (tmp_path / "digits.parquet").write_bytes(b"another")
+    lines = compare_data(tmp_path, MINI).splitlines()
+    assert "orientation.parquet: the same to the byte" in lines
+    assert "digits.parquet: DIFFERENT" in lines
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_the_suite_spans_what_an_encoder_can_and_cannot_do(encoder, tmp_path):
+    """The bars of the suite: by spread of zero-shot accuracy and of iimm, and nothing else."""
+    tasks = [path for path in tasks_of(MINI) if not path.stem.endswith("_artists")]
+    accuracies = zero_shot_accuracies(MINI / encoder, tasks)
+    chances = {path.stem: 1 / len(read_parquet_source(path).classes) for path in tasks}
+    assert any(accuracies[name] < 1.5 * chances[name] for name in chances)
+    assert max(accuracies.values()) > 0.8
+    assert sum(0.25 <= accuracy <= 0.75 for accuracy in accuracies.values()) >= 3
+    iimm = []
+    for path in tasks:
+        folder = prepared(path.stem, tmp_path, {"folder": str(MINI / encoder)})
+        embeddings = tmp_path / "embeddings"
+        images, texts = read_pair(embeddings, "train", read_manifest(folder)["digest"])
+        labels = images.columns["label"]
+        iimm.append(compute_measures(images.vectors, texts.vectors, labels)["iimm"])
+    assert max(iimm) - min(iimm) >= 0.3
 
 
 @pytest.mark.parametrize("name", ["mnist", "digits"])
@@ -36,7 +203,8 @@ def test_zero_shot_accuracy_is_above_twice_chance(name, tmp_path):
     import pandas as pd
 
     folder = prepared(name, tmp_path)
-    evaluate_zero_shot("clip_mini", folder, tmp_path / "embeddings", tmp_path / "rows.parquet")
+    images, texts = (tmp_path / f"embeddings/{name}.parquet" for name in ("test", "text"))
+    evaluate_zero_shot("clip_mini", [folder], [images], [texts], tmp_path / "rows.parquet")
     row = pd.read_parquet(tmp_path / "rows.parquet").iloc[0]
     assert row.n == len(read_split(folder, "test")) and row.chance == 0.1
     assert row.accuracy > 2 * row.chance
@@ -59,6 +227,6 @@ def test_full_fine_tuning_reaches_95_percent_on_mnist(tmp_path):
     finetune(run, CLIP_MINI, folder, text, recipe, trials, 0, tmp_path / "trials")
     select_trial([tmp_path / "trials/best.json"], tmp_path / "best.json")
     evaluate_model(
-        tmp_path / "best.json", CLIP_MINI, [folder], [text], tmp_path, "c", tmp_path / "r.parquet"
+        [tmp_path / "best.json"], CLIP_MINI, [folder], [text], tmp_path, "c", tmp_path / "r.parquet"
     )
     assert pd.read_parquet(tmp_path / "r.parquet").accuracy[0] >= 0.95

@@ -55,10 +55,32 @@ def test_the_chain_runs_to_a_report(study):
     assert jobs(printed)["finetune_model"] == 2
     assert (checkout / "results/report.html").stat().st_size > 500_000
     outcomes, tasks, measures = numbers(checkout)
-    assert len(outcomes) == 2 + 2 * 2 + 2  # zero-shot, full on each of both, probes on their own
+    # Three tests, of which one is a shifted test of mnist, for zero-shot and for each of the two
+    # that were tuned; probes on their own.
+    assert len(outcomes) == 3 + 2 * 3 + (2 + 1)
     assert set(tasks.method) == {"full", "linear_probe"} and len(measures) == 2
+    assert len(list(checkout.glob("results/predictions/*.parquet"))) == 2 * 3
     logs = (checkout / "logs/finetune_model/clip_mini/full/mnist/0.log").read_text()
     assert "epoch 1/1" in logs and "images/s" in logs
+
+
+def test_a_shifted_test_is_tested_and_no_other_task(study):
+    outcomes, tasks, _ = numbers(study[0])
+    shifted = outcomes[outcomes.split == "digits"]
+    assert set(shifted.evaluated_on) == {"mnist"}
+    assert sorted(shifted.method) == ["full", "full", "linear_probe", "zero_shot"]
+    # The same images as the dataset's; its captions are the same too, and so is the model.
+    plain = outcomes[(outcomes.split == "test") & (outcomes.evaluated_on == "digits")]
+    assert set(shifted.test_digest) == set(plain.test_digest)
+    both = shifted.merge(plain[plain.method == "full"], on=["model", "method", "trained_on"])
+    assert list(both.accuracy_x) == list(both.accuracy_y) and len(both) == 2
+    tasks = tasks.set_index(["method", "dataset"])
+    own = shifted[(shifted.method == "full") & (shifted.trained_on == "mnist")].iloc[0]
+    assert tasks.shifted_change["full", "mnist"] == own.accuracy - own.zero_shot_accuracy
+    assert pd.isna(tasks.ood_change["full", "mnist"]) and pd.isna(
+        tasks.shifted_change["full", "digits"]
+    )
+    assert pd.isna(tasks.ood_change["full", "digits"])  # nor is mnist another task to it
 
 
 def test_a_second_run_does_nothing(study):
@@ -79,16 +101,51 @@ def test_a_third_dataset_runs_only_what_is_new(study):
         "prepare_dataset": 1, "embed_images": 1, "embed_captions": 1, "measure_task": 1,
         "finetune_model": 1, "fit_probe": 1, "select_trial": 2, "evaluate_zero_shot": 1,
         "evaluate_probe": 1,
-        "evaluate_model": 3,  # its own, and a column of the two that were there
+        "evaluate_model": 1,
         "analyze_study": 1, "write_report": 1, "all": 1,
     }  # fmt: skip
     assert jobs(run(checkout, "-n", *grown)) == expected
     assert jobs(run(checkout, *grown)) == expected
     assert all(path.stat().st_mtime_ns == mtime for path, mtime in before.items())
-    # Two old models on the new task, the new model on all three.
-    assert len(set(checkout.glob("results/predictions/*.parquet")) - predictions) == 5
-    assert len(numbers(checkout)[0]) == 3 + 9 + 3
+    # Two old models on the new task, the new model on all four tests.
+    assert len(set(checkout.glob("results/predictions/*.parquet")) - predictions) == 6
+    log = (checkout / "logs/evaluate_model/clip_mini/full.log").read_text()
+    assert log.count("images prepared") == 4
+    outcomes, tasks, _ = numbers(checkout)
+    assert len(outcomes) == 4 + 3 * 4 + (2 + 1 + 1)
+    assert tasks.ood_change[tasks.method == "full"].notna().all()
     assert "Nothing to be done" in run(checkout, *grown)
+
+
+def test_a_new_shifted_test_runs_only_its_own_jobs(study):
+    checkout, _ = study
+    whole = yaml.safe_load((checkout / "studies/smoke.yaml").read_text())
+    mnist = {"parquet": "resources/mini/mnist.parquet"}
+    whole["datasets"]["digits"]["shifted"] = {"mnist": mnist}
+    (checkout / "studies/shifted.yaml").write_text(yaml.safe_dump(whole))
+    run(checkout)  # whether or not it has grown since
+    assert jobs(run(checkout, "-n", "--study", "studies/shifted.yaml")) == {
+        "prepare_shifted_test": 1, "embed_shifted_test": 1, "evaluate_zero_shot": 1,
+        "evaluate_probe": 1, "evaluate_model": 1, "analyze_study": 1, "write_report": 1, "all": 1,
+    }  # fmt: skip
+
+
+def test_a_method_runs_on_the_models_it_names(study):
+    checkout, _ = study
+    whole = yaml.safe_load((checkout / "studies/smoke.yaml").read_text())
+    whole["models"]["other"] = whole["models"]["clip_mini"]
+    whole["methods"]["full"]["models"] = ["clip_mini"]
+    (checkout / "studies/models.yaml").write_text(yaml.safe_dump(whole))
+    run(checkout)  # whether or not it has grown since
+    expected = jobs(run(checkout, "-n", "--study", "studies/models.yaml"))
+    assert "finetune_model" not in expected and expected["fit_probe"] == 2
+    run(checkout, "--study", "studies/models.yaml")
+    _, tasks, _ = numbers(checkout)
+    cells = tasks.groupby(["model", "method"]).size().to_dict()
+    assert cells == {
+        ("clip_mini", "full"): 2, ("clip_mini", "linear_probe"): 2, ("other", "linear_probe"): 2
+    }  # fmt: skip
+    assert "other, linear_probe" in (checkout / "results/report.html").read_text()
 
 
 def start_until(checkout, pattern):
@@ -149,6 +206,8 @@ def cwd_of(cmdline):
     [
         "results/trials/clip_mini/full/mnist/0/delta.safetensors",
         "results/datasets/mnist/val.parquet",
+        "results/datasets/mnist/shifted/digits/test.parquet",
+        "results/embeddings/clip_mini/mnist/shifted/digits/test.parquet",
         "results/analysis/tasks.csv",
         "results/provenance.json",
     ],
@@ -178,11 +237,13 @@ def test_other_weights_rerun_what_was_made_from_them(study):
     expected = jobs(run(study[0], "-n"))
     os.utime(weights, ns=(0, 0))
     assert expected["embed_images"] == expected["finetune_model"] == 2
+    assert expected["embed_shifted_test"] == 1
 
 
 def test_resources_have_targets_of_their_own(checkout):
-    assert jobs(run(checkout, "-n", "resources"))["build_bundle"] == 3
-    assert jobs(run(checkout, "-n", "pretrained_encoder"))["pretrain_encoder"] == 1
+    data, whole = (jobs(run(checkout, "-n", target)) for target in ("suite_data", "suite"))
+    assert data["build_bundle"] == whole["build_bundle"] == 14
+    assert "pretrain_encoder" not in data and whole["pretrain_encoder"] == 4
 
 
 def test_a_run_beside_a_run_is_refused(study):

@@ -1,24 +1,19 @@
 """Rebuild one of the bundled datasets from its source."""
 
-from pathlib import Path
-
 from foretune import cli
 
 
 def work() -> None:
     parser = cli.parser(__doc__)
-    parser.add_argument("--name", choices=["mnist", "fashion_mnist", "digits"], required=True)
-    parser.add_argument("--archive", type=Path, help="where Debian's packages are unpacked")
-    cli.add_paths(parser, output="Parquet to write")
+    parser.add_argument("--name", required=True, help="of a bundle_{name} function")
+    parser.add_argument("--module", required=True, help="the library module it is in")
+    parser.add_argument("--seed", type=int, required=True)
+    cli.add_paths(parser, sources="folder with debian/ and npm/", output="Parquet to write")
     args = parser.parse_args()
-    from foretune import bundles
+    import importlib
 
-    if args.name == "fashion_mnist":
-        bundles.bundle_fashion_mnist(args.archive, args.output)
-    elif args.name == "mnist":
-        bundles.bundle_mnist(args.output)
-    else:
-        bundles.bundle_digits(args.output)
+    module = importlib.import_module(f"foretune.{args.module}")
+    getattr(module, f"bundle_{args.name}")(args.sources, args.output, args.seed)
 
 
 if __name__ == "__main__":

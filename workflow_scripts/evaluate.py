@@ -1,4 +1,4 @@
-"""Test-split accuracy of a zero-shot model, a linear probe, or a tuned model on every dataset."""
+"""Accuracy on every test of a zero-shot model, or of all that one method made of a model."""
 
 import json
 from pathlib import Path
@@ -11,30 +11,35 @@ def work() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     zero_shot = commands.add_parser("zero-shot", help="from cached embeddings")
     zero_shot.add_argument("--model", required=True)
-    cli.add_paths(zero_shot, dataset="folder", embeddings="folder", output="Parquet")
-    probe = commands.add_parser("probe", help="on its own task, from cached embeddings")
-    cli.add_paths(probe, best="selection", dataset="folder", embeddings="folder", output="Parquet")
-    tuned = commands.add_parser("model", help="a fine-tuned model on every dataset")
+    probe = commands.add_parser("probe", help="on its own task's tests, from cached embeddings")
+    tuned = commands.add_parser("model", help="fine-tuned models on every test")
     tuned.add_argument("--model-spec", type=json.loads, required=True, help="config entry, JSON")
-    tuned.add_argument("--datasets", type=Path, nargs="+", required=True, help="folders")
-    tuned.add_argument("--texts", type=Path, nargs="+", required=True, help="text.parquet of each")
     tuned.add_argument("--code", required=True, help="digest of the evaluation's code")
-    cli.add_paths(tuned, best="selection", predictions="folder", output="Parquet")
+    cli.add_paths(tuned, predictions="folder")
+    for command, lists in (
+        (zero_shot, ("tests", "images", "texts")),
+        (probe, ("selections", "tests", "images")),
+        (tuned, ("selections", "tests", "texts")),
+    ):
+        for name in lists:
+            text = "folders" if name == "tests" else "a file for each"
+            command.add_argument(f"--{name}", type=Path, nargs="+", required=True, help=text)
+        cli.add_paths(command, output="Parquet")
     args = parser.parse_args()
     if args.command == "model":
         from foretune.evaluate_model import evaluate_model
 
         evaluate_model(
-            args.best, args.model_spec, args.datasets, args.texts, args.predictions, args.code,
+            args.selections, args.model_spec, args.tests, args.texts, args.predictions, args.code,
             args.output, cli.log,
         )  # fmt: skip
         return
     from foretune import evaluate  # the other two need no torch
 
     if args.command == "zero-shot":
-        evaluate.evaluate_zero_shot(args.model, args.dataset, args.embeddings, args.output)
+        evaluate.evaluate_zero_shot(args.model, args.tests, args.images, args.texts, args.output)
     else:
-        evaluate.evaluate_probe(args.best, args.dataset, args.embeddings, args.output)
+        evaluate.evaluate_probe(args.selections, args.tests, args.images, args.output)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """Make the mini encoder: render its captioned corpus, then train it from scratch."""
 
-import json
-
 from foretune import cli
 
 
@@ -9,28 +7,24 @@ def work() -> None:
     parser = cli.parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     corpus = commands.add_parser("corpus", help="render pictograms, characters and drawings")
-    corpus.add_argument("--drawings", type=int, required=True)
     corpus.add_argument("--seed", type=int, required=True)
     cli.add_paths(corpus, packages="node_modules folder", output="Parquet to write")
     encoder = commands.add_parser("encoder", help="train; goes on where a kill left it")
-    encoder.add_argument("--recipe", type=json.loads, required=True, help="JSON")
     encoder.add_argument("--seed", type=int, required=True)
     cli.add_paths(encoder, corpus="Parquet", architecture="open_clip_config.json", output="folder")
     args = parser.parse_args()
     if args.command == "corpus":
         from foretune.corpus import build_corpus
 
-        build_corpus(args.packages, args.output, args.drawings, args.seed)
+        build_corpus(args.packages, args.output, args.seed)
         return
     from foretune.files import sole_writer, write_json
     from foretune.pretrain import build_vocabulary, pretrain
 
     with sole_writer(args.output):
         build_vocabulary(args.corpus, args.architecture, args.output)
-        history = pretrain(
-            args.output, args.corpus, args.output / "state.pt", seed=args.seed, log=cli.log,
-            **args.recipe,
-        )  # fmt: skip
+        state = args.output / "state.pt"
+        history = pretrain(args.output, args.corpus, state, args.seed, cli.log)
         write_json(history, args.output / "pretraining.json")
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 from foretune.files import whole_file, write_json
 from foretune.tables import write_parquet
 
-OUTCOMES = ("gain_over_zero_shot_error", "accuracy", "ood_change")
+OUTCOMES = ("gain_over_zero_shot_error", "accuracy", "ood_change", "shifted_change")
 
 
 def write_tables(frame: pd.DataFrame, output: Path, metadata: dict) -> None:
@@ -22,10 +22,10 @@ def write_tables(frame: pd.DataFrame, output: Path, metadata: dict) -> None:
 
 
 def join_outcomes(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """Add to every evaluation its model's zero-shot accuracy on the same dataset."""
-    zero_shot = evaluations[evaluations.method == "zero_shot"]
-    zero_shot = zero_shot.set_index(["model", "evaluated_on"])["accuracy"]
-    return evaluations.join(zero_shot.rename("zero_shot_accuracy"), on=["model", "evaluated_on"])
+    """Add to every evaluation its model's zero-shot accuracy on the same test."""
+    keys = ["model", "evaluated_on", "split"]
+    zero_shot = evaluations[evaluations.method == "zero_shot"].set_index(keys)["accuracy"]
+    return evaluations.join(zero_shot.rename("zero_shot_accuracy"), on=keys)
 
 
 def gain_over_zero_shot_error(accuracy, zero_shot):
@@ -35,19 +35,62 @@ def gain_over_zero_shot_error(accuracy, zero_shot):
 
 
 def summarize_tasks(outcomes: pd.DataFrame, selected: pd.DataFrame, measures: pd.DataFrame):
-    """One row for each (model, method, dataset) tuned: what it gained, forgot, and measures."""
+    """One row for each (model, method, dataset) tuned: what it gained, forgot, and measures.
+
+    `ood_change` and `shifted_change` are means of accuracy minus zero-shot accuracy: over the
+    other datasets' own tests, and over the shifted tests of the dataset itself; NaN without any.
+    """
     tuned = outcomes[outcomes.method != "zero_shot"]
-    own = tuned[tuned.trained_on == tuned.evaluated_on]
-    others = tuned[tuned.trained_on != tuned.evaluated_on]
+    same, plain = tuned.trained_on == tuned.evaluated_on, tuned.split == "test"
+    shifted = tuned[same & ~plain]
+    # Two datasets of which one's test is a shifted test of the other are the same task.
+    tests = set(zip(tuned.evaluated_on[plain], tuned.test_digest[plain], strict=True))
+    twins = {
+        frozenset((dataset, other))
+        for dataset, digest in zip(shifted.trained_on, shifted.test_digest, strict=True)
+        for other, test in tests
+        if test == digest
+    }
+    pairs = map(frozenset, zip(tuned.trained_on, tuned.evaluated_on, strict=True))
+    others = tuned[~same & plain & np.array([pair not in twins for pair in pairs], dtype=bool)]
+    keys = ["model", "evaluated_on", "split"]
+    zero_shot = evaluations[evaluations.method == "zero_shot"].set_index(keys)["accuracy"]
+    return evaluations.join(zero_shot.rename("zero_shot_accuracy"), on=keys)
+
+
+def gain_over_zero_shot_error(accuracy, zero_shot):
+    """(accuracy - zero_shot) / (1 - zero_shot); NaN where the zero-shot error is 0."""
+    error = 1 - zero_shot
+    return (accuracy - zero_shot) / np.where(error == 0, np.nan, error)
+
+
+def summarize_tasks(outcomes: pd.DataFrame, selected: pd.DataFrame, measures: pd.DataFrame):
+    """One row for each (model, method, dataset) tuned: what it gained, forgot, and measures.
+
+    `ood_change` and `shifted_change` are means of accuracy minus zero-shot accuracy: over the
+    other datasets' own tests, and over the shifted tests of the dataset itself; NaN without any.
+    """
+    tuned = outcomes[outcomes.method != "zero_shot"]
+    same, plain = tuned.trained_on == tuned.evaluated_on, tuned.split == "test"
+    shifted = tuned[same & ~plain]
+    # A dataset whose test is a shifted test of the trained-on one is the same task, shifted.
+    known = set(zip(shifted.trained_on, shifted.test_digest, strict=True))
+    repeated = [pair in known for pair in zip(tuned.trained_on, tuned.test_digest, strict=True)]
+    others = tuned[~same & plain & ~np.array(repeated, dtype=bool)]
     keys = ["model", "method", "trained_on"]
-    change = (others.accuracy - others.zero_shot_accuracy).groupby([others[k] for k in keys]).mean()
-    tasks = own.join(change.rename("ood_change"), on=keys)
+
+    def change(rows: pd.DataFrame, name: str) -> pd.Series:
+        gained = rows.accuracy - rows.zero_shot_accuracy
+        return gained.groupby([rows[k] for k in keys]).mean().rename(name)
+
+    tasks = tuned[same & plain].join(change(others, "ood_change"), on=keys)
+    tasks = tasks.join(change(shifted, "shifted_change"), on=keys)
     tasks["gain_over_zero_shot_error"] = gain_over_zero_shot_error(
         tasks.accuracy, tasks.zero_shot_accuracy
     )
     tasks = tasks.rename(columns={"trained_on": "dataset"})
     columns = ["model", "method", "dataset", "chance", "zero_shot_accuracy", "accuracy",
-               "gain_over_zero_shot_error", "ood_change"]  # fmt: skip
+               "gain_over_zero_shot_error", "ood_change", "shifted_change"]  # fmt: skip
     return (
         tasks[columns]
         .merge(selected, on=["model", "method", "dataset"])
@@ -105,7 +148,7 @@ def analyze(
     """Write outcomes, tasks and measures (Parquet and CSV) and statistics.json to `output`."""
     frame = pd.concat([pd.read_parquet(path) for path in evaluations], ignore_index=True)
     outcomes = join_outcomes(frame).sort_values(
-        ["model", "method", "trained_on", "evaluated_on"], ignore_index=True
+        ["model", "method", "trained_on", "evaluated_on", "split"], ignore_index=True
     )
     rows = [json.loads(Path(path).read_text()) for path in measures]
     measured = pd.DataFrame(

@@ -52,11 +52,18 @@ def check_config(config: dict) -> dict:
         points = math.prod(len(recipe[key]) for key in GRID)
         if recipe["parts"] > points:
             raise ForetuneError(f"methods.{name}.parts: {recipe['parts']} of {points} trials")
+        for model in recipe.setdefault("models", list(config["models"])):
+            if model not in config["models"]:
+                hint = suggest(model, list(config["models"]))
+                raise ForetuneError(f"methods.{name}.models: {model}: unknown model{hint}")
+    entries = {f"models.{name}": entry for name, entry in config["models"].items()}
+    for name, entry in config["datasets"].items():
+        entries[f"datasets.{name}"] = entry
+        entries |= {f"datasets.{name}.shifted.{k}": each for k, each in entry["shifted"].items()}
     missing = [
-        f"{section}.{name}.{key}: no such file or folder: {entry[key]}"
-        for section, keys in (("models", ["folder"]), ("datasets", ["parquet", "folder"]))
-        for name, entry in config[section].items()
-        for key in keys
+        f"{where}.{key}: no such file or folder: {entry[key]}"
+        for where, entry in entries.items()
+        for key in ("parquet", "folder")
         if key in entry and not Path(entry[key]).exists()
     ]
     if missing:

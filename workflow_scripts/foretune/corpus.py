@@ -3,8 +3,9 @@
 Four kinds of picture, none of which occurs in a bundled dataset: pictograms with names
 (Iconify's emoji and icon sets), printed digits and letters (fonts), and drawings of
 shapes, colours, counts and textures. A row is a 40 x 40 RGBA picture, its concept and
-whether it is a bare silhouette that may be given any colour. OpenMoji, Emoji One v1,
-Streamline and Debian's fonts are left out on purpose: tasks are made from them.
+whether it is a bare silhouette that may be given any colour, and where it comes from
+(set:name), so that `leaks` can tell it from the tasks' tests. OpenMoji, Emoji One v1,
+Firefox OS's emoji, flags and Debian's fonts are left out on purpose: tasks are made from them.
 """
 
 import io
@@ -22,6 +23,7 @@ from tqdm import tqdm
 from foretune.tables import write_parquet
 
 SIDE = 40
+DRAWINGS = 8000
 COLOURS = {
     "red": (220, 30, 35), "green": (30, 150, 50), "blue": (35, 70, 210),
     "yellow": (250, 215, 40), "orange": (245, 135, 20), "purple": (130, 50, 165),
@@ -41,49 +43,79 @@ UNWANTED = re.compile(r"\b(skin tone|medium|dark|light)\b|^flag\b")
 STYLE = re.compile(r"-(outline|filled|fill|bold|thin|light|duotone|variant|rounded|sharp)\b")
 
 
+def read_icons(folder: Path) -> dict:
+    """An Iconify set: `icons` (name -> svg body and size), the sizes' defaults, `palette`."""
+    icons = json.loads((folder / "icons.json").read_text())
+    return icons | {"palette": json.loads((folder / "info.json").read_text())["palette"]}
+
+
+def render_icon(icons: dict, name: str) -> Image.Image | None:
+    """An icon as an RGBA picture SIDE high or wide (strokes in white), None where nothing shows."""
+    icon = icons["icons"][name]
+    width, height = (icon.get(k, icons.get(k, 16)) for k in ("width", "height"))
+    svg = (
+        f'<svg viewBox="0 0 {width} {height}" color="white" '
+        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
+        f"{icon['body']}</svg>"
+    )
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE)
+    picture = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    return picture if picture.getextrema()[3][1] > 128 else None
+
+
 def pictograms(iconify: Path) -> Iterator[dict]:
     """Named pictures of the Iconify sets under `iconify` (a folder with one set each)."""
     for folder in sorted(iconify.iterdir()):
-        icons = json.loads((folder / "icons.json").read_text())
-        coloured = json.loads((folder / "info.json").read_text())["palette"]
+        icons = read_icons(folder)
+        coloured = icons["palette"]
         for name, icon in tqdm(icons["icons"].items(), desc=folder.name, mininterval=5):
             if folder.name == "ph" and re.search(r"-(bold|thin|light|duotone)$", name):
                 continue  # one drawing in six weights
             noun = STYLE.sub("", name).replace("-", " ").strip()
             if icon.get("hidden") or not noun or (coloured and UNWANTED.search(noun)):
                 continue
-            width, height = (icon.get(k, icons.get(k, 16)) for k in ("width", "height"))
-            svg = (
-                f'<svg viewBox="0 0 {width} {height}" color="white" '
-                'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
-                f"{icon['body']}</svg>"
-            )
-            png = resvg_py.svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE)
-            picture = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
-            if picture.size == (SIDE, SIDE) and picture.getextrema()[3][1] > 128:
-                yield row(picture, "pictogram", noun, tintable=not coloured)
+            picture = render_icon(icons, name)
+            if picture and picture.size == (SIDE, SIDE):
+                yield row(picture, "pictogram", noun, not coloured, f"{folder.name}:{name}")
+
+
+def read_font(path: Path) -> tuple[ImageFont.FreeTypeFont, str]:
+    """A font to draw with, and its family's name, plain, so that two files of one can be told."""
+    font = ImageFont.truetype(io.BytesIO(path.read_bytes()), 36)
+    return font, re.sub(r"[^a-z0-9]", "", (font.getname()[0] or path.stem).lower())
+
+
+def render_glyph(font: ImageFont.FreeTypeFont, code: str) -> Image.Image | None:
+    """A character as a SIDE x SIDE silhouette, None where the font has no such shape."""
+    box = font.getbbox(code)
+    width, height = box[2] - box[0], box[3] - box[1]
+    if min(width, height) < 2:
+        return None
+    scale = min(1.0, 34 / max(width, height))
+    mask = Image.new("L", (width, height))
+    ImageDraw.Draw(mask).text((-box[0], -box[1]), code, fill=255, font=font)
+    mask = mask.resize((max(1, round(width * scale)), max(1, round(height * scale))))
+    alpha = Image.new("L", (SIDE, SIDE))
+    alpha.paste(mask, ((SIDE - mask.width) // 2, (SIDE - mask.height) // 2))
+    picture = Image.new("RGBA", (SIDE, SIDE), "white")
+    picture.putalpha(alpha)
+    return picture
+
+
+def has_small_letters(font: ImageFont.FreeTypeFont) -> bool:
+    """Fonts of capitals only draw g as G: their small letters would be mislabelled."""
+    return font.getmask("g").size[0] != font.getmask("G").size[0]
 
 
 def characters(fonts: Path) -> Iterator[dict]:
     """Digits and letters of every font under `fonts` (fontsource packages), as silhouettes."""
     for path in tqdm(sorted(fonts.glob("*/files/*-latin-[47]00-*.woff")), desc="fonts"):
-        font = ImageFont.truetype(io.BytesIO(path.read_bytes()), 36)
-        # Fonts of capitals only draw g as G: their small letters would be mislabelled.
-        capitals_only = font.getmask("g").size[0] == font.getmask("G").size[0]
+        font, family = read_font(path)
+        small = has_small_letters(font)
         for code in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz":
-            box = font.getbbox(code)
-            width, height = box[2] - box[0], box[3] - box[1]
-            if (capitals_only and code.islower()) or min(width, height) < 2:
-                continue
-            scale = min(1.0, 34 / max(width, height))
-            mask = Image.new("L", (width, height))
-            ImageDraw.Draw(mask).text((-box[0], -box[1]), code, fill=255, font=font)
-            mask = mask.resize((max(1, round(width * scale)), max(1, round(height * scale))))
-            alpha = Image.new("L", (SIDE, SIDE))
-            alpha.paste(mask, ((SIDE - mask.width) // 2, (SIDE - mask.height) // 2))
-            picture = Image.new("RGBA", (SIDE, SIDE), "white")
-            picture.putalpha(alpha)
-            yield row(picture, "digit" if code.isdigit() else "letter", code, tintable=True)
+            if (small or not code.islower()) and (picture := render_glyph(font, code)):
+                kind = "digit" if code.isdigit() else "letter"
+                yield row(picture, kind, code, True, f"font {family}:{code}")
 
 
 def drawings(count: int, seed: int) -> Iterator[dict]:
@@ -106,7 +138,8 @@ def drawings(count: int, seed: int) -> Iterator[dict]:
                 noun = f"{COUNTS[number - 1]} {plural}"
             elif rng.random() < 0.3:
                 noun += f" on a {back} background"
-        yield row(canvas.resize((SIDE, SIDE), Image.Resampling.BOX), "drawing", noun, False)
+        picture = canvas.resize((SIDE, SIDE), Image.Resampling.BOX)
+        yield row(picture, "drawing", noun, False, "drawing")
 
 
 def draw_shapes(canvas: Image.Image, number: int, shape: str, colour, rng) -> None:
@@ -184,17 +217,18 @@ def draw_texture(canvas: Image.Image, what: str, colour, rng) -> None:
     canvas.paste(Image.new("RGBA", canvas.size, colour), mask=mask)
 
 
-def row(picture: Image.Image, kind: str, noun: str, tintable: bool) -> dict:
+def row(picture: Image.Image, kind: str, noun: str, tintable: bool, origin: str) -> dict:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
-    return {"image": buffer.getvalue(), "kind": kind, "noun": noun, "tintable": tintable}
+    return {"image": buffer.getvalue(), "kind": kind, "noun": noun, "tintable": tintable,
+            "origin": origin}  # fmt: skip
 
 
-def build_corpus(packages: Path, output: Path, draw: int, seed: int) -> None:
+def build_corpus(packages: Path, output: Path, seed: int) -> None:
     """Render the corpus from npm's `packages` (a node_modules folder) into one Parquet file."""
     rows = [
         *pictograms(packages / "@iconify-json"),
         *characters(packages / "@fontsource"),
-        *drawings(draw, seed),
+        *drawings(DRAWINGS, seed),
     ]
     write_parquet(pa.Table.from_pylist(rows), output, {"seed": seed, "side": SIDE})

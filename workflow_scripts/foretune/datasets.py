@@ -4,6 +4,10 @@ A prepared dataset is a folder: `train.parquet`, `val.parquet` and `test.parquet
 columns `id` (stable), `image` (the encoded bytes as they came) and `label`, and
 `dataset.json`, a small manifest with the classes, the caption template, licence, source and
 a digest of all rows. Jobs depend on the manifest, so that only content makes them rerun.
+
+A shifted test is such a folder with a test split only: images of a dataset's classes that come
+from elsewhere (sketches, another camera). Its manifest has the dataset's name and classes, its
+own name as `split`, and as `parent` the digest of the dataset.
 """
 
 import hashlib
@@ -18,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from foretune.files import ForetuneError, write_json
+from foretune.files import ForetuneError, digest_json, write_json
 from foretune.tables import read_metadata, write_parquet
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -28,13 +32,17 @@ SCHEMA = pa.schema([("id", pa.string()), ("image", pa.binary()), ("label", pa.in
 
 @dataclass
 class Source:
-    """What a source gives: rows `(id, image bytes, label)` for train and test, and its facts."""
+    """What a source gives: rows `(id, image bytes, label)` for train and test, and its facts.
+
+    pool: what the test is drawn from, which is the test itself, or all rows of an undivided folder.
+    """
 
     classes: list[str]
     caption: str
     licence: str
     source: str
     rows: dict[str, list[tuple[str, bytes, int]]]
+    pool: list[tuple[str, bytes, int]]
 
 
 def read_parquet_source(path: Path) -> Source:
@@ -51,7 +59,8 @@ def read_parquet_source(path: Path) -> Source:
                 f"{path}: row {number}: split {row['split']!r} is not train or test"
             )
         rows[row["split"]].append((f"{number:06d}", row["image"], row["label"]))
-    return Source(facts["classes"], facts["caption"], facts["licence"], facts["source"], rows)
+    described = (facts[key] for key in ("classes", "caption", "licence", "source"))
+    return Source(*described, rows, rows["test"])
 
 
 def read_folder_source(folder: Path, seed: int) -> Source:
@@ -86,13 +95,14 @@ def read_folder_source(folder: Path, seed: int) -> Source:
 
     if own_test:
         rows = {"train": rows_of(folder / "train"), "test": rows_of(folder / "test")}
+        pool = rows["test"]
     else:
-        every = rows_of(folder)
-        held_out, kept = split_off(len(every), len(every) // 5, seed)
-        rows = {"train": [every[i] for i in kept], "test": [every[i] for i in held_out]}
+        pool = rows_of(folder)
+        held_out, kept = split_off(len(pool), len(pool) // 5, seed)
+        rows = {"train": [pool[i] for i in kept], "test": [pool[i] for i in held_out]}
     # Class folders are commonly written with underscores; captions are not.
     nouns = [name.replace("_", " ") for name in classes]
-    return Source(nouns, "a photo of a {}", "not stated", f"folder {folder}", rows)
+    return Source(nouns, "a photo of a {}", "not stated", f"folder {folder}", rows, pool)
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -139,23 +149,76 @@ def prepare_dataset(name: str, spec: dict, output: Path, seed: int) -> dict:
         "val": [train[i] for i in held_out],
         "test": source.rows["test"],
     }
-    digest = hashlib.sha256(json.dumps([classes, source.classes]).encode())
     for split in SPLITS:
         check_rows(name, split, rows[split], classes)
-        for row in rows[split]:
-            digest.update(f"{split}\0{row[0]}\0{row[2]}\0{len(row[1])}\0".encode() + row[1])
     manifest = {
         "name": name,
+        "split": "test",
         "classes": classes,
+        "source_classes": source.classes,
         "caption": source.caption,
         "licence": source.licence,
         "source": source.source,
-        "digest": digest.hexdigest(),
-        "splits": {s: {"file": f"{s}.parquet", "rows": len(rows[s])} for s in SPLITS},
     }
-    for split in SPLITS:
+    return write_dataset(manifest, rows, source.pool, output)
+
+
+def prepare_shifted_test(shift: str, spec: dict, parent: Path, output: Path) -> dict:
+    """Write a test with the classes of the dataset in the folder `parent`; its manifest.
+
+    spec: `{"parquet": path}`, of which only the test rows are taken, or `{"folder": path}`, of
+    which `test/` is taken, or all that is in its class folders. Classes are matched by the names
+    that they have in the sources. There may be fewer of them than the parent has: predictions are
+    over all of the parent's.
+    Raises ForetuneError for a class that the parent lacks, and as `prepare_dataset` does.
+    """
+    dataset = read_manifest(parent)
+    name, known = dataset["name"], dataset["source_classes"]
+    if "parquet" in spec:
+        source = read_parquet_source(Path(spec["parquet"]))
+    else:
+        folder = Path(spec["folder"])
+        own_test = (folder / "test").is_dir()
+        source = read_folder_source(folder / "test" if own_test else folder, seed=0)
+    unknown = [each for each in source.classes if each not in known]
+    if unknown:
+        raise ForetuneError(
+            f"datasets.{name}.shifted.{shift}: classes that {name} does not have: {unknown}; "
+            f"rename them or leave them out ({name} has {', '.join(known[:5])}, ...)"
+        )
+    check_rows(name, shift, source.pool, source.classes)
+    labels = [known.index(each) for each in source.classes]
+    test = [(identity, image, labels[label]) for identity, image, label in source.pool]
+    manifest = {
+        **{key: dataset[key] for key in ("name", "classes", "source_classes", "caption")},
+        "split": shift,
+        "parent": dataset["digest"],
+        "licence": source.licence,
+        "source": source.source,
+    }
+    return write_dataset(manifest, {"test": test}, test, output)
+
+
+def write_dataset(manifest: dict, rows: dict[str, list], pool: list, output: Path) -> dict:
+    """Write the rows of each split and the manifest, to which digests and splits are added.
+
+    `test_digest` is of the images that the test is drawn from (`pool`) and the names of their
+    classes, whatever their order, so that the same test under two names is known for one.
+    """
+    classes = manifest["source_classes"]
+    digest = hashlib.sha256(json.dumps([manifest["classes"], classes]).encode())
+    for split in rows:
+        for row in rows[split]:
+            digest.update(f"{split}\0{row[0]}\0{row[2]}\0{len(row[1])}\0".encode() + row[1])
+    images = [hashlib.sha256(classes[row[2]].encode() + b"\0" + row[1]).hexdigest() for row in pool]
+    manifest |= {
+        "digest": digest.hexdigest(),
+        "test_digest": digest_json(sorted(images)),
+        "splits": {s: {"file": f"{s}.parquet", "rows": len(rows[s])} for s in rows},
+    }
+    for split in rows:
         table = pa.table([list(column) for column in zip(*rows[split], strict=True)], schema=SCHEMA)
-        provenance = {"dataset": name, "split": split, "digest": manifest["digest"]}
+        provenance = {"dataset": manifest["name"], "split": split, "digest": manifest["digest"]}
         write_parquet(table, output / f"{split}.parquet", provenance, row_group_size=4096)
     write_json(manifest, output / "dataset.json")
     return manifest
@@ -182,6 +245,12 @@ def check_rows(name: str, split: str, rows: Iterable[tuple[str, bytes, int]], cl
 
 def read_manifest(folder: Path | str) -> dict:
     return json.loads((Path(folder) / "dataset.json").read_text())
+
+
+def title_of(manifest: dict) -> str:
+    """What a reader sees as a dataset's name: a shifted test's own comes after its dataset's."""
+    shift = manifest["split"]
+    return manifest["name"] if shift == "test" else f"{manifest['name']} · {shift}"
 
 
 def read_split(folder: Path | str, split: str) -> pa.Table:

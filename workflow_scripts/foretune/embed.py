@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from foretune.datasets import SPLITS, decode, read_manifest, read_split
+from foretune.datasets import decode, read_manifest, read_split, title_of
 from foretune.embeddings import write_embeddings
 from foretune.models import Preprocess, digest_weights, encode_text, load_model
 
@@ -55,16 +55,17 @@ def encode_captions(model: nn.Module, tokenizer, captions: list[str]) -> Tensor:
 def embed_images(model_spec: dict, dataset: Path, output: Path, log=print) -> None:
     """Write `output/{split}.parquet` for each split of a prepared dataset."""
     model, preprocess, _ = load_model(model_spec, DEVICE)
+    manifest = read_manifest(dataset)
     provenance = {
         "kind": "images",
         "weights": digest_weights(model),
         "preprocessing": repr(preprocess.config),
         "precision": "float32",
-        "dataset": read_manifest(dataset)["digest"],
+        "dataset": manifest["digest"],
     }
-    for split in SPLITS:
+    for split in manifest["splits"]:
         rows = read_split(dataset, split)
-        images = load_images(rows, preprocess, f"{dataset.name}, {split}", log)
+        images = load_images(rows, preprocess, f"{title_of(manifest)}, {split}", log)
         started = time.monotonic()
         vectors = encode_images(model, preprocess, images).numpy()
         log(f"{len(rows)} images embedded, {len(rows) / (time.monotonic() - started):.0f} images/s")

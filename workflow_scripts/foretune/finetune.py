@@ -33,7 +33,12 @@ def trainable(model: nn.Module, method: str) -> dict[str, nn.Parameter]:
     """The parameters that a method trains; all others are frozen."""
     if method != "full":
         raise ForetuneError(f"methods.{method}: no such fine-tuning method")
-    return dict(model.named_parameters())
+    # CoCa's text decoder writes captions; it takes no part in classification.
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if not name.startswith("text_decoder.")
+    }
 
 
 def set_training(model: nn.Module) -> None:

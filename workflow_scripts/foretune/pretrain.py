@@ -1,7 +1,9 @@
-"""Contrastive pretraining of a mini dual encoder on the captioned corpus.
+"""Pretraining of a mini dual encoder on the captioned corpus.
 
-open_clip's model and loss; ours are the sampler (no concept twice in a batch, so that no
-caption is a negative of its own picture) and the augmentation, which runs on whole batches.
+open_clip's models and losses (CLIP's and EVA-02's softmax, SigLIP's sigmoid, CoCa's softmax and
+captions); ours are the sampler (no concept twice in a batch, so that no caption is a negative of
+its own picture) and the augmentation, which runs on whole batches. A model's recipe stands in
+its `open_clip_config.json`: foretune.pretraining, with the warm-up in steps.
 """
 
 import gzip
@@ -16,6 +18,7 @@ import open_clip
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
+from open_clip.loss import SigLipLoss
 from PIL import Image
 from torch import Tensor
 
@@ -38,6 +41,7 @@ TEMPLATES = {
 }  # fmt: skip
 # Shares of a batch; digits come on top, each once.
 SHARES = {"letter": 0.2, "drawing": 0.15, "pictogram": 0.65}
+SAVE_EVERY = 100  # steps
 
 
 class Corpus:
@@ -190,51 +194,63 @@ def build_vocabulary(corpus_path: Path, architecture: Path, model_dir: Path) -> 
     full.bpe_ranks = Recording(full.bpe_ranks)
     nouns = pq.read_table(corpus_path, columns=["noun"])["noun"].to_pylist()
     full([*set(nouns), *COLOURS, *DIGIT_NAMES, *(t for ts in TEMPLATES.values() for t in ts)])
-    merges = sorted(used, key=dict(full.bpe_ranks).__getitem__)
     config = json.loads(architecture.read_text())
-    config["model_cfg"]["text_cfg"]["vocab_size"] = 2 * 256 + len(merges) + 2
+    merges = sorted(used, key=dict(full.bpe_ranks).__getitem__)
+    # CoCa predicts every token of a caption: a smaller vocabulary is a faster one.
+    merges = merges[: config["foretune"].get("merges_kept")]
+    for part in ("text_cfg", "multimodal_cfg"):
+        if part in config["model_cfg"]:
+            config["model_cfg"][part]["vocab_size"] = 2 * 256 + len(merges) + 2
     with whole_file(model_dir / config["foretune"]["merges"]) as beside:
         text = "\n".join(["#version: cut to foretune's corpus", *map(" ".join, merges)])
         beside.write_bytes(gzip.compress(text.encode(), mtime=0))
     write_json(config, model_dir / CONFIG_NAME)
 
 
+def loss_of(model: torch.nn.Module, images: Tensor, tokens: Tensor) -> Tensor:
+    """The loss of a batch (B images and as many captions) that the model's family trains with."""
+    if isinstance(model, open_clip.CoCa):
+        features = model(images, tokens)
+        # Only what is not padding: the same loss, without the softmax over the rest.
+        told = features["labels"] != model.pad_id
+        features |= {key: features[key][told][:, None] for key in ("logits", "labels")}
+        weights = {"caption_loss_weight": 2.0, "clip_loss_weight": 1.0}  # as in CoCa's paper
+        return sum(open_clip.CoCaLoss(**weights)(**features, output_dict=True).values())
+    images = model.encode_image(images, normalize=True)
+    texts = F.normalize(encode_text(model, tokens), dim=-1)
+    if model.logit_bias is not None:
+        return SigLipLoss()(images, texts, model.logit_scale.exp(), model.logit_bias)
+    return open_clip.ClipLoss()(images, texts, model.logit_scale.exp())
+
+
 def pretrain(
-    model_dir: Path,
-    corpus_path: Path,
-    state_path: Path,
-    *,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float,
-    warmup: int,
-    seed: int,
-    log=print,
+    model_dir: Path, corpus_path: Path, state_path: Path, seed: int, log=print
 ) -> list[dict]:
     """Train the model of `model_dir` from scratch and write its weights there.
 
     Goes on from `state_path` where an earlier call was killed. AdamW, cosine schedule with
-    warm-up, open_clip's ClipLoss. Returns the mean loss and rate of every 100 steps.
+    warm-up. Returns the mean loss and rate of every SAVE_EVERY steps.
     """
     torch.manual_seed(seed)
+    recipe = json.loads((model_dir / CONFIG_NAME).read_text())["foretune"]["pretraining"]
+    steps, batch_size = recipe["steps"], recipe["batch_size"]
     model, preprocess, tokenizer = load_model({"folder": model_dir}, weights=False)
+    if isinstance(model, open_clip.CoCa):
+        # open_clip leaves this layer as torch.empty gave it.
+        head = model.text_decoder.text_projection
+        torch.nn.init.normal_(head, std=len(head) ** -0.5)
     model.train()
-    loss_of = open_clip.ClipLoss()
     decayed = [p for p in model.parameters() if p.ndim >= 2]
     kept = [p for p in model.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0}],
-        lr=learning_rate,
-        betas=(0.9, 0.98),
-    )
+    groups = [{"params": decayed, "weight_decay": recipe["weight_decay"]}]
+    groups += [{"params": kept, "weight_decay": 0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     corpus, side = Corpus(corpus_path), model.visual.image_size[0]
     history: list[dict] = []
     done = 0
     made_from = {
         "corpus": digest_file(corpus_path), "config": (model_dir / CONFIG_NAME).read_text(),
-        "recipe": [steps, batch_size, learning_rate, weight_decay, warmup, seed],
-        "code": code_digest("pretrain"),
+        "seed": seed, "code": code_digest("pretrain"),
     }  # fmt: skip
     if state := load_checkpoint(state_path, made_from, log):
         model.load_state_dict(state["model"])
@@ -242,15 +258,12 @@ def pretrain(
         done, history = state["done"], state["history"]
     losses, started = [], time.monotonic()
     for step in range(done, steps):
-        rate = learning_rate * min(
-            (step + 1) / max(1, warmup), 0.5 + 0.5 * math.cos(math.pi * min(1, step / steps))
-        )
+        warm = (step + 1) / max(1, recipe["warmup"])
+        rate = recipe["learning_rate"] * min(warm, 0.5 + 0.5 * math.cos(math.pi * step / steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
         images, captions = draw_batch(corpus, batch_size, side, np.random.default_rng([seed, step]))
-        image_features = model.encode_image(preprocess.normalize(images * 255), normalize=True)
-        text_features = F.normalize(encode_text(model, tokenizer(captions)), dim=-1)
-        loss = loss_of(image_features, text_features, model.logit_scale.exp())
+        loss = loss_of(model, preprocess.normalize(images * 255), tokenizer(captions))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -258,7 +271,7 @@ def pretrain(
         with torch.no_grad():
             model.logit_scale.clamp_(max=math.log(100))
         losses.append(loss.item())
-        if len(losses) == 100 or step + 1 == steps:
+        if len(losses) == SAVE_EVERY or step + 1 == steps:
             speed = len(losses) * batch_size / (time.monotonic() - started)
             history.append(
                 {"step": step + 1, "loss": float(np.mean(losses)), "images_per_second": speed}

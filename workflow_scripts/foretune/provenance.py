@@ -7,6 +7,7 @@ import platform
 import subprocess
 from pathlib import Path
 
+from foretune.datasets import title_of
 from foretune.files import ForetuneError, write_json
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "snakemake", "pyarrow", "numpy", "scipy",
@@ -30,7 +31,7 @@ def git_commit() -> str:
 def write_provenance(
     config: dict, datasets: list[Path], measures: list[Path], output: Path
 ) -> None:
-    """datasets: the manifests; measures: the measures' files, which name the weights."""
+    """datasets: the manifests, of shifted tests too; measures: files, which name the weights."""
     manifests = [json.loads(Path(path).read_text()) for path in datasets]
     measured = [json.loads(Path(path).read_text()) for path in measures]
     weights = {(m["model"], m["weights"]) for m in measured}
@@ -47,7 +48,7 @@ def write_provenance(
                 **{name: importlib.metadata.version(name) for name in PACKAGES},
             },
             "config": config,
-            "datasets": {m["name"]: m["digest"] for m in manifests},
+            "datasets": {title_of(m): m["digest"] for m in manifests},
             "models": dict(weights),
         },
         output,

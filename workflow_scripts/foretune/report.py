@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import vl_convert
 import yaml
 
-from foretune.datasets import decode
+from foretune.datasets import decode, title_of
 from foretune.files import whole_file
 from foretune.tables import read_metadata
 
@@ -25,6 +25,7 @@ OUTCOMES = {
     "gain_over_zero_shot_error": "gain over zero-shot error",
     "ood_change": "change on other tasks",
     "accuracy": "accuracy",
+    "shifted_change": "change on shifted tests",
 }
 STATISTICS = ["model", "method", "measure", "outcome", "n", "spearman", "p_asymptotic",
               "p_permutation", "slope", "intercept", "r2", "p_slope", "note"]  # fmt: skip
@@ -57,7 +58,12 @@ def build_report(
     facts = json.loads(Path(provenance).read_text())
     for dataset in described:  # what the config says of a dataset stands before its own
         said = facts.get("config", {}).get("datasets", {}).get(dataset["name"], {})
-        dataset |= {k: said[k] for k in ("caption", "licence", "source") if k in said}
+        # A shifted test has its own entry there, but its dataset's captions.
+        own = said.get("shifted", {}).get(dataset["split"], said)
+        said = [("caption", said), ("licence", own), ("source", own)]
+        dataset |= {key: entry[key] for key, entry in said if key in entry}
+    shifted = bool(tasks.shifted_change.notna().any())
+    shown = {k: v for k, v in OUTCOMES.items() if shifted or k != "shifted_change"}
     order = list(dict.fromkeys([d["name"] for d in described] + sorted(set(tasks.dataset))))
 
     runs, charts = [], {}
@@ -65,7 +71,7 @@ def build_report(
         fits = of(statistics, model, [method])
         drawn = {"heat": heat_map(of(outcomes, model, [method, "zero_shot"]), order)}
         if measures:
-            drawn["scatter"] = scatter(group, fits.to_dict("records"), measures)
+            drawn["scatter"] = scatter(group, fits.to_dict("records"), measures, shown)
         if trials is not None:
             drawn["curves"] = curves(of(trials, model, [method]))
         for kind, chart in drawn.items():
@@ -79,7 +85,9 @@ def build_report(
             "mean": numbers.mean().to_dict(), "rho": fit and fit["spearman"],
             "fit": fit and fit_sentence(fit | ({"note": ""} if known(fit["spearman"]) else {})),
         })  # fmt: skip
-    few = statistics.n[(statistics.n > 0) & (statistics.n < FEW)]
+    # Shifted tests may be fewer than datasets: their notes say so, and this is about the study.
+    few = statistics.n[(statistics.n > 0) & (statistics.outcome != "shifted_change")]
+    few = few[few < FEW]
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -93,9 +101,10 @@ def build_report(
     )
     environment.tests["known"] = known
     page = environment.get_template("report.html.j2").render(
-        title=title, runs=runs, charts=charts, measures=measures, outcomes=OUTCOMES,
+        title=title, runs=runs, charts=charts, measures=measures, outcomes=shown,
         first_measure=first_of(measures), order=order, datasets=described,
-        tables=tables(tasks, statistics, measures), facts=facts, colours=COLOURS,
+        tables=tables(tasks, statistics, measures, shifted), facts=facts, colours=COLOURS,
+        shifted=shifted,
         config=yaml.safe_dump(facts.get("config", {}), sort_keys=False, allow_unicode=True),
         # With n datasets, the best permutation p-value of a rank correlation is 2 / n!.
         few=None if few.empty else (few.min(), min(1.0, 2 / math.factorial(int(few.min())))),
@@ -208,11 +217,11 @@ def heat_map(tested: pd.DataFrame, order: list[str]) -> dict:
     return figure(chart, label, min_width=130 + 40 * len(columns))
 
 
-def scatter(group: pd.DataFrame, fits: list[dict], measures: list[str]) -> dict:
+def scatter(group: pd.DataFrame, fits: list[dict], measures: list[str], outcomes: dict) -> dict:
     """Measure against outcome with its fitted line; the page's lists choose which."""
     rows, lines, notes = [], [], {}
     fitted = {(fit["measure"], fit["outcome"]): fit for fit in fits}
-    for measure, outcome in [(m, o) for m in measures for o in OUTCOMES]:
+    for measure, outcome in [(m, o) for m in measures for o in outcomes]:
         chosen = {"measure": measure, "outcome": outcome}
         pairs = group[["dataset", measure, outcome]].set_axis(["dataset", "x", "y"], axis=1)
         pairs = pairs.astype({"x": float, "y": float}).dropna()
@@ -240,10 +249,10 @@ def scatter(group: pd.DataFrame, fits: list[dict], measures: list[str]) -> dict:
     chart = alt.layer(line.encode(x2="x2:Q", y2="y2:Q"), dots.encode(tooltip=tooltip), names)
     chart = chart.add_params(
         alt.param(name="measure", value=first_of(measures)),
-        alt.param(name="outcome", value=next(iter(OUTCOMES))),
+        alt.param(name="outcome", value=next(iter(outcomes))),
     )
     # An axis title cannot follow a parameter, the chart's title can.
-    said = alt.expr(f"{json.dumps(OUTCOMES)}[outcome] + ' against ' + measure")
+    said = alt.expr(f"{json.dumps(outcomes)}[outcome] + ' against ' + measure")
     chart = chart.properties(height=280, title=alt.TitleParams(said))
     return figure(chart, "Measure against outcome, one point a dataset", notes=notes)
 
@@ -301,14 +310,16 @@ def curves(trials: pd.DataFrame) -> dict:
 RUN = {"model": text, "method": text, "dataset": text}
 RESULTS = {
     "dataset": text, "method": text, "zero_shot_accuracy": percent, "accuracy": percent,
-    "gain_over_zero_shot_error": number, "ood_change": points, "chance": percent,
+    "gain_over_zero_shot_error": number, "ood_change": points, "shifted_change": points,
+    "chance": percent,
 }  # fmt: skip
 CHOSEN = {"learning_rate": plain, "weight_decay": plain, "best_epoch": plain,
           "val_accuracy": percent}  # fmt: skip
 WORDS = {"measure", "outcome", "note", *RUN}
 HEADS = {
     "zero_shot_accuracy": "zero-shot", "gain_over_zero_shot_error": "gain", "r2": "R²",
-    "ood_change": "other tasks (points)", "spearman": "Spearman’s ρ", "p_slope": "p of slope",
+    "ood_change": "other tasks (points)", "shifted_change": "shifted tests (points)",
+    "spearman": "Spearman’s ρ", "p_slope": "p of slope",
     "p_permutation": "p, permutation", "p_asymptotic": "p, asymptotic",
     "val_accuracy": "validation accuracy",
 }  # fmt: skip
@@ -323,14 +334,18 @@ def table(frame: pd.DataFrame, caption: str, columns: dict) -> dict:
     return {"caption": caption, "head": head, "rows": rows}
 
 
-def tables(tasks: pd.DataFrame, statistics: pd.DataFrame, measures: list[str]) -> dict:
+def tables(
+    tasks: pd.DataFrame, statistics: pd.DataFrame, measures: list[str], shifted: bool
+) -> dict:
+    """Every table; shifted: whether the study has shifted tests to show."""
     by_dataset = tasks.drop_duplicates(["model", "dataset"])
     measured = {"model": text, "dataset": text} | dict.fromkeys(measures, number)
     tested = {key: text if key in WORDS else number for key in STATISTICS}
     tested |= {key: plain for key in STATISTICS if key == "n" or key.startswith("p_")}
+    results = {k: show for k, show in RESULTS.items() if shifted or k != "shifted_change"}
     return {
         "results": [
-            table(group, f"Test results of {model}", RESULTS)
+            table(group, f"Test results of {model}", results)
             for model, group in tasks.groupby("model", sort=False)
         ],
         "chosen": table(tasks, "Chosen trials", RUN | CHOSEN),
@@ -340,8 +355,9 @@ def tables(tasks: pd.DataFrame, statistics: pd.DataFrame, measures: list[str]) -
 
 
 def describe_dataset(path: Path) -> dict:
-    """A dataset's description with a few of its test images."""
+    """A dataset's description with its title and a few of its test images."""
     described = json.loads(path.read_text())
+    described["title"] = title_of(described)
     test = described["splits"].get("test")
     described["samples"] = samples(path.parent / test["file"], described["classes"]) if test else []
     return described

@@ -1,0 +1,21 @@
+"""Turn a source into a shifted test of a prepared dataset: its classes, from elsewhere."""
+
+import json
+
+from foretune import cli
+
+
+def work() -> None:
+    from foretune.datasets import prepare_shifted_test, title_of
+
+    parser = cli.parser(__doc__)
+    parser.add_argument("--shift", required=True, help="name of the test in the config")
+    parser.add_argument("--spec", type=json.loads, required=True, help="its entry, as JSON")
+    cli.add_paths(parser, parent="folder of the prepared dataset", output="folder for the test")
+    args = parser.parse_args()
+    manifest = prepare_shifted_test(args.shift, args.spec, args.parent, args.output)
+    cli.log(f"{title_of(manifest)}: {manifest['splits']['test']['rows']} images")
+
+
+if __name__ == "__main__":
+    cli.main(work)

@@ -1,0 +1,37 @@
+"""Index, compare and show the bundled suite of tasks and mini encoders."""
+
+from foretune import cli
+
+
+def work() -> None:
+    parser = cli.parser(__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    index = commands.add_parser("index", help="origins and pixel digests of the corpus")
+    cli.add_paths(index, corpus="Parquet", output="Parquet to write")
+    for what, help in (("data", "byte for byte"), ("encoders", "by zero-shot accuracy")):
+        compare = commands.add_parser(f"compare-{what}", help=help)
+        cli.add_paths(compare, rebuilt="folder", bundled="folder")
+    zero_shot = commands.add_parser("zero-shot", help="accuracy of each encoder on each task")
+    cli.add_paths(zero_shot, bundled="folder")
+    picture = commands.add_parser("picture", help="a row of images of each task")
+    cli.add_paths(picture, bundled="folder", output="PNG to write")
+    args = parser.parse_args()
+    if args.command == "index":
+        from foretune.leaks import index_corpus
+
+        index_corpus(args.corpus, args.output)
+        return
+    from foretune import suite
+
+    if args.command == "picture":
+        suite.draw_picture(args.bundled, args.output)
+    elif args.command == "zero-shot":
+        print(suite.zero_shot_table(args.bundled))
+    elif args.command == "compare-data":
+        print(suite.compare_data(args.rebuilt, args.bundled))
+    else:
+        print(suite.compare_encoders(args.rebuilt, args.bundled))
+
+
+if __name__ == "__main__":
+    cli.main(work)
