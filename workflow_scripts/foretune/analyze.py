@@ -53,30 +53,6 @@ def summarize_tasks(outcomes: pd.DataFrame, selected: pd.DataFrame, measures: pd
     }
     pairs = map(frozenset, zip(tuned.trained_on, tuned.evaluated_on, strict=True))
     others = tuned[~same & plain & np.array([pair not in twins for pair in pairs], dtype=bool)]
-    keys = ["model", "evaluated_on", "split"]
-    zero_shot = evaluations[evaluations.method == "zero_shot"].set_index(keys)["accuracy"]
-    return evaluations.join(zero_shot.rename("zero_shot_accuracy"), on=keys)
-
-
-def gain_over_zero_shot_error(accuracy, zero_shot):
-    """(accuracy - zero_shot) / (1 - zero_shot); NaN where the zero-shot error is 0."""
-    error = 1 - zero_shot
-    return (accuracy - zero_shot) / np.where(error == 0, np.nan, error)
-
-
-def summarize_tasks(outcomes: pd.DataFrame, selected: pd.DataFrame, measures: pd.DataFrame):
-    """One row for each (model, method, dataset) tuned: what it gained, forgot, and measures.
-
-    `ood_change` and `shifted_change` are means of accuracy minus zero-shot accuracy: over the
-    other datasets' own tests, and over the shifted tests of the dataset itself; NaN without any.
-    """
-    tuned = outcomes[outcomes.method != "zero_shot"]
-    same, plain = tuned.trained_on == tuned.evaluated_on, tuned.split == "test"
-    shifted = tuned[same & ~plain]
-    # A dataset whose test is a shifted test of the trained-on one is the same task, shifted.
-    known = set(zip(shifted.trained_on, shifted.test_digest, strict=True))
-    repeated = [pair in known for pair in zip(tuned.trained_on, tuned.test_digest, strict=True)]
-    others = tuned[~same & plain & ~np.array(repeated, dtype=bool)]
     keys = ["model", "method", "trained_on"]
 
     def change(rows: pd.DataFrame, name: str) -> pd.Series:
