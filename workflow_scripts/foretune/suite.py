@@ -1,6 +1,7 @@
 """The bundled suite as a whole: its zero-shot accuracies, its picture, its rebuilt twin."""
 
 import io
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -90,12 +91,12 @@ def draw_picture(folder: Path, output: Path, columns: int = 18) -> None:
     pen = ImageDraw.Draw(sheet)
     for row, path in enumerate(tasks):
         source = read_parquet_source(path)
-        names = ", ".join(source.classes)
-        pen.text((2, row * line + 2), f"{path.stem}: {names[:150]}", fill="black")
+        names = textwrap.shorten(", ".join(source.classes), 150, placeholder=" ...")
+        pen.text((2, row * line + 2), f"{path.stem}: {names}", fill="black")
         for column, (_, encoded, _) in enumerate(source.rows["test"][:columns]):
             image = decode(encoded, path.name).convert("RGB").resize((large, large))
             sheet.paste(image, (column * (large + 4), row * line + 16))
     buffer = io.BytesIO()
-    sheet.quantize(128).save(buffer, "PNG", optimize=True)
+    sheet.quantize(256).save(buffer, "PNG", optimize=True)
     with whole_file(output) as beside:
         beside.write_bytes(buffer.getvalue())
