@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from foretune.bundles import write_pictures
-from foretune.corpus import COLOURS, TEXTURES, draw_shape, draw_texture
+from foretune.corpus import COLOURS, SHAPES, TEXTURES, draw_shape, draw_texture
 from foretune.leaks import SIDE
 
 LARGE = 4 * SIDE  # drawn large and made smaller, for smooth edges
@@ -82,13 +82,13 @@ def bundle_shapes(sources: Path, output: Path, seed: int) -> None:
 
 
 def bundle_colours(sources: Path, output: Path, seed: int) -> None:
-    """The colour of a small shape on a ground of another colour, in any light."""
+    """The colour of a shape on a ground of another colour, in any light."""
     classes = tuple(COLOURS)
 
     def draw(label, rng):
         back = jitter(COLOURS[str(rng.choice([c for c in classes if c != classes[label]]))], rng)
         canvas = ground(back, rng)
-        shape = str(rng.choice(("circle", "square", "triangle", "star", "cross", "hexagon")))
+        shape = str(rng.choice([s for s in SHAPES if s not in ("line", "rectangle", "arc")]))
         place(canvas, shape, jitter(COLOURS[classes[label]], rng, 30), rng, 0.14, 0.35)
         return finish(canvas, rng)
 
@@ -122,11 +122,11 @@ def bundle_textures(sources: Path, output: Path, seed: int) -> None:
         front, back = two_colours(rng)
         canvas = Image.new("RGBA", (LARGE, LARGE), back)
         draw_texture(canvas, TEXTURES[label], front, rng)
-        tilted = canvas.convert("RGB").rotate(rng.uniform(-8, 8), Image.Resampling.BICUBIC)
-        edge = LARGE // 8  # rotating leaves empty corners
+        tilted = canvas.convert("RGB").rotate(rng.uniform(-5, 5), Image.Resampling.BICUBIC)
+        edge = LARGE // 16  # rotating leaves empty corners
         tilted = tilted.crop((edge, edge, LARGE - edge, LARGE - edge)).resize((LARGE, LARGE))
         shade = ground((255, 255, 255), rng)
-        return finish(Image.blend(tilted, shade, rng.uniform(0, 0.25)), rng, 8)
+        return finish(Image.blend(tilted, shade, rng.uniform(0, 0.1)), rng)
 
     write_drawn(output, draw, TEXTURES, "a photo of {}", seed)
 
