@@ -160,7 +160,7 @@ def final_output():
             "results/embeddings/{model}/{dataset}/{file}.parquet",
             model=MODELS,
             dataset=DATASETS,
-            file=["train", "val", "text"],
+            file=["train", "val", "own_text", "text"],
         ),
         *expand("results/embeddings/{model}/{test}/test.parquet", model=MODELS, test=TESTS),
     ]

@@ -11,6 +11,8 @@ rule embed_images:
         train="results/embeddings/{model}/{dataset}/train.parquet",
         val="results/embeddings/{model}/{dataset}/val.parquet",
         test="results/embeddings/{model}/{dataset}/test.parquet",
+        # The captions that the dataset comes with, while the model is at hand.
+        own_text="results/embeddings/{model}/{dataset}/own_text.parquet",
     log:
         "logs/embed_images/{model}/{dataset}.log",
     benchmark:
@@ -49,6 +51,11 @@ use rule embed_images as embed_shifted_test with:
 rule embed_captions:
     input:
         manifest="results/datasets/{dataset}/dataset.json",
+        own=lambda wildcards: (
+            []
+            if "caption" in STUDY["datasets"][wildcards.dataset]
+            else f"results/embeddings/{wildcards.model}/{wildcards.dataset}/own_text.parquet"
+        ),
         model=model_files,
         script="workflow_scripts/embed_captions.py",
     output:
@@ -70,4 +77,4 @@ rule embed_captions:
         dataset=subpath(input.manifest, parent=True),
     shell:
         "python {input.script} --model-spec {params.spec:q} --template {params.template:q} "
-        "--dataset {params.dataset} --output {output.text} 2>&1 | tee {log}"
+        "--own {input.own} --dataset {params.dataset} --output {output.text} 2>&1 | tee {log}"

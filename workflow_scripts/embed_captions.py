@@ -1,6 +1,8 @@
 """Embed the class captions of a dataset by a model."""
 
 import json
+import shutil
+from pathlib import Path
 
 from foretune import cli
 
@@ -11,9 +13,16 @@ def work() -> None:
     parser.add_argument(
         "--template", type=json.loads, default=None, help="caption with {}, JSON; null: its own"
     )
+    parser.add_argument("--own", type=Path, nargs="*", help="vectors of the dataset's own captions")
     cli.add_paths(parser, dataset="folder of the prepared dataset", output="text.parquet")
     args = parser.parse_args()
-    from foretune.embed import embed_captions  # after the arguments: torch takes seconds to load
+    if args.own:  # they came with the images' vectors, and torch takes seconds to load
+        from foretune.files import whole_file
+
+        with whole_file(args.output) as beside:
+            shutil.copyfile(args.own[0], beside)
+        return
+    from foretune.embed import embed_captions
 
     embed_captions(args.model_spec, args.dataset, args.template, args.output)
 

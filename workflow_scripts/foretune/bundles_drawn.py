@@ -67,15 +67,15 @@ def write_drawn(output, draw, classes, caption, seed) -> None:
 
 
 def bundle_shapes(sources: Path, output: Path, seed: int) -> None:
-    """One of eight shapes, small, anywhere, among specks."""
-    classes = ("circle", "square", "triangle", "diamond", "star", "cross", "ring", "hexagon")
+    """One of eight shapes, anywhere, among specks."""
+    classes = ("circle", "square", "triangle", "star", "cross", "ring", "arc", "line")
 
     def draw(label, rng):
         front, back = two_colours(rng)
         canvas = ground(back, rng)
         for _ in range(6):
             place(canvas, "circle", jitter(back, rng, 60), rng, 0.02, 0.05)
-        place(canvas, classes[label], front, rng, 0.16, 0.4)
+        place(canvas, classes[label], front, rng, 0.24, 0.42)
         return finish(canvas, rng)
 
     write_drawn(output, draw, classes, "a photo of a {}", seed)

@@ -54,7 +54,7 @@ def encode_captions(model: nn.Module, tokenizer, captions: list[str]) -> Tensor:
 
 def embed_images(model_spec: dict, dataset: Path, output: Path, log=print) -> None:
     """Write `output/{split}.parquet` for each split of a prepared dataset."""
-    model, preprocess, _ = load_model(model_spec, DEVICE)
+    model, preprocess, tokenizer = load_model(model_spec, DEVICE)
     manifest = read_manifest(dataset)
     provenance = {
         "kind": "images",
@@ -73,14 +73,23 @@ def embed_images(model_spec: dict, dataset: Path, output: Path, log=print) -> No
         write_embeddings(
             output / f"{split}.parquet", vectors, columns, {**provenance, "split": split}
         )
+    if "parent" not in manifest:  # a shifted test's captions are those of the task it belongs to
+        own = output / "own_text.parquet"
+        write_captions((model, preprocess, tokenizer), manifest, manifest["caption"], own)
 
 
 def embed_captions(model_spec: dict, dataset: Path, template: str | None, output: Path) -> None:
     """Write `text.parquet`: one caption a class, from the template or the dataset's own."""
     manifest = read_manifest(dataset)
-    template = template or manifest["caption"]
+    write_captions(
+        load_model(model_spec, DEVICE), manifest, template or manifest["caption"], output
+    )
+
+
+def write_captions(loaded: tuple, manifest: dict, template: str, output: Path) -> None:
+    """loaded: (model, preprocess, tokenizer)."""
+    model, preprocess, tokenizer = loaded
     captions = [template.replace("{}", name) for name in manifest["classes"]]
-    model, preprocess, tokenizer = load_model(model_spec, DEVICE)
     vectors = encode_captions(model, tokenizer, captions).numpy()
     columns = {
         "label": np.arange(len(captions), dtype=np.int32),

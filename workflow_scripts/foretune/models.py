@@ -15,10 +15,19 @@ tower of a timm model's kind, for open_clip to find under the name in `vision_cf
 """
 
 import hashlib
+import importlib
 import json
 import logging
+import sys
 from pathlib import Path
 
+# Every job waits for this import. open_clip needs transformers, a quarter of it, for nothing but
+# Hugging Face's text towers, and does without where it is missing: load_model fetches it for them.
+if "transformers" not in sys.modules:
+    sys.modules["transformers"] = None
+    import open_clip
+
+    del sys.modules["transformers"]
 import open_clip
 import timm
 import torch
@@ -46,6 +55,10 @@ def load_model(spec: dict, device: str = "cpu", weights: bool = True):
             model, tokenizer = load_folder(Path(spec["folder"]), weights)
         else:
             pretrained = spec.get("pretrained") if weights else None
+            config = open_clip.get_model_config(spec["architecture"]) or {}
+            if "hf_model_name" in config.get("text_cfg", {}):
+                towers = importlib.reload(open_clip.hf_model)
+                open_clip.model.HFTextEncoder = towers.HFTextEncoder
             model = open_clip.create_model(spec["architecture"], pretrained=pretrained)
             tokenizer = open_clip.get_tokenizer(spec["architecture"])
     except (
