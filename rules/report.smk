@@ -28,7 +28,7 @@ rule write_report:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         # A function, because Snakemake would look for wildcards in the text of a title.
-        config=as_json(STUDY),
+        config=lambda wildcards: as_json(STUDY),  # a title may have braces
         code=[code_digest("report"), code_digest("provenance")],
         analysis=subpath(input.statistics, parent=True),
     shell:

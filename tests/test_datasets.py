@@ -124,7 +124,7 @@ def test_bundled_datasets_are_small_and_state_their_licence(name, tmp_path):
 
 
 def test_digits_are_rebuilt_from_their_source(tmp_path):
-    bundle_digits(tmp_path / "digits.parquet")
+    bundle_digits(tmp_path, tmp_path / "digits.parquet", 0)
     made, kept = (
         prepare_dataset("digits", {"parquet": path}, tmp_path / str(i), seed=0)
         for i, path in enumerate(
