@@ -24,9 +24,13 @@ rule suite_data:
         bundles=expand("results/resources/mini/{bundle}.parquet", bundle=BUNDLES),
         index="results/resources/mini/corpus_index.parquet",
         script="workflow_scripts/suite.py",
+    log:
+        "logs/suite_data.log",
+    conda:
+        "../envs/foretune.yaml"
     shell:
         "python {input.script} compare-data --rebuilt results/resources/mini "
-        "--bundled resources/mini"
+        "--bundled resources/mini 2>&1 | tee {log}"
 
 
 rule suite:
@@ -37,11 +41,15 @@ rule suite:
             "results/resources/mini/{encoder}/open_clip_model.safetensors", encoder=ENCODERS
         ),
         script="workflow_scripts/suite.py",
+    log:
+        "logs/suite.log",
+    conda:
+        "../envs/foretune.yaml"
     shell:
-        "python {input.script} compare-data --rebuilt results/resources/mini "
+        "(python {input.script} compare-data --rebuilt results/resources/mini "
         "--bundled resources/mini && "
         "python {input.script} compare-encoders --rebuilt results/resources/mini "
-        "--bundled resources/mini"
+        "--bundled resources/mini) 2>&1 | tee {log}"
 
 
 rule fetch_debian_packages:
