@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow_scripts"))
 
-from foretune.config import PROBES, check_config, code_digest, expand_grid
+from foretune.config import CACHED, PROBES, check_config, code_digest, expand_grid
 from foretune.files import ForetuneError, digest_json
 
 try:
@@ -18,8 +18,8 @@ except ForetuneError as error:
     raise WorkflowError(f"The config is not right:\n{error}") from None
 
 MODELS, DATASETS, METHODS = list(STUDY["models"]), list(STUDY["datasets"]), list(STUDY["methods"])
-TUNED = [method for method in METHODS if method not in PROBES]
-PROBED = [method for method in METHODS if method in PROBES]
+TUNED = [method for method in METHODS if method not in CACHED]
+FITTED = [method for method in METHODS if method in CACHED]
 RUNS = [
     (model, method)
     for model in MODELS
@@ -93,7 +93,7 @@ def model_spec(wildcards):
 
 
 def recipe(wildcards):
-    """A method's settings without its lists, whose points come as trials."""
+    """A method's settings without its lists: the grid's points come as trials."""
     settings = STUDY["methods"][wildcards.method]
     return as_json({k: v for k, v in settings.items() if not isinstance(v, list) and k != "parts"})
 

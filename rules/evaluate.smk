@@ -36,7 +36,7 @@ rule evaluate_probe:
     benchmark:
         "logs/benchmarks/evaluate_probe/{model}/{method}.tsv"
     wildcard_constraints:
-        method=one_of(PROBED),
+        method=one_of(PROBES),
     conda:
         "../envs/foretune.yaml"
     resources:

@@ -59,7 +59,7 @@ rule fit_probe:
     benchmark:
         "logs/benchmarks/fit_probe/{model}/{method}/{dataset}/{part}.tsv"
     wildcard_constraints:
-        method=one_of(PROBED),
+        method=one_of(FITTED),
     conda:
         "../envs/foretune.yaml"
     threads: 1

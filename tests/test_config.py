@@ -30,7 +30,18 @@ def changed(path: str, value) -> dict:
 
 MISTAKES = [
     ("metods", {}, "metods: unknown key; did you mean methods?"),
-    ("methods/lorra", {}, "methods.lorra: unknown key; known: full, linear_probe"),
+    ("methods/prompt", {}, "methods.prompt: unknown key; known: full, bitfit, attention, lora,"),
+    ("methods/lorra", {}, "methods.lorra: unknown key; did you mean lora?"),
+    ("methods/full/rank", [4], "methods.full.rank: unknown key"),
+    ("methods/lora", {"learning_rate": [1.0], "rank": [0]}, "methods.lora.rank.0: 0 is less"),
+    ("methods/full/wise_ft", [1.5], "methods.full.wise_ft.0: 1.5"),
+    (
+        "methods/full/search",
+        {"kind": "random"},
+        "methods.full.search: a random search needs trials",
+    ),
+    ("methods/full/search", {"kind": "random", "trials": 9}, "search.trials: 9 of 1 points"),
+    ("methods/linear_probe/search", {"kind": "halving"}, "trains all trials together; use grid"),
     ("methods/full/learning_rat", [1.0], "methods.full.learning_rat: unknown key; did you mean"),
     ("methods/full/learning_rate", [-0.1], "methods.full.learning_rate.0: -0.1"),
     ("methods/full/learning_rate", ["1e-3"], "YAML reads 1e-3 as text: write 1.0e-3"),
@@ -107,12 +118,32 @@ def test_snakemake_ends_before_any_job(tmp_path, path, value, message):
 
 
 def test_grid_is_a_product_and_parts_share_it_out():
-    recipe = {"learning_rate": [0.1, 0.01], "weight_decay": [0, 1, 2], "parts": 1}
+    search = {"kind": "grid"}
+    recipe = {"learning_rate": [0.1, 0.01], "weight_decay": [0, 1, 2], "parts": 1, "search": search}
     whole = expand_grid(recipe)
     assert [t["trial"] for t in whole] == list(range(6))
     assert len({(t["learning_rate"], t["weight_decay"]) for t in whole}) == 6
     parts = [expand_grid({**recipe, "parts": 4}, part) for part in range(4)]
     assert sorted((t for part in parts for t in part), key=lambda t: t["trial"]) == whole
+
+
+def test_a_random_search_draws_points_of_the_grid_by_its_seed():
+    recipe = {"learning_rate": [0.1, 0.01], "rank": [2, 4, 8], "weight_decay": [0, 1], "parts": 1}
+    whole = expand_grid({**recipe, "search": {"kind": "grid"}})
+    assert len(whole) == 12 and {t["rank"] for t in whole} == {2, 4, 8}
+    drawn = [
+        expand_grid({**recipe, "search": {"kind": "random", "trials": 5, "seed": seed}})
+        for seed in (0, 0, 1)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert all(len(trials) == 5 and all(t in whole for t in trials) for trials in drawn)
+
+
+def test_halving_is_one_job():
+    with pytest.raises(ForetuneError, match="halving compares all trials in one job"):
+        config = changed("methods/full/learning_rate", [0.1, 0.2])
+        config["methods"]["full"] |= {"search": {"kind": "halving"}, "parts": 2}
+        check_config(config)
 
 
 def test_code_digest_follows_imports(monkeypatch, tmp_path):

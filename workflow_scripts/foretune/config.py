@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import itertools
 import math
+import random
 from pathlib import Path
 
 import jsonschema
@@ -18,10 +19,12 @@ from foretune.files import ForetuneError
 
 LIBRARY = Path(__file__).parent
 SCHEMA = LIBRARY / "config.schema.yaml"
-# Methods that train on cached embeddings and have no head for another task's classes.
+# Methods that train on cached embeddings, and those of them that have no head for the classes
+# of another task.
+CACHED = ("linear_probe", "clip_adapter")
 PROBES = ("linear_probe",)
-# The lists of a recipe; a method's trials are their product.
-GRID = ("learning_rate", "weight_decay")
+# The lists of a recipe whose product are a method's trials.
+GRID = ("learning_rate", "weight_decay", "rank", "reduction")
 
 
 # JSON Schema counts 1.0 as an integer and NaN as a number; a training loop does not.
@@ -49,9 +52,7 @@ def check_config(config: dict) -> dict:
         raise ForetuneError("\n".join(lines))
     fill_defaults(config, schema, schema)
     for name, recipe in config["methods"].items():
-        points = math.prod(len(recipe[key]) for key in GRID)
-        if recipe["parts"] > points:
-            raise ForetuneError(f"methods.{name}.parts: {recipe['parts']} of {points} trials")
+        check_search(name, recipe)
         for model in recipe.setdefault("models", list(config["models"])):
             if model not in config["models"]:
                 hint = suggest(model, list(config["models"]))
@@ -69,6 +70,25 @@ def check_config(config: dict) -> dict:
     if missing:
         raise ForetuneError("\n".join(missing))
     return config
+
+
+def check_search(name: str, recipe: dict) -> None:
+    """Refuse a search that cannot be carried out."""
+    search, points = recipe["search"], len(grid_points(recipe))
+    where = f"methods.{name}.search"
+    if search["kind"] == "random":
+        if "trials" not in search:
+            raise ForetuneError(f"{where}: a random search needs trials: the points to draw")
+        if search["trials"] > points:
+            raise ForetuneError(f"{where}.trials: {search['trials']} of {points} points")
+    if search["kind"] == "halving":
+        if name in CACHED:
+            raise ForetuneError(f"{where}: {name} trains all trials together; use grid")
+        if recipe["parts"] > 1:
+            raise ForetuneError(f"{where}: halving compares all trials in one job; use parts: 1")
+    trials = search["trials"] if search["kind"] == "random" else points
+    if recipe["parts"] > trials:
+        raise ForetuneError(f"methods.{name}.parts: {recipe['parts']} of {trials} trials")
 
 
 def explain(error: jsonschema.ValidationError) -> list[str]:
@@ -120,14 +140,23 @@ def fill_defaults(value, schema: dict, root: dict) -> None:
             fill_defaults(item, sub, root)
 
 
-def expand_grid(recipe: dict, part: int = 0) -> list[dict]:
-    """The trials of one part of a method's grid, in the order of the config's lists.
+def grid_points(recipe: dict) -> list[dict]:
+    """All points of a method's grid, in the order of the config's lists, each with its number."""
+    names = [name for name in GRID if name in recipe]
+    points = itertools.product(*(recipe[name] for name in names))
+    return [{"trial": i, **dict(zip(names, point, strict=True))} for i, point in enumerate(points)]
 
-    A trial has its number in the whole grid and its hyperparameters. With `parts: n` in the
-    recipe, part k takes every n-th trial from the k-th on.
+
+def expand_grid(recipe: dict, part: int = 0) -> list[dict]:
+    """The trials of one part of a method's search.
+
+    A trial is a point of the grid; a random search has some of them, drawn without replacement.
+    With `parts: n` in the recipe, part k takes every n-th trial from the k-th on.
     """
-    points = itertools.product(*(recipe[name] for name in GRID))
-    trials = [{"trial": i, **dict(zip(GRID, point, strict=True))} for i, point in enumerate(points)]
+    trials, search = grid_points(recipe), recipe["search"]
+    if search["kind"] == "random":
+        drawn = random.Random(search["seed"]).sample(range(len(trials)), search["trials"])
+        trials = [trials[i] for i in sorted(drawn)]
     return trials[part :: recipe["parts"]]
 
 

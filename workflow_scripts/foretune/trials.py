@@ -24,27 +24,39 @@ EPOCH_SCHEMA = pa.schema(
         ("trial", pa.int32()),
         ("learning_rate_peak", pa.float64()),
         ("weight_decay", pa.float64()),
+        ("rank", pa.int32()),  # of LoRA; null for others, as is
+        ("reduction", pa.int32()),  # CLIP-Adapter's
         ("epoch", pa.int32()),
         *((name, pa.float64()) for name in
           ("loss", "val_accuracy", "learning_rate", "images_per_second")),
+        ("ended", pa.string()),  # why a trial ended here: "diverged", "early", "halved" or null
     ]
 )  # fmt: skip
 
 
 def trial_key(trial: dict) -> str:
-    return json.dumps({name: trial[name] for name in GRID}, sort_keys=True)
+    return json.dumps({name: trial[name] for name in GRID if name in trial}, sort_keys=True)
+
+
+def trial_columns(trial: dict) -> dict:
+    """A trial's columns in an epoch's row, where `learning_rate` is the epoch's own."""
+    named = {name: value for name, value in trial.items() if name != "learning_rate"}
+    return {**named, "learning_rate_peak": trial["learning_rate"]}
 
 
 def is_better(candidate: dict, best: dict | None) -> bool:
-    """By validation accuracy, then the smaller learning rate and weight decay, then the earlier.
+    """By validation accuracy; a tie goes to the trial that changes the model less.
 
-    The order of the grid has no say, so that a grid that grows keeps its winner.
+    That is the smaller learning rate, then the smaller weight decay, the smaller rank, the
+    larger reduction, and last the earlier epoch. The order of the grid has no say, so that a
+    grid that grows keeps its winner.
     """
 
-    def rank(row: dict) -> tuple[float, float, float]:
+    def rank(row: dict) -> tuple[float, ...]:
         # An epoch's row has its own learning rate beside the trial's; a selection has one.
         rate = row.get("learning_rate_peak", row["learning_rate"])
-        return row["val_accuracy"], -rate, -row["weight_decay"]
+        less = (-rate, -row["weight_decay"], -row.get("rank", 0), row.get("reduction", 0))
+        return row["val_accuracy"], *less
 
     return best is None or rank(candidate) > rank(best)
 
@@ -68,7 +80,8 @@ def write_results(
     write_parquet(pa.Table.from_pylist(rows, EPOCH_SCHEMA), output / "epochs.parquet", run)
     with whole_file(output / "delta.safetensors") as beside:
         save_file({name: tensor.contiguous() for name, tensor in delta.items()}, beside)
-    chosen = {key: best[key] for key in ("trial", "weight_decay", "epoch", "val_accuracy")}
+    kept = ("trial", *GRID, "epoch", "val_accuracy")
+    chosen = {key: best[key] for key in kept if key in best}
     chosen["learning_rate"] = best["learning_rate_peak"]  # the trial's, not the epoch's
     delta_path = output / "delta.safetensors"
     write_json(
