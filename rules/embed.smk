@@ -28,10 +28,11 @@ rule embed_images:
         spec=model_spec,
         code=code_digest("embed"),
         dataset=subpath(input.manifest, parent=True),
+        prepared="results/prepared",
         folder=subpath(output.test, parent=True),
     shell:
         "python {input.script} --model-spec {params.spec:q} --dataset {params.dataset} "
-        "--output {params.folder} 2>&1 | tee {log}"
+        "--prepared {params.prepared} --output {params.folder} 2>&1 | tee {log}"
 
 
 use rule embed_images as embed_shifted_test with:

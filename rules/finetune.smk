@@ -1,4 +1,4 @@
-# A job keeps its state (state.pt) beside its outputs and does not declare it: Snakemake deletes
+# A job keeps its state (state/) beside its outputs and does not declare it: Snakemake deletes
 # the declared outputs of a job that failed or was killed.
 
 
@@ -35,12 +35,14 @@ rule finetune_model:
         seed=STUDY["seed"],
         code=code_digest("finetune"),
         dataset=subpath(input.manifest, parent=True),
+        prepared="results/prepared",
         folder=subpath(output.best, parent=True),
     shell:
         "python {input.script} --model {wildcards.model} --method {wildcards.method} "
         "--dataset-name {wildcards.dataset} --model-spec {params.spec:q} "
         "--recipe {params.recipe:q} --trials {params.trials:q} --seed {params.seed} "
-        "--dataset {params.dataset} --text {input.text} --output {params.folder} 2>&1 | tee {log}"
+        "--dataset {params.dataset} --text {input.text} --prepared {params.prepared} "
+        "--output {params.folder} 2>&1 | tee {log}"
 
 
 rule fit_probe:

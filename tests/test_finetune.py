@@ -13,16 +13,22 @@ from conftest import CLIP_MINI, ROOT
 from safetensors.torch import load_file
 
 from foretune import probe
+from foretune.classify import predict
+from foretune.embed import encode_captions, encode_images
 from foretune.files import ForetuneError
-from foretune.finetune import Job, finetune, set_training, trainable
+from foretune.finetune import Job, finetune, set_training
+from foretune.images import augment
+from foretune.methods import apply_delta
 from foretune.models import load_model
 from foretune.recipe import learning_rate_at
-from foretune.trials import is_better, select_trial
+from foretune.trials import is_better, rungs, select_trial
 
 RUN = {"model": "clip_mini", "method": "full", "dataset": "mnist"}
 RECIPE = {
     "optimizer": "sgd", "momentum": 0.9, "epochs": 3, "batch_size": 32, "schedule": "cosine",
-    "warmup_epochs": 1, "clip_norm": 1.0,
+    "warmup_epochs": 1, "clip_norm": 1.0, "label_smoothing": 0, "towers": "both",
+    "precision": "auto", "compile": False, "augmentation": {"crop": 1, "flip": False},
+    "search": {"kind": "grid"},
 }  # fmt: skip
 TRIALS = [
     {"trial": 0, "learning_rate": 0.05, "weight_decay": 1e-4},
@@ -35,10 +41,10 @@ def one_thread():
     torch.set_num_threads(1)  # what Snakemake gives a job; numbers depend on it
 
 
-def tune(task, output, recipe=RECIPE, trials=TRIALS, log=lambda line: None):
+def tune(task, output, recipe=RECIPE, trials=TRIALS, log=lambda line: None, method="full"):
     finetune(
-        RUN, CLIP_MINI, task / "dataset", task / "embeddings/text.parquet", recipe, trials, 0,
-        output, log,
+        {**RUN, "method": method}, CLIP_MINI, task / "dataset",
+        task / "embeddings/text.parquet", recipe, trials, 0, output, task / "prepared", log,
     )  # fmt: skip
     return results(output)
 
@@ -83,12 +89,11 @@ def test_full_trains_every_tensor_and_the_delta_is_what_validated(unbroken, smal
     assert unmoved == []
     job = Job(
         RUN, CLIP_MINI, small_task / "dataset", small_task / "embeddings/text.parquet", RECIPE, 0,
-        output, lambda line: None,
+        output, log=lambda line: None,
     )  # fmt: skip
-    from foretune.classify import predict
-
-    model.load_state_dict(delta, strict=False)
-    predicted = predict(model, preprocess, tokenizer, job.images["val"], job.captions)
+    apply_delta(model, output / "delta.safetensors")
+    images = encode_images(model, preprocess, job.images["val"])
+    predicted = predict(images, encode_captions(model, tokenizer, job.captions))
     assert (predicted == job.labels["val"]).double().mean().item() == best["val_accuracy"]
 
 
@@ -116,19 +121,44 @@ def test_sigkill_at_any_moment_resumes_to_the_same_numbers(unbroken, small_task,
         sys.executable, ROOT / "workflow_scripts/finetune.py", "--model", "clip_mini", "--method",
         "full", "--dataset-name", "mnist", "--model-spec", json.dumps(CLIP_MINI), "--recipe",
         json.dumps(RECIPE), "--trials", json.dumps(TRIALS), "--seed", "0", "--dataset",
-        small_task / "dataset", "--text", small_task / "embeddings/text.parquet", "--output",
-        tmp_path,
+        small_task / "dataset", "--text", small_task / "embeddings/text.parquet", "--prepared",
+        tmp_path / "prepared", "--output", tmp_path / "job",
     ]  # fmt: skip
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=env)
-    while not (tmp_path / "state.pt").exists() and process.poll() is None:
+    while not (tmp_path / "job/state/journal.json").exists() and process.poll() is None:
         time.sleep(0.01)
     time.sleep(0.3)  # in the middle of an epoch, or of writing its state
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
     assert done.stdout.count("epoch") < 6, "it started anew"
-    assert_same(results(tmp_path), unbroken[0])
+    assert_same(results(tmp_path / "job"), unbroken[0])
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_twenty_kills_at_random_moments_change_no_number(method, small_task, tmp_path):
+    """Ten a method; the children are forked, so that none waits for torch's import."""
+    recipe = {**RECIPE, "projections": "qv", "alpha": 8, "batch_size": 64}
+    recipe["augmentation"] = {"crop": 0.7, "flip": True}
+    trials = [{**trial, **({"rank": 2} if method == "lora" else {})} for trial in TRIALS]
+    started = time.monotonic()
+    expected = tune(small_task, tmp_path / "unbroken", recipe, trials, method=method)
+    duration = time.monotonic() - started
+    moments, resumed = np.random.default_rng(0).uniform(0.1, 0.9, 10), 0
+    for number, moment in enumerate(moments):
+        output = tmp_path / str(number)
+        child = os.fork()
+        if child == 0:
+            tune(small_task, output, recipe, trials, method=method)
+            os._exit(0)
+        time.sleep(moment * duration)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        resumed += (output / "state/journal.json").exists()
+        assert_same(tune(small_task, output, recipe, trials, method=method), expected)
+        assert not list(output.glob("state/*.pt"))
+    assert resumed >= 5
 
 
 def test_a_grid_point_added_costs_its_own_epochs_only(unbroken, small_task, tmp_path):
@@ -155,20 +185,119 @@ def test_a_state_of_other_code_is_not_used(unbroken, small_task, tmp_path, monke
     assert any("made from another config, data or code" in line for line in lines)
 
 
+WILD = {**RECIPE, "warmup_epochs": 0, "clip_norm": 1e9}
+
+
 def test_divergence_is_an_error_that_names_the_key(small_task, tmp_path):
-    wild = [{"trial": 0, "learning_rate": 1e30, "weight_decay": 0.0}]
+    trials = [{"trial": 0, "learning_rate": 1e30, "weight_decay": 0.0}]
     with pytest.raises(ForetuneError, match=r"diverged; lower methods\.full\.learning_rate"):
-        tune(small_task, tmp_path, {**RECIPE, "warmup_epochs": 0, "clip_norm": 1e9}, wild)
+        tune(small_task, tmp_path, WILD, trials)
 
 
-def test_a_state_cut_short_is_not_used(unbroken, small_task, tmp_path):
-    tune(small_task, tmp_path)
-    state = tmp_path / "state.pt"
-    state.write_bytes(state.read_bytes()[:5000])
-    lines = []
-    assert_same(tune(small_task, tmp_path, log=lines.append), unbroken[0])
-    assert "cannot be read" in lines[-7]
-    assert (tmp_path / "state.damaged").stat().st_size == 5000
+def test_a_trial_that_diverges_ends_and_is_not_selected(small_task, tmp_path):
+    trials, lines = [{**TRIALS[1], "trial": 1}, {**TRIALS[1], "trial": 0}], []
+    trials[1]["learning_rate"] = 1e30
+    epochs, best = tune(small_task, tmp_path, WILD, trials, lines.append)
+    assert best["trial"] == 1
+    assert list(epochs[epochs.trial == 0].ended) == ["diverged"]
+    assert epochs[epochs.trial == 1].ended.isna().all() and len(epochs) == 4
+    assert any("learning_rate 1e+30" in line and "never selected" in line for line in lines)
+
+
+def test_a_state_that_cannot_be_read_is_kept_and_not_used(unbroken, small_task, tmp_path):
+    def interrupt(line):
+        if "epoch 2/3" in line:
+            raise KeyboardInterrupt
+
+    for name in ("*.pt", "*.safetensors", "journal.json"):
+        output, lines = tmp_path / name.strip("*."), []
+        with pytest.raises(KeyboardInterrupt):
+            tune(small_task, output, log=interrupt)
+        (state,) = output.glob(f"state/{name}")
+        state.write_bytes(state.read_bytes()[:50])
+        assert_same(tune(small_task, output, log=lines.append), unbroken[0])
+        assert any("cannot be read" in line for line in lines)
+        assert list(output.glob("state/*.damaged"))
+
+
+def test_halving_drops_trials_and_gives_the_rest_the_grids_numbers(small_task, tmp_path):
+    recipe = {**RECIPE, "epochs": 4}
+    rates = [0.05, 0.02, 1e-5, 1e-6]
+    trials = [{"trial": i, "learning_rate": r, "weight_decay": 0.0} for i, r in enumerate(rates)]
+    halving = {**recipe, "search": {"kind": "halving", "eta": 2, "brackets": 3}}
+    assert rungs(halving) == [1, 2, 4] and rungs(recipe) == [4]
+    halved, best = tune(small_task, tmp_path / "halved", halving, trials)
+    grid, grid_best = tune(small_task, tmp_path / "grid", recipe, trials)
+    assert sorted(halved.groupby("trial").size()) == [1, 1, 2, 4]
+    assert sorted(halved.groupby("trial").ended.last().fillna("")) == ["", *["halved"] * 3]
+    both = halved.drop(columns="ended").merge(grid.drop(columns="ended"))
+    assert len(both) == len(halved)  # every number is the grid's
+    assert best["trial"] == halved.groupby("trial").size().idxmax()
+    # The grid after it, on the same state, ends as if there had been no halving before.
+    assert_same(tune(small_task, tmp_path / "halved", recipe, trials), (grid, grid_best))
+
+
+def test_early_stopping_ends_a_trial_without_progress(small_task, tmp_path):
+    still = [{"trial": 0, "learning_rate": 1e-12, "weight_decay": 0.0}]
+    epochs, best = tune(small_task, tmp_path, {**RECIPE, "patience": 1}, still)
+    assert list(epochs.ended.fillna("")) == ["", "early"] and best["epoch"] == 1
+
+
+def test_out_of_gpu_memory_says_which_batch_size_fits(small_task, tmp_path, monkeypatch):
+    whole = Job.loss
+
+    def loss(self, images, labels, rows):
+        if len(images) > 9:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return whole(self, images, labels, rows)
+
+    monkeypatch.setattr(Job, "loss", loss)
+    with pytest.raises(ForetuneError, match=r"full\.batch_size: 32 images .* 8 do: set it to 8"):
+        tune(small_task, tmp_path)
+
+
+@pytest.mark.parametrize(("towers", "frozen"), [("image", "encode_text"), ("text", "encode_image")])
+def test_a_frozen_tower_runs_once(towers, frozen, small_task, tmp_path, monkeypatch):
+    calls, trained = {"encode_text": 0, "encode_image": 0}, load_model(CLIP_MINI)[0].__class__
+    for name in calls:
+        real = getattr(trained, name)
+
+        def count(self, x, *args, name=name, real=real, **kwargs):
+            calls[name] += len(x) if name == "encode_image" else 1
+            return real(self, x, *args, **kwargs)
+
+        monkeypatch.setattr(trained, name, count)
+    epochs, _ = tune(small_task, tmp_path, {**RECIPE, "towers": towers}, TRIALS[:1])
+    images = 90 + 10  # of the training and the validation split
+    assert calls[frozen] == (images if frozen == "encode_image" else 1)
+    delta = load_file(tmp_path / "delta.safetensors")
+    visual = {name for name in delta if name.startswith("visual.")}
+    assert (len(visual) > 0) == (towers == "image")
+    assert epochs.loss.is_monotonic_decreasing
+
+
+def test_mixed_precision_and_label_smoothing_train(unbroken, small_task, tmp_path):
+    epochs, _ = tune(small_task, tmp_path / "bf16", {**RECIPE, "precision": "bf16"}, TRIALS[:1])
+    exact = unbroken[0][0].query("trial == 0").loss
+    np.testing.assert_allclose(epochs.loss, exact, rtol=0.1)
+    assert (epochs.loss.to_numpy() != exact.to_numpy()).all()
+    smooth, _ = tune(small_task, tmp_path / "ls", {**RECIPE, "label_smoothing": 0.2}, TRIALS[:1])
+    assert (smooth.loss.to_numpy() > exact.to_numpy()).all()
+
+
+def test_augmentation_crops_inside_and_mirrors():
+    images = torch.arange(8.0).expand(64, 3, 8, 8)  # each column has its number
+    draws = torch.Generator().manual_seed(0)
+    assert augment(images, {"crop": 1, "flip": False}, draws) is images
+    flipped = augment(images, {"crop": 1, "flip": True}, draws)
+    mirrored = [torch.allclose(f, i.flip(-1)) for f, i in zip(flipped, images, strict=True)]
+    kept = [torch.allclose(f, i) for f, i in zip(flipped, images, strict=True)]
+    assert all(m ^ k for m, k in zip(mirrored, kept, strict=True)) and 16 < sum(mirrored) < 48
+    cropped = augment(images, {"crop": 0.25, "flip": False}, draws)
+    steps = (cropped[:, 0, 0, 4] - cropped[:, 0, 0, 3]).numpy()  # a crop of half a side has 0.5
+    assert steps.min() > 0.49 and steps.max() < 1.01 and np.ptp(steps) > 0.3
+    middles = cropped.mean(dim=(1, 2, 3)).numpy()
+    assert middles.min() >= 1.4 and middles.max() <= 5.6 and np.ptp(middles) > 1
 
 
 def test_batch_norms_keep_their_statistics():
@@ -185,11 +314,6 @@ def test_a_probe_that_diverged_does_not_win(small_task, tmp_path):
             RUN, small_task / "dataset", small_task / "embeddings",
             {**RECIPE, "warmup_epochs": 0}, wild, 0, tmp_path, lambda line: None,
         )  # fmt: skip
-
-
-def test_unknown_method():
-    with pytest.raises(ForetuneError, match=r"methods\.lora"):
-        trainable(torch.nn.Linear(1, 1), "lora")
 
 
 def test_ties_go_to_the_smaller_learning_rate_and_the_earlier_epoch(tmp_path):
@@ -237,12 +361,3 @@ def test_probes_trained_together_are_those_trained_alone(small_task, tmp_path):
         for column in ("loss", "val_accuracy"):
             np.testing.assert_allclose(mine[column], alone[column], rtol=1e-5)
     assert together[together.epoch == 4].val_accuracy.max() > 0.3
-
-
-def test_full_fine_tuning_leaves_out_cocas_text_decoder():
-    model, _, _ = load_model({"folder": ROOT / "resources/mini/coca"}, weights=False)
-    trained, every = trainable(model, "full"), dict(model.named_parameters())
-    assert {name.split(".")[0] for name in every} - {name.split(".")[0] for name in trained} == {
-        "text_decoder"
-    }
-    assert len(every) - len(trained) == len(list(model.text_decoder.parameters()))

@@ -8,11 +8,16 @@ from foretune import cli
 def work() -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("--model-spec", type=json.loads, required=True, help="config entry, JSON")
-    cli.add_paths(parser, dataset="folder of the prepared dataset", output="folder for the caches")
+    cli.add_paths(
+        parser,
+        dataset="folder of the prepared dataset",
+        prepared="folder where prepared images are kept",
+        output="folder for the caches",
+    )
     args = parser.parse_args()
     from foretune.embed import embed_images  # after the arguments: torch takes seconds to load
 
-    embed_images(args.model_spec, args.dataset, args.output, cli.log)
+    embed_images(args.model_spec, args.dataset, args.output, args.prepared, cli.log)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ def work() -> None:
         parser,
         dataset="folder of the prepared dataset",
         text="text.parquet of this model and dataset",
+        prepared="folder where prepared images are kept",
         output="folder for epochs.parquet, delta.safetensors and best.json",
     )
     args = parser.parse_args()
@@ -20,7 +21,7 @@ def work() -> None:
 
     finetune(
         cli.run_of(args), args.model_spec, args.dataset, args.text, args.recipe, args.trials,
-        args.seed, args.output, cli.log,
+        args.seed, args.output, args.prepared, cli.log,
     )  # fmt: skip
 
 

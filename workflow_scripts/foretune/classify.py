@@ -3,8 +3,6 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foretune.embed import encode_captions, encode_images
-
 
 def classification_logits(model: nn.Module, images: Tensor, texts: Tensor) -> Tensor:
     """Scaled cosine logits (B, C) of raw embeddings (B, d) and (C, d)."""
@@ -13,9 +11,6 @@ def classification_logits(model: nn.Module, images: Tensor, texts: Tensor) -> Te
     return logits if bias is None else logits + bias
 
 
-def predict(model: nn.Module, preprocess, tokenizer, images: Tensor, captions: list[str]) -> Tensor:
-    """Predicted class (N,) of prepared images; the logit scale does not change an argmax."""
-    model.eval()
-    vectors = F.normalize(encode_images(model, preprocess, images), dim=-1)
-    texts = F.normalize(encode_captions(model, tokenizer, captions), dim=-1)
-    return (vectors @ texts.T).argmax(dim=1)
+def predict(images: Tensor, texts: Tensor) -> Tensor:
+    """Predicted class (N,) of raw embeddings (N, d) and (C, d); no logit scale changes it."""
+    return (F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T).argmax(dim=1)

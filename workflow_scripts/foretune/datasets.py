@@ -253,12 +253,15 @@ def title_of(manifest: dict) -> str:
     return manifest["name"] if shift == "test" else f"{manifest['name']} · {shift}"
 
 
-def read_split(folder: Path | str, split: str) -> pa.Table:
-    """The rows of one split; refuses a file that does not belong to the folder's manifest."""
+def read_split(folder: Path | str, split: str, columns: list[str] | None = None) -> pa.Table:
+    """The rows of one split, all columns or some.
+
+    Raises ForetuneError for a file that does not belong to the folder's manifest.
+    """
     path = Path(folder) / f"{split}.parquet"
     if read_metadata(path)["digest"] != read_manifest(folder)["digest"]:
         raise ForetuneError(f"{path}: belongs to another version of the dataset; delete {folder}")
-    return pq.read_table(path)
+    return pq.read_table(path, columns=columns)
 
 
 def decode(encoded: bytes, name: str) -> Image.Image:

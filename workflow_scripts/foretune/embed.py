@@ -4,45 +4,34 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from foretune.datasets import decode, read_manifest, read_split, title_of
+from foretune.datasets import read_manifest, read_split
 from foretune.embeddings import write_embeddings
+from foretune.images import prepare_images, take
 from foretune.models import Preprocess, digest_weights, encode_text, load_model
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def load_images(rows: pa.Table, preprocess: Preprocess, name: str, log=print) -> Tensor:
-    """All images of a split, decoded and resized once: (N, 3, H, W) uint8."""
-    started, images = time.monotonic(), None
-    pairs = zip(rows["id"].to_pylist(), rows["image"].to_pylist(), strict=True)
-    # Shown only where it takes long; so is the bar of encode_images.
-    progress = tqdm(pairs, f"{name}, preparing", len(rows), mininterval=5, delay=5, unit="image")
-    for number, (identity, encoded) in enumerate(progress):
-        image = preprocess(decode(encoded, f"{name}, {identity}"))
-        if images is None:  # only the first image tells the size
-            images = torch.empty((len(rows), *image.shape), dtype=torch.uint8)
-        images[number] = image
-    rate = len(rows) / (time.monotonic() - started)
-    log(f"{name}: {len(rows)} images prepared, {rate:.0f} images/s")
-    return images
+# On a CPU, the activations of more images do not fit its caches: half as fast again with 64 of a
+# mini encoder's as with 256 (benchmarks/batch_size.md).
+BATCH = 256 if DEVICE == "cuda" else 64
 
 
 @torch.inference_mode()
 def encode_images(
-    model: nn.Module, preprocess: Preprocess, images: Tensor, batch_size: int = 256
+    model: nn.Module, preprocess: Preprocess, images: np.ndarray, batch_size: int = BATCH
 ) -> Tensor:
-    """Raw image embeddings (N, d) of prepared images, on the CPU."""
+    """Raw image embeddings (N, d) of prepared images (N, 3, H, W), on the CPU."""
     device = next(model.parameters()).device
-    batches = tqdm(images.split(batch_size), "encoding", mininterval=5, delay=5, unit="batch")
-    return torch.cat(
-        [model.encode_image(preprocess.normalize(batch.to(device)), normalize=False).float().cpu()
-         for batch in batches]
-    )  # fmt: skip
+    starts = range(0, len(images), batch_size)
+    vectors = []
+    for start in tqdm(starts, "encoding", mininterval=5, delay=5, unit="batch"):
+        batch = take(images, slice(start, start + batch_size), device)
+        encoded = model.encode_image(preprocess.normalize(batch), normalize=False)
+        vectors.append(encoded.float().cpu())
+    return torch.cat(vectors)
 
 
 @torch.inference_mode()
@@ -52,8 +41,13 @@ def encode_captions(model: nn.Module, tokenizer, captions: list[str]) -> Tensor:
     return encode_text(model, tokenizer(captions).to(device)).float().cpu()
 
 
-def embed_images(model_spec: dict, dataset: Path, output: Path, log=print) -> None:
-    """Write `output/{split}.parquet` for each split of a prepared dataset."""
+def embed_images(
+    model_spec: dict, dataset: Path, output: Path, prepared: Path | None = None, log=print
+) -> None:
+    """Write `output/{split}.parquet` for each split of a prepared dataset.
+
+    prepared: the folder where prepared images are kept (see images.py); None keeps none.
+    """
     model, preprocess, tokenizer = load_model(model_spec, DEVICE)
     manifest = read_manifest(dataset)
     provenance = {
@@ -65,7 +59,7 @@ def embed_images(model_spec: dict, dataset: Path, output: Path, log=print) -> No
     }
     for split in manifest["splits"]:
         rows = read_split(dataset, split)
-        images = load_images(rows, preprocess, f"{title_of(manifest)}, {split}", log)
+        images = prepare_images(dataset, split, preprocess, prepared, log)
         started = time.monotonic()
         vectors = encode_images(model, preprocess, images).numpy()
         log(f"{len(rows)} images embedded, {len(rows) / (time.monotonic() - started):.0f} images/s")

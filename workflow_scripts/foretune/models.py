@@ -15,29 +15,18 @@ tower of a timm model's kind, for open_clip to find under the name in `vision_cf
 """
 
 import hashlib
-import importlib
 import json
 import logging
-import sys
 from pathlib import Path
 
-# Every job waits for this import. open_clip needs transformers, a quarter of it, for nothing but
-# Hugging Face's text towers, and does without where it is missing: load_model fetches it for them.
-if "transformers" not in sys.modules:
-    sys.modules["transformers"] = None
-    import open_clip
-
-    del sys.modules["transformers"]
-import open_clip
-import timm
 import torch
-from open_clip.transform import PreprocessCfg, image_transform_v2
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from foretune.files import ForetuneError, whole_file
+from foretune.lean import open_clip, timm, with_transformers
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
@@ -57,8 +46,7 @@ def load_model(spec: dict, device: str = "cpu", weights: bool = True):
             pretrained = spec.get("pretrained") if weights else None
             config = open_clip.get_model_config(spec["architecture"]) or {}
             if "hf_model_name" in config.get("text_cfg", {}):
-                towers = importlib.reload(open_clip.hf_model)
-                open_clip.model.HFTextEncoder = towers.HFTextEncoder
+                with_transformers()
             model = open_clip.create_model(spec["architecture"], pretrained=pretrained)
             tokenizer = open_clip.get_tokenizer(spec["architecture"])
     except (
@@ -136,8 +124,10 @@ class Preprocess:
     """
 
     def __init__(self, model: nn.Module):
-        self.config = PreprocessCfg(**model.visual.preprocess_cfg)
-        *self._steps, normalize = image_transform_v2(self.config, is_train=False).transforms
+        self.config = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
+        *self._steps, normalize = open_clip.transform.image_transform_v2(
+            self.config, is_train=False
+        ).transforms
         self._mean = torch.tensor(normalize.mean).view(3, 1, 1)
         self._std = torch.tensor(normalize.std).view(3, 1, 1)
 
@@ -166,21 +156,26 @@ def encode_text(model: nn.Module, tokens: Tensor) -> Tensor:
 
     A causal tower that pools at the end-of-text token (CLIP's, EVA-02's) cannot see past it, so
     the context is cut after the longest caption; the result is the same to rounding. CoCa's
-    class token and SigLIP's last position stand at the context's end, so theirs is not cut.
+    class token stands after the context and sees no padding, but for one position in which
+    open_clip's mask is off by one: that one is kept. SigLIP's tower pools at the context's last
+    position, over the padding before it, so its context is not cut.
     """
     tower = getattr(model, "text", model)
     pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
-    if (
-        pool != "argmax"
-        or getattr(tower, "attn_mask", None) is None
-        or getattr(tower, "cls_emb", None) is not None
-    ):
+    causal = getattr(tower, "attn_mask", None) is not None
+    positions, every = getattr(tower, "positional_embedding", None), tokens.shape[1]
+    if causal and getattr(tower, "cls_emb", None) is not None:
+        length = min(every, int((tokens != tower.pad_id).sum(dim=1).max()) + 1)
+        positions = torch.cat([positions[:length], positions[every : every + 1]])
+    elif causal and pool == "argmax":
+        length = int(tokens.argmax(dim=1).max()) + 1
+        positions = positions[:length]
+    else:
         return model.encode_text(tokens, normalize=False)  # CoCa would, unasked
-    length = int(tokens.argmax(dim=1).max()) + 1
     prefix = "model." if tower is model else "model.text."
     cut = {
-        prefix + "positional_embedding": tower.positional_embedding[:length],
-        prefix + "attn_mask": tower.attn_mask[:length, :length],
+        prefix + "positional_embedding": positions,
+        prefix + "attn_mask": tower.attn_mask[: len(positions), : len(positions)],
     }
     return functional_call(_TextTower(model), cut, (tokens[:, :length],))
 

@@ -14,11 +14,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
-from open_clip.loss import SigLipLoss
 from PIL import Image
 from torch import Tensor
 
@@ -26,6 +24,7 @@ from foretune.checkpoint import load_checkpoint, save_checkpoint
 from foretune.config import code_digest
 from foretune.corpus import COLOURS, DIGIT_NAMES
 from foretune.files import digest_file, whole_file, write_json
+from foretune.lean import open_clip
 from foretune.models import CONFIG_NAME, encode_text, load_model, save_weights
 
 # What a caption may say of a picture; {0} is its noun, {1} the digit's name or the letter's case.
@@ -219,7 +218,7 @@ def loss_of(model: torch.nn.Module, images: Tensor, tokens: Tensor) -> Tensor:
     images = model.encode_image(images, normalize=True)
     texts = F.normalize(encode_text(model, tokens), dim=-1)
     if model.logit_bias is not None:
-        return SigLipLoss()(images, texts, model.logit_scale.exp(), model.logit_bias)
+        return open_clip.loss.SigLipLoss()(images, texts, model.logit_scale.exp(), model.logit_bias)
     return open_clip.ClipLoss()(images, texts, model.logit_scale.exp())
 
 

@@ -44,21 +44,41 @@ def trial_columns(trial: dict) -> dict:
     return {**named, "learning_rate_peak": trial["learning_rate"]}
 
 
-def is_better(candidate: dict, best: dict | None) -> bool:
-    """By validation accuracy; a tie goes to the trial that changes the model less.
+def rank_of(row: dict) -> tuple[float, ...]:
+    """What rows are compared by: validation accuracy; a tie goes to what changes the model less.
 
     That is the smaller learning rate, then the smaller weight decay, the smaller rank, the
-    larger reduction, and last the earlier epoch. The order of the grid has no say, so that a
-    grid that grows keeps its winner.
+    larger reduction; and among one trial's epochs the earlier. The order of the grid has no say,
+    so that a grid that grows keeps its winner.
     """
+    # An epoch's row has its own learning rate beside the trial's; a selection has one.
+    rate = row.get("learning_rate_peak", row["learning_rate"])
+    less = (-rate, -row["weight_decay"], -row.get("rank", 0), row.get("reduction", 0))
+    return row["val_accuracy"], *less
 
-    def rank(row: dict) -> tuple[float, ...]:
-        # An epoch's row has its own learning rate beside the trial's; a selection has one.
-        rate = row.get("learning_rate_peak", row["learning_rate"])
-        less = (-rate, -row["weight_decay"], -row.get("rank", 0), row.get("reduction", 0))
-        return row["val_accuracy"], *less
 
-    return best is None or rank(candidate) > rank(best)
+def is_better(candidate: dict, best: dict | None) -> bool:
+    return best is None or rank_of(candidate) > rank_of(best)
+
+
+def rungs(recipe: dict) -> list[int]:
+    """The epochs after which trials are compared: the last, or those of successive halving.
+
+    With `brackets: b` and `eta: e` the trials that are left train to epochs / e^(b-1), ...,
+    epochs / e, epochs (Jamieson & Talwalkar 2016); each keeps its own learning rate schedule.
+    """
+    search, epochs = recipe["search"], recipe["epochs"]
+    if search["kind"] != "halving":
+        return [epochs]
+    return sorted({math.ceil(epochs / search["eta"] ** k) for k in range(search["brackets"])})
+
+
+def survivors(rows: dict[str, list[dict]], recipe: dict) -> set[str]:
+    """The keys of the best of the trials, one in `eta`, by their best epoch so far."""
+    alive = {key: max(map(rank_of, each)) for key, each in rows.items()
+             if each[-1]["ended"] != "diverged"}  # fmt: skip
+    ranked = sorted(alive, key=alive.get, reverse=True)
+    return set(ranked[: max(1, len(rows) // recipe["search"]["eta"])])
 
 
 def has_diverged(row: dict, weights) -> bool:
@@ -67,9 +87,18 @@ def has_diverged(row: dict, weights) -> bool:
 
 
 def write_results(
-    output: Path, run: dict, epochs: list[dict], best: dict | None, delta: dict
+    output: Path,
+    run: dict,
+    epochs: list[dict],
+    best: dict | None,
+    delta: dict,
+    described: dict[str, str] | None = None,
 ) -> None:
-    """Write a job's files; run: model, method, dataset; best: the winning epoch's row."""
+    """Write a job's files.
+
+    run: model, method, dataset; best: the winning epoch's row; delta: its trained tensors;
+    described: what a reader of the delta must know beside them.
+    """
     from safetensors.torch import save_file  # select_trial should not wait for torch
 
     if best is None:
@@ -79,7 +108,7 @@ def write_results(
     rows = [{**run, **row} for row in epochs]
     write_parquet(pa.Table.from_pylist(rows, EPOCH_SCHEMA), output / "epochs.parquet", run)
     with whole_file(output / "delta.safetensors") as beside:
-        save_file({name: tensor.contiguous() for name, tensor in delta.items()}, beside)
+        save_file({name: tensor.contiguous() for name, tensor in delta.items()}, beside, described)
     kept = ("trial", *GRID, "epoch", "val_accuracy")
     chosen = {key: best[key] for key in kept if key in best}
     chosen["learning_rate"] = best["learning_rate_peak"]  # the trial's, not the epoch's
