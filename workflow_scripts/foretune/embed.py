@@ -15,7 +15,7 @@ from foretune.models import Preprocess, digest_weights, encode_text, load_model
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # On a CPU, the activations of more images do not fit its caches: half as fast again with 64 of a
-# mini encoder's as with 256 (benchmarks/batch_size.md).
+# mini encoder's as with 256 (benchmarks/training.md).
 BATCH = 256 if DEVICE == "cuda" else 64
 
 

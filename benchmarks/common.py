@@ -1,0 +1,56 @@
+"""What the benchmarks share: alternating runs, medians, and a table that says what made it."""
+
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "workflow_scripts"))
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def compare(works: dict[str, Callable[[], object]], runs: int = 5) -> dict[str, float]:
+    """Median seconds of each, after one run unmeasured.
+
+    The runs take turns, so that what else the machine does falls on all of them alike.
+    """
+    for work in works.values():
+        work()
+    times = {name: [] for name in works}
+    for _ in range(runs):
+        for name, work in works.items():
+            times[name].append(seconds(work))
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+def write_table(name: str, title: str, rows: list[dict], notes: str = "") -> None:
+    """Write benchmarks/{name}.md from the rows, with the command and the machine."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [f"# {title}", "", f"`python benchmarks/{name}.py` made this table."]
+    lines += [f"{machine()}.", ""]
+    lines += [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    lines += [f"| {' | '.join(str(row.get(key, '')) for key in columns)} |" for row in rows]
+    lines += ["", notes.strip(), ""] if notes else [""]
+    (ROOT / f"benchmarks/{name}.md").write_text("\n".join(lines))
+    print("\n".join(lines))
+
+
+def machine() -> str:
+    import torch
+
+    info = Path("/proc/cpuinfo")
+    models = {line.split(":")[1].strip() for line in info.read_text().splitlines()
+              if line.startswith("model name")} if info.exists() else {platform.machine()}  # fmt: skip
+    return (
+        f"{', '.join(sorted(models))}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s), "
+        f"torch {torch.__version__}"
+    )

@@ -1,0 +1,157 @@
+"""What a training step costs beside the bare loop, and what each switch brings, on this machine.
+
+The job is the real one: finetune.Job on a bundled task with a bundled encoder. The bare loop
+does forward, backward and optimizer step on batches of one tensor that lies in memory,
+normalized beforehand, and nothing else.
+"""
+
+import copy
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from common import ROOT, compare, write_table
+from foretune.classify import classification_logits
+from foretune.config import check_config, expand_grid
+from foretune.datasets import prepare_dataset
+from foretune.embed import embed_captions, encode_images
+from foretune.finetune import Job, set_training
+from foretune.images import take
+from foretune.methods import attach
+from foretune.models import encode_text
+from foretune.recipe import make_optimizer
+
+TASK = ROOT / "resources/mini/shapes.parquet"
+FAMILIES = ("clip", "siglip", "coca", "eva02")
+
+
+def make_job(folder: Path, family: str = "clip", **recipe) -> tuple[Job, dict]:
+    spec = {"folder": str(ROOT / "resources/mini" / family)}
+    study = {
+        "models": {family: spec}, "datasets": {"shapes": {"parquet": str(TASK)}},
+        "methods": {"full": {
+            "learning_rate": [5.0e-4], "optimizer": "adamw", "batch_size": 32, "epochs": 4, **recipe
+        }},
+    }  # fmt: skip
+    settings = check_config(study)["methods"]["full"]
+    text = folder / f"{family}.parquet"
+    if not (folder / "dataset").exists():
+        prepare_dataset("shapes", {"parquet": TASK}, folder / "dataset", seed=0)
+    if not text.exists():
+        embed_captions(spec, folder / "dataset", None, text)
+    run = {"model": family, "method": "full", "dataset": "shapes"}
+    job = Job(run, spec, folder / "dataset", text, settings, 0, folder / "out",
+              folder / "prepared", log=lambda line: None)  # fmt: skip
+    return job, expand_grid(settings)[0]
+
+
+def epoch_of(job: Job, trial: dict):
+    """One training epoch, as the job does it (validation is timed apart, so left out)."""
+    attached = attach(job.model, "full", job.recipe)
+    optimizer = make_optimizer(job.recipe, trial, list(attached.trained.values()))
+    job.validate = lambda: 0.0
+    return lambda: job.train_epoch(trial, 0, optimizer, attached)
+
+
+def bare_epoch(job: Job, trial: dict):
+    model, size = copy.deepcopy(job.model), job.recipe["batch_size"]
+    trained = list(attach(model, "full", job.recipe).trained.values())
+    optimizer = make_optimizer(job.recipe, trial, trained)
+    images = job.preprocess.normalize(torch.from_numpy(np.array(job.images["train"])))
+    labels = job.labels["train"]
+
+    def epoch():
+        set_training(model)
+        for start in range(0, len(labels), size):
+            vectors = model.encode_image(images[start : start + size], normalize=False)
+            logits = classification_logits(model, vectors, encode_text(model, job.tokens))
+            optimizer.zero_grad()
+            F.cross_entropy(logits, labels[start : start + size]).backward()
+            optimizer.step()
+
+    return epoch
+
+
+def loader_share(job: Job, epoch_seconds: float) -> float:
+    order = np.random.default_rng(0).permutation(len(job.labels["train"]))
+    size = job.recipe["batch_size"]
+    started = time.perf_counter()
+    for rows in np.array_split(order, range(size, len(order), size)):
+        job.preprocess.normalize(take(job.images["train"], rows, "cpu"))
+    return (time.perf_counter() - started) / epoch_seconds
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    compiled = "--compile" in sys.argv  # minutes of compilation
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        for family in FAMILIES:
+            job, trial = make_job(folder, family)
+            times = compare({"bare": bare_epoch(job, trial), "job": epoch_of(job, trial)})
+            n = len(job.labels["train"])
+            rows.append({
+                "what": f"{family}: the job against the bare loop",
+                "images/s": f"{n / times['job']:.0f}",
+                "alternative, images/s": f"{n / times['bare']:.0f}",
+                "time, ratio": f"{times['job'] / times['bare']:.3f}",
+            })  # fmt: skip
+            rows.append({
+                "what": f"{family}: share of the data loader, from the second epoch on",
+                "time, ratio": f"{loader_share(job, times['job']):.3f}",
+            })  # fmt: skip
+        job, trial = make_job(folder)
+        plain_layout = make_job(folder)[0]
+        plain_layout.model = plain_layout.model.to(memory_format=torch.contiguous_format)
+        normalize = plain_layout.preprocess.normalize
+        plain_layout.preprocess.normalize = lambda images: normalize(images).contiguous()
+        switches = {
+            "as it is": epoch_of(job, trial),
+            "bf16 autocast": epoch_of(*make_job(folder, precision="bf16")),
+            "without channels_last": epoch_of(plain_layout, trial),
+            "with an optimizer that is not fused": unfused(*make_job(folder)),
+            "image tower only (text tower frozen)": epoch_of(*make_job(folder, towers="image")),
+        }
+        if compiled:
+            switches["torch.compile"] = epoch_of(*make_job(folder, compile=True))
+        times = compare(switches)
+        for name, value in times.items():
+            rows.append({
+                "what": f"clip, {name}", "images/s": f"{n / value:.0f}",
+                "alternative, images/s": f"{n / times['as it is']:.0f}",
+                "time, ratio": f"{value / times['as it is']:.2f}",
+            })  # fmt: skip
+        images = job.images["train"]
+        model = job.model.eval()
+        times = compare({
+            size: lambda size=size: encode_images(model, job.preprocess, images, size)
+            for size in (16, 64, 256)
+        })  # fmt: skip
+        for size, value in times.items():
+            rows.append({
+                "what": f"clip, embedding by batches of {size}", "images/s": f"{n / value:.0f}",
+                "alternative, images/s": f"{n / times[64]:.0f}",
+                "time, ratio": f"{value / times[64]:.2f}",
+            })  # fmt: skip
+    write_table(
+        "training", "Training and embedding", rows,
+        "Medians of 5 runs in turn, on one thread, on the bundled task `shapes`; batch 32, AdamW. "
+        "The row for torch.compile comes with `--compile`; compilation itself is not in it.",
+    )  # fmt: skip
+
+
+def unfused(job: Job, trial: dict):
+    attached = attach(job.model, "full", job.recipe)
+    optimizer = torch.optim.AdamW(list(attached.trained.values()), lr=5e-4)
+    job.validate = lambda: 0.0
+    return lambda: job.train_epoch(trial, 0, optimizer, attached)
+
+
+if __name__ == "__main__":
+    main()
