@@ -9,9 +9,10 @@ from conftest import CLIP_MINI
 from safetensors.torch import save_file
 from scipy import stats
 
+from foretune.adapter import Adapters
 from foretune.analyze import correlate, gain_over_zero_shot_error, join_outcomes, summarize_tasks
 from foretune.embeddings import read_embeddings
-from foretune.evaluate import evaluate_probe, evaluate_zero_shot
+from foretune.evaluate import evaluate_adapter, evaluate_probe, evaluate_zero_shot
 from foretune.evaluate_model import evaluate_model
 from foretune.files import ForetuneError, digest_file
 from foretune.models import load_model
@@ -22,14 +23,7 @@ def untuned(tmp_path):
     """A selection whose delta is the base model's own weights."""
     model, _, _ = load_model(CLIP_MINI)
     weights = {name: tensor.contiguous() for name, tensor in model.named_parameters()}
-    save_file(weights, tmp_path / "delta.safetensors")
-    run = {
-        "model": "clip_mini", "method": "full", "dataset": "mnist",
-        "delta": str(tmp_path / "delta.safetensors"),
-        "sha256": digest_file(tmp_path / "delta.safetensors"),
-    }  # fmt: skip
-    (tmp_path / "best.json").write_text(json.dumps(run))
-    return tmp_path / "best.json"
+    return selection(tmp_path, weights, method="full", dataset="mnist")
 
 
 def both_tests(small_task):
@@ -40,23 +34,56 @@ def both_tests(small_task):
     return [small_task / "dataset" / name for name in names], images, texts
 
 
+def outputs(folder):
+    return {
+        "predictions": folder / "predictions", "output": folder / "rows.parquet",
+        "classes": folder / "classes.parquet",
+    }  # fmt: skip
+
+
+def selection(folder, weights, **run):
+    """A selection of these weights, as select_trial leaves it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(weights, folder / "delta.safetensors")
+    sha256 = digest_file(folder / "delta.safetensors")
+    run |= {"model": "clip_mini", "delta": str(folder / "delta.safetensors"), "sha256": sha256}
+    (folder / "best.json").write_text(json.dumps(run))
+    return folder / "best.json"
+
+
 def evaluate(selections, small_task, tmp_path, code="c", lines=None):
     tests, _, texts = both_tests(small_task)
     evaluate_model(
         selections, CLIP_MINI, tests, texts, tmp_path / "predictions", code,
-        tmp_path / "rows.parquet", (lines if lines is not None else []).append,
+        tmp_path / "rows.parquet", tmp_path / "classes.parquet",
+        (lines if lines is not None else []).append,
     )  # fmt: skip
     return pd.read_parquet(tmp_path / "rows.parquet")
 
 
 def test_pixels_and_caches_give_the_same_zero_shot_accuracy(untuned, small_task, tmp_path):
-    evaluate_zero_shot("clip_mini", *both_tests(small_task), tmp_path / "zero.parquet")
-    zero_shot = pd.read_parquet(tmp_path / "zero.parquet")
+    evaluate_zero_shot("clip_mini", *both_tests(small_task), **outputs(tmp_path / "zero"))
+    zero_shot = pd.read_parquet(tmp_path / "zero/rows.parquet")
     assert set(zero_shot.method) == {"zero_shot"} and zero_shot.trained_on.isna().all()
     rows = evaluate([untuned], small_task, tmp_path)
     assert list(rows.accuracy) == list(zero_shot.accuracy)
     assert list(rows.split) == ["test", "few"] and list(rows.n) == [50, 10]
     assert set(rows.evaluated_on) == {"mnist"} and set(rows.chance) == {0.1}
+    assert set(rows.wise_ft) == {1.0} and zero_shot.wise_ft.isna().all()
+    for test, path, by_pixels in zip(both_tests(small_task)[0], zero_shot.predictions,
+                                     rows.predictions, strict=True):  # fmt: skip
+        kept = pd.read_parquet(tmp_path / "zero/predictions" / path)
+        split = pd.read_parquet(test / "test.parquet")
+        assert list(kept.id) == list(split.id) and list(kept.label) == list(split.label)
+        other = pd.read_parquet(tmp_path / "predictions" / by_pixels)
+        pd.testing.assert_frame_equal(kept, other)
+    by_class = pd.read_parquet(tmp_path / "zero/classes.parquet")
+    pd.testing.assert_frame_equal(
+        by_class.drop(columns=["method", "wise_ft", "trained_on"]),
+        pd.read_parquet(tmp_path / "classes.parquet").drop(
+            columns=["method", "wise_ft", "trained_on"]
+        ),
+    )
     assert rows.test_digest.nunique() == 2
 
 
@@ -91,6 +118,7 @@ def test_images_are_prepared_once_for_all_checkpoints(untuned, small_task, tmp_p
     for selection in (*selections, untuned):
         alone = evaluate([selection], small_task, tmp_path, code="alone")
         same = together[together.trained_on == alone.trained_on[0]]
+        alone, same = (each.drop(columns="predictions") for each in (alone, same))
         pd.testing.assert_frame_equal(alone, same.reset_index(drop=True), check_exact=True)
 
 
@@ -98,20 +126,74 @@ def test_a_probe_is_tested_on_its_own_shifted_tests(small_task, tmp_path):
     tests, images, _ = both_tests(small_task)
     weight = np.zeros((read_embeddings(images[0]).vectors.shape[1], 10), np.float32)
     bias = np.eye(10, dtype=np.float32)[7]  # says "7" to everything
-    save_file(
-        {"weight": torch.tensor(weight), "bias": torch.tensor(bias)}, tmp_path / "delta.safetensors"
-    )
-    run = {
-        "model": "clip_mini", "method": "linear_probe", "dataset": "mnist",
-        "delta": str(tmp_path / "delta.safetensors"),
-        "sha256": digest_file(tmp_path / "delta.safetensors"),
-    }  # fmt: skip
-    (tmp_path / "best.json").write_text(json.dumps(run))
-    evaluate_probe([tmp_path / "best.json"], tests, images, tmp_path / "rows.parquet")
+    weights = {"weight": torch.tensor(weight), "bias": torch.tensor(bias)}
+    best = selection(tmp_path, weights, method="linear_probe", dataset="mnist")
+    evaluate_probe([best], tests, images, **outputs(tmp_path))
     rows = pd.read_parquet(tmp_path / "rows.parquet")
     assert list(rows.split) == ["test", "few"] and set(rows.trained_on) == {"mnist"}
-    sevens = [(read_embeddings(path).columns["label"] == 7).mean() for path in images]
-    assert list(rows.accuracy) == sevens
+    labels = [read_embeddings(path).columns["label"] for path in images]
+    assert list(rows.accuracy) == [(each == 7).mean() for each in labels]
+    assert set(rows.wise_ft) == {1.0}
+    # Right for one of the classes that each test has.
+    present = [len(np.unique(each)) for each in labels]
+    assert list(rows.mean_class_accuracy) == [
+        1 / n if 7 in each else 0 for n, each in zip(present, labels, strict=True)
+    ]
+    by_class = pd.read_parquet(tmp_path / "classes.parquet")
+    assert list(by_class.groupby("split", sort=False).size()) == present
+    for split, each in zip(["test", "few"], labels, strict=True):
+        part = by_class[by_class.split == split].set_index("class")
+        assert part.n.to_dict() == {
+            str(k): n for k, n in zip(*np.unique(each, return_counts=True), strict=True)
+        }
+        assert part.accuracy.to_dict() == {name: float(name == "7") for name in part.index}
+    kept = pd.read_parquet(tmp_path / "predictions" / rows.predictions[0])
+    assert set(kept.predicted) == {7} and list(kept.label) == list(labels[0])
+
+
+def adapter_weights(seed, hidden=8, ratio=0.9):
+    torch.manual_seed(seed)
+    shapes = {"down": (hidden, 128), "up": (128, hidden)}
+    weights = {f"{side}.{name}": torch.randn(shape) for side in ("image", "text")
+               for name, shape in shapes.items()}  # fmt: skip
+    return {**weights, "ratio": torch.tensor(ratio, dtype=torch.float64)}
+
+
+def test_adapters_are_tested_on_every_test(small_task, tmp_path):
+    every = [adapter_weights(seed) for seed in (0, 1)]
+    selections = [selection(tmp_path / str(i), weights, method="clip_adapter", dataset=f"task{i}")
+                  for i, weights in enumerate(every)]  # fmt: skip
+    evaluate_adapter(selections, *both_tests(small_task), **outputs(tmp_path))
+    rows = pd.read_parquet(tmp_path / "rows.parquet")
+    assert list(rows.trained_on) == ["task0", "task0", "task1", "task1"]
+    assert list(rows.split) == ["test", "few"] * 2 and rows.predictions.nunique() == 4
+    # The same as the adapters that were trained say, which are torch's.
+    _, images, texts = both_tests(small_task)
+    expected = []
+    for weights in every:
+        order = ("image.down", "image.up", "text.down", "text.up")
+        layout = [weights[name].T if name.endswith("up") else weights[name] for name in order]
+        captions = torch.from_numpy(read_embeddings(texts[0]).vectors.copy())
+        trained = Adapters([{}], 8, captions, 100.0, 0.9, seed=0)
+        trained.parameters = [matrix[None] for matrix in layout]
+        for path in images:
+            vectors = torch.from_numpy(read_embeddings(path).vectors.copy())
+            expected.append(trained.logits(vectors)[0].argmax(dim=0).tolist())
+    kept = [list(pd.read_parquet(tmp_path / "predictions" / name).predicted)
+            for name in rows.predictions]  # fmt: skip
+    assert kept == expected
+    assert kept[0] != kept[2]
+
+
+def test_an_adapter_that_does_nothing_is_the_zero_shot_model(small_task, tmp_path):
+    nothing = {name: torch.zeros_like(each) for name, each in adapter_weights(0).items()}
+    weights = {**nothing, "ratio": torch.tensor(0.2, dtype=torch.float64)}
+    best = selection(tmp_path / "adapter", weights, method="clip_adapter", dataset="mnist")
+    evaluate_adapter([best], *both_tests(small_task), **outputs(tmp_path))
+    evaluate_zero_shot("clip_mini", *both_tests(small_task), **outputs(tmp_path / "zero"))
+    rows, zero_shot = (pd.read_parquet(folder / "rows.parquet")
+                       for folder in (tmp_path, tmp_path / "zero"))  # fmt: skip
+    assert list(rows.accuracy) == list(zero_shot.accuracy)
 
 
 def test_captions_of_another_version_of_the_dataset_are_refused(small_task, tmp_path):
@@ -121,7 +203,7 @@ def test_captions_of_another_version_of_the_dataset_are_refused(small_task, tmp_
     (test / "dataset.json").write_text(json.dumps(manifest))
     _, images, texts = both_tests(small_task)
     with pytest.raises(ForetuneError, match=r"text\.parquet: made from another dataset"):
-        evaluate_zero_shot("clip_mini", [test], images[1:], texts[1:], tmp_path / "rows.parquet")
+        evaluate_zero_shot("clip_mini", [test], images[1:], texts[1:], **outputs(tmp_path))
 
 
 def test_weights_that_were_not_selected_are_refused(untuned, small_task, tmp_path):

@@ -6,12 +6,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from scipy import stats
 
 from foretune.files import whole_file, write_json
 from foretune.tables import write_parquet
 
 OUTCOMES = ("gain_over_zero_shot_error", "accuracy", "ood_change", "shifted_change")
+
+
+def read_tables(paths: list[Path]) -> pd.DataFrame:
+    """The rows of Parquet files of one schema, with its types even where a file has only nulls."""
+    return pa.concat_tables(pq.read_table(path) for path in paths).to_pandas()
 
 
 def write_tables(frame: pd.DataFrame, output: Path, metadata: dict) -> None:
@@ -119,13 +125,16 @@ def correlate(x: np.ndarray, y: np.ndarray, seed: int) -> dict:
 
 
 def analyze(
-    evaluations: list[Path], selections: list[Path], measures: list[Path], output: Path, seed: int
-) -> None:
-    """Write outcomes, tasks and measures (Parquet and CSV) and statistics.json to `output`."""
-    frame = pd.concat([pd.read_parquet(path) for path in evaluations], ignore_index=True)
-    outcomes = join_outcomes(frame).sort_values(
-        ["model", "method", "trained_on", "evaluated_on", "split"], ignore_index=True
-    )
+    evaluations: list[Path], classes: list[Path], selections: list[Path], measures: list[Path],
+    output: Path, seed: int,
+) -> None:  # fmt: skip
+    """Write the tables outcomes, class_accuracy, tasks and measures, and statistics.json.
+
+    A table is Parquet and CSV in `output`. classes: the evaluations' files of class accuracies.
+    """
+    key = ["model", "method", "wise_ft", "trained_on", "evaluated_on", "split"]
+    outcomes = join_outcomes(read_tables(evaluations)).sort_values(key, ignore_index=True)
+    by_class = read_tables(classes).sort_values(key, ignore_index=True, kind="stable")
     rows = [json.loads(Path(path).read_text()) for path in measures]
     measured = pd.DataFrame(
         [{"model": r["model"], "dataset": r["dataset"], "n_train": r["n"], **r["measures"]}
@@ -134,7 +143,8 @@ def analyze(
     names = list(rows[0]["measures"])
     chosen = pd.DataFrame([json.loads(Path(path).read_text()) for path in selections])
     chosen = chosen.rename(columns={"epoch": "best_epoch"}).drop(columns=["delta", "sha256"])
-    tasks = summarize_tasks(outcomes, chosen, measured)
+    whole = outcomes[outcomes.wise_ft.fillna(1) == 1]  # an interpolation is no task of its own
+    tasks = summarize_tasks(whole, chosen, measured)
     statistics = [
         {"model": model, "method": method, "measure": name, "outcome": result,
          **correlate(group[name].to_numpy(float), group[result].to_numpy(float), seed)}
@@ -144,6 +154,7 @@ def analyze(
         if group[result].notna().any()
     ]  # fmt: skip
     write_tables(outcomes, output / "outcomes.parquet", {"kind": "outcomes"})
+    write_tables(by_class, output / "class_accuracy.parquet", {"kind": "class_accuracy"})
     write_tables(tasks, output / "tasks.parquet", {"kind": "tasks", "measures": names})
     write_tables(measured, output / "measures.parquet", {"kind": "measures", "measures": names})
     write_json(statistics, output / "statistics.json")

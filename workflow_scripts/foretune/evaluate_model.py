@@ -6,23 +6,26 @@ that a new dataset costs its own row and column only, and a failing job loses no
 
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from safetensors.torch import load_file
 
 from foretune.classify import predict
 from foretune.datasets import read_manifest, read_split, title_of
 from foretune.embed import DEVICE, load_images
-from foretune.evaluate import captions_of, outcome, read_best, write_outcomes
-from foretune.files import ForetuneError, digest_json
+from foretune.evaluate import (
+    captions_of,
+    keep_predictions,
+    predictions_path,
+    read_best,
+    score,
+    write_scores,
+)
+from foretune.files import ForetuneError
 from foretune.models import load_model
-from foretune.tables import write_parquet
 
 
 def evaluate_model(
     selections: list[Path], model_spec: dict, tests: list[Path], text_caches: list[Path],
-    predictions: Path, code: str, output: Path, log=print,
+    predictions: Path, code: str, output: Path, classes: Path, log=print,
 ) -> None:  # fmt: skip
     """Every selected checkpoint of one base model on every test.
 
@@ -30,7 +33,7 @@ def evaluate_model(
     is loaded, and a test's images are prepared, only where predictions are missing. Images of one
     test at a time are in memory.
     """
-    runs, tuned, rows = [read_best(path) for path in selections], None, []
+    runs, tuned, scores = [read_best(path) for path in selections], None, []
     for test, text_cache in zip(tests, text_caches, strict=True):
         manifest = read_manifest(test)
         texts = captions_of(text_cache, manifest)
@@ -42,22 +45,18 @@ def evaluate_model(
             captions,
             code,
         ]
-        paths = [
-            predictions / f"{digest_json([run['sha256'], *made_from])}.parquet" for run in runs
-        ]
+        paths = [predictions_path(predictions, run["sha256"], *made_from) for run in runs]
         missing = {path: run["delta"] for path, run in zip(paths, runs, strict=True)
                    if not path.exists()}  # fmt: skip
         if missing:
             tuned = tuned or Tuned(model_spec)
             predict_test(tuned, missing, test, captions, log)
         for path, run in zip(paths, runs, strict=True):
-            table = pq.read_table(path)
-            correct = table["label"].to_numpy() == table["predicted"].to_numpy()
-            rows.append(outcome(run["model"], run["method"], run["dataset"], manifest, correct))
-            log(
-                f"tuned on {run['dataset']}, tested on {title_of(manifest)}: {np.mean(correct):.3f}"
-            )
-    write_outcomes(rows, output)
+            key = run["model"], run["method"], run["dataset"], 1.0
+            scores.append(score(*key, manifest, path))
+            accuracy = scores[-1][0]["accuracy"]
+            log(f"tuned on {run['dataset']}, tested on {title_of(manifest)}: {accuracy:.3f}")
+    write_scores(scores, output, classes)
 
 
 class Tuned:
@@ -85,8 +84,4 @@ def predict_test(
     for path, delta in checkpoints.items():
         tuned.load(delta)
         predicted = predict(tuned.model, tuned.preprocess, tuned.tokenizer, images, captions)
-        table = pa.table({
-            "id": rows["id"], "label": rows["label"],
-            "predicted": pa.array(predicted.numpy().astype(np.int32)),
-        })  # fmt: skip
-        write_parquet(table, path, {"kind": "predictions", "test": title})
+        keep_predictions(path, rows["id"], rows["label"], predicted, title)
