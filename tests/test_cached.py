@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from conftest import CLIP_MINI
 from safetensors.torch import load_file
 
-from foretune.adapter import Adapters
+from foretune.adapter import Adapters, adapter_stacks
 from foretune.cached import fit_cached
 from foretune.classify import classification_logits
 from foretune.config import expand_grid
@@ -158,6 +158,17 @@ def test_an_adapter_starts_as_torchs_linear_layers_do():
     assert not torch.equal(down, stack.parameters[2])
     other = Adapters(trials, 128, torch.ones(2, 512), 1.0, 0.2, seed=1)
     assert not torch.equal(down, other.parameters[0])
+
+
+def test_every_trial_is_in_one_stack_of_its_reduction():
+    trials = grid(learning_rate=[10.0**-k for k in range(20)], reduction=[4, 8])
+    stacks = adapter_stacks(trials, None, torch.ones(2, 16), 1.0, RECIPE, 0)
+    assert [len(stack.trials) for stack in stacks] == [16, 4, 16, 4]
+    stacked = [trial["trial"] for stack in stacks for trial in stack.trials]
+    assert sorted(stacked) == list(range(40))
+    for stack in stacks:
+        (reduction,) = {trial["reduction"] for trial in stack.trials}
+        assert stack.parameters[0].shape == (len(stack.trials), 16 // reduction, 16)
 
 
 def test_probes_gradients_are_autograds():

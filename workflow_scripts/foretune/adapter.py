@@ -16,6 +16,9 @@ from foretune.files import ForetuneError
 from foretune.stacked import cross_entropy
 
 LEAST_NORM = 1e-12  # as in torch.nn.functional.normalize
+# Trials in a stack: what 16 of them hold stays in a core's cache. With a mini encoder's vectors and
+# batches of 128, 48 trials in three stacks take three quarters of the time that they take in one.
+STACKED = 16
 
 
 class Adapters:
@@ -103,7 +106,7 @@ def backward(vectors, up: Tensor, side, other, gradients: Tensor, radial: Tensor
 
 
 def adapter_stacks(trials, images, texts: Tensor, scale, recipe, seed) -> list[Adapters]:
-    """A stack for each reduction among the trials; texts: (C, d).
+    """The trials in stacks of one reduction each, for texts (C, d).
 
     Raises ForetuneError, which names the key, where a reduction leaves no hidden unit.
     """
@@ -114,5 +117,8 @@ def adapter_stacks(trials, images, texts: Tensor, scale, recipe, seed) -> list[A
                 f"methods.clip_adapter.reduction: {reduction} of embeddings of {width} dimensions"
             )
         alike = [trial for trial in trials if trial["reduction"] == reduction]
-        stacks.append(Adapters(alike, width // reduction, texts, scale, recipe["ratio"], seed))
+        stacks += [
+            Adapters(some, width // reduction, texts, scale, recipe["ratio"], seed)
+            for some in (alike[i : i + STACKED] for i in range(0, len(alike), STACKED))
+        ]
     return stacks

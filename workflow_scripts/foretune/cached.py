@@ -78,8 +78,7 @@ def train_stack(stack, data: dict[str, tuple[Tensor, Tensor]], recipe: dict, see
     alive = dict(enumerate(stack.trials))
     for epoch in range(recipe["epochs"]):
         started = time.monotonic()
-        order = np.random.default_rng([seed, epoch]).permutation(len(labels))
-        batches = torch.from_numpy(order).split(recipe["batch_size"])
+        batches = batches_of(len(labels), recipe["batch_size"], seed, epoch)
         total = torch.zeros(len(stack.trials))
         for batch in batches:
             losses, gradients = stack.losses(
@@ -107,6 +106,12 @@ def train_stack(stack, data: dict[str, tuple[Tensor, Tensor]], recipe: dict, see
         yield rows
         if not alive:
             return
+
+
+def batches_of(n: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
+    """The row numbers (B,) of each batch of an epoch over n rows."""
+    order = np.random.default_rng([seed, epoch]).permutation(n)
+    return torch.from_numpy(order).split(batch_size)
 
 
 def validate(stack, images: Tensor, labels: Tensor, batch_size: int) -> Tensor:
