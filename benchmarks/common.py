@@ -48,9 +48,9 @@ def machine() -> str:
     import torch
 
     info = Path("/proc/cpuinfo")
-    models = {line.split(":")[1].strip() for line in info.read_text().splitlines()
-              if line.startswith("model name")} if info.exists() else {platform.machine()}  # fmt: skip
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = {line.split(":")[1].strip() for line in lines if line.startswith("model name")}
     return (
-        f"{', '.join(sorted(models))}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s), "
-        f"torch {torch.__version__}"
+        f"{', '.join(sorted(models)) or platform.machine()}, {os.cpu_count()} cores, "
+        f"{torch.get_num_threads()} thread(s), torch {torch.__version__}"
     )

@@ -1,12 +1,15 @@
 rule analyze_study:
     input:
         evaluations=EVALUATIONS,
+        classes=CLASS_EVALUATIONS,
         selections=SELECTIONS,
         measures=MEASURED,
         script="workflow_scripts/analyze.py",
     output:
         outcomes="results/analysis/outcomes.parquet",
+        class_accuracy="results/analysis/class_accuracy.parquet",
         tasks="results/analysis/tasks.parquet",
+        wise_ft="results/analysis/wise_ft.parquet",
         measures="results/analysis/measures.parquet",
         statistics="results/analysis/statistics.json",
         outcomes_csv=report(
@@ -21,6 +24,8 @@ rule analyze_study:
             category="Tables",
             labels={"table": "tasks"},
         ),
+        wise_ft_csv="results/analysis/wise_ft.csv",
+        class_accuracy_csv="results/analysis/class_accuracy.csv",
         measures_csv="results/analysis/measures.csv",
     log:
         "logs/analyze_study.log",
@@ -36,5 +41,6 @@ rule analyze_study:
         code=code_digest("analyze"),
         folder=subpath(output.statistics, parent=True),
     shell:
-        "python {input.script} --evaluations {input.evaluations} --selections {input.selections} "
-        "--measures {input.measures} --seed {params.seed} --output {params.folder} 2>&1 | tee {log}"
+        "python {input.script} --evaluations {input.evaluations} --classes {input.classes} "
+        "--selections {input.selections} --measures {input.measures} --seed {params.seed} "
+        "--output {params.folder} 2>&1 | tee {log}"

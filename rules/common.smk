@@ -119,6 +119,7 @@ EVALUATIONS = [
     f"results/evaluations/{model}/{method}.parquet"
     for model, method in [*((model, "zero_shot") for model in MODELS), *RUNS]
 ]
+CLASS_EVALUATIONS = [f"{path.removesuffix('.parquet')}_classes.parquet" for path in EVALUATIONS]
 MEASURED = expand("results/measures/{model}/{dataset}.json", model=MODELS, dataset=DATASETS)
 MANIFESTS = expand("results/datasets/{test}/dataset.json", test=TESTS)
 TRIALS = [
@@ -138,7 +139,7 @@ def final_output():
         "results/analysis/statistics.json",
         *expand(
             "results/analysis/{table}.{kind}",
-            table=["outcomes", "tasks", "measures"],
+            table=["outcomes", "class_accuracy", "tasks", "measures"],
             kind=["parquet", "csv"],
         ),
         *MANIFESTS,
@@ -156,6 +157,7 @@ def final_output():
         ),
         *SELECTIONS,
         *EVALUATIONS,
+        *CLASS_EVALUATIONS,
         *expand(
             "results/embeddings/{model}/{dataset}/{file}.parquet",
             model=MODELS,

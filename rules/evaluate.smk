@@ -6,6 +6,7 @@ rule evaluate_zero_shot:
         script="workflow_scripts/evaluate.py",
     output:
         rows="results/evaluations/{model}/zero_shot.parquet",
+        classes="results/evaluations/{model}/zero_shot_classes.parquet",
     log:
         "logs/evaluate_zero_shot/{model}.log",
     benchmark:
@@ -18,9 +19,11 @@ rule evaluate_zero_shot:
     params:
         code=code_digest("evaluate"),
         tests=expand("results/datasets/{test}", test=TESTS),
+        predictions="results/predictions",
     shell:
         "python {input.script} zero-shot --model {wildcards.model} --tests {params.tests} "
-        "--images {input.images} --texts {input.texts} --output {output.rows} 2>&1 | tee {log}"
+        "--images {input.images} --texts {input.texts} --predictions {params.predictions} "
+        "--output {output.rows} --classes {output.classes} 2>&1 | tee {log}"
 
 
 rule evaluate_probe:
@@ -31,6 +34,7 @@ rule evaluate_probe:
         script="workflow_scripts/evaluate.py",
     output:
         rows="results/evaluations/{model}/{method}.parquet",
+        classes="results/evaluations/{model}/{method}_classes.parquet",
     log:
         "logs/evaluate_probe/{model}/{method}.log",
     benchmark:
@@ -45,9 +49,42 @@ rule evaluate_probe:
     params:
         code=code_digest("evaluate"),
         tests=expand("results/datasets/{test}", test=TESTS),
+        predictions="results/predictions",
     shell:
         "python {input.script} probe --selections {input.selections} --tests {params.tests} "
-        "--images {input.images} --output {output.rows} 2>&1 | tee {log}"
+        "--images {input.images} --predictions {params.predictions} --output {output.rows} "
+        "--classes {output.classes} 2>&1 | tee {log}"
+
+
+rule evaluate_adapter:
+    input:
+        selections=expand("results/selected/{{model}}/{{method}}/{dataset}.json", dataset=DATASETS),
+        manifests=MANIFESTS,
+        images=expand("results/embeddings/{{model}}/{test}/test.parquet", test=TESTS),
+        texts=expand("results/embeddings/{{model}}/{dataset}/text.parquet", dataset=TEST_PARENTS),
+        script="workflow_scripts/evaluate.py",
+    output:
+        rows="results/evaluations/{model}/{method}.parquet",
+        classes="results/evaluations/{model}/{method}_classes.parquet",
+    log:
+        "logs/evaluate_adapter/{model}/{method}.log",
+    benchmark:
+        "logs/benchmarks/evaluate_adapter/{model}/{method}.tsv"
+    wildcard_constraints:
+        method=one_of([method for method in FITTED if method not in PROBES]),
+    conda:
+        "../envs/foretune.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        code=code_digest("evaluate"),
+        tests=expand("results/datasets/{test}", test=TESTS),
+        predictions="results/predictions",
+    shell:
+        "python {input.script} adapter --selections {input.selections} --tests {params.tests} "
+        "--images {input.images} --texts {input.texts} --predictions {params.predictions} "
+        "--output {output.rows} --classes {output.classes} 2>&1 | tee {log}"
 
 
 # Not update(...): after a failure that loses rows silently. A normal output, put together from
@@ -63,6 +100,7 @@ rule evaluate_model:
         script="workflow_scripts/evaluate.py",
     output:
         rows="results/evaluations/{model}/{method}.parquet",
+        classes="results/evaluations/{model}/{method}_classes.parquet",
     log:
         "logs/evaluate_model/{model}/{method}.log",
     benchmark:
@@ -81,8 +119,10 @@ rule evaluate_model:
         code=code_digest("evaluate_model"),
         tests=expand("results/datasets/{test}", test=TESTS),
         predictions="results/predictions",
+        prepared="results/prepared",
+        wise_ft=lambda wildcards: STUDY["methods"][wildcards.method]["wise_ft"],
     shell:
         "python {input.script} model --selections {input.selections} "
-        "--model-spec {params.spec:q} --tests {params.tests} --texts {input.texts} "
-        "--predictions {params.predictions} --code {params.code} --output {output.rows} "
-        "2>&1 | tee {log}"
+        "--model-spec {params.spec:q} --wise-ft {params.wise_ft} --tests {params.tests} "
+        "--texts {input.texts} --prepared {params.prepared} --predictions {params.predictions} --code {params.code} --output {output.rows} "
+        "--classes {output.classes} 2>&1 | tee {log}"

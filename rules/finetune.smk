@@ -45,21 +45,21 @@ rule finetune_model:
         "--output {params.folder} 2>&1 | tee {log}"
 
 
-rule fit_probe:
+rule fit_cached:
     input:
         manifest="results/datasets/{dataset}/dataset.json",
         train="results/embeddings/{model}/{dataset}/train.parquet",
         val="results/embeddings/{model}/{dataset}/val.parquet",
         text="results/embeddings/{model}/{dataset}/text.parquet",
-        script="workflow_scripts/fit_probe.py",
+        script="workflow_scripts/fit_cached.py",
     output:
         best="results/trials/{model}/{method}/{dataset}/{part}/best.json",
         epochs="results/trials/{model}/{method}/{dataset}/{part}/epochs.parquet",
         delta="results/trials/{model}/{method}/{dataset}/{part}/delta.safetensors",
     log:
-        "logs/fit_probe/{model}/{method}/{dataset}/{part}.log",
+        "logs/fit_cached/{model}/{method}/{dataset}/{part}.log",
     benchmark:
-        "logs/benchmarks/fit_probe/{model}/{method}/{dataset}/{part}.tsv"
+        "logs/benchmarks/fit_cached/{model}/{method}/{dataset}/{part}.tsv"
     wildcard_constraints:
         method=one_of(FITTED),
     conda:
@@ -72,7 +72,7 @@ rule fit_probe:
         recipe=recipe,
         trials=trials,
         seed=STUDY["seed"],
-        code=code_digest("probe"),
+        code=code_digest("cached"),
         dataset=subpath(input.manifest, parent=True),
         embeddings=subpath(input.train, parent=True),
         folder=subpath(output.best, parent=True),

@@ -6,30 +6,29 @@ import pandas as pd
 import pytest
 import torch
 from conftest import CLIP_MINI
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from scipy import stats
 
+from foretune import evaluate_model as evaluate_module
+from foretune.adapter import Adapters
 from foretune.analyze import correlate, gain_over_zero_shot_error, join_outcomes, summarize_tasks
 from foretune.embeddings import read_embeddings
-from foretune.evaluate import evaluate_probe, evaluate_zero_shot
+from foretune.evaluate import evaluate_adapter, evaluate_probe, evaluate_zero_shot
 from foretune.evaluate_model import evaluate_model
 from foretune.files import ForetuneError, digest_file
+from foretune.methods import attach, describe_delta
 from foretune.models import load_model
 
 
 @pytest.fixture
 def untuned(tmp_path):
     """A selection whose delta is the base model's own weights."""
+    return selection(tmp_path, own_weights(), method="full", dataset="mnist")
+
+
+def own_weights() -> dict:
     model, _, _ = load_model(CLIP_MINI)
-    weights = {name: tensor.contiguous() for name, tensor in model.named_parameters()}
-    save_file(weights, tmp_path / "delta.safetensors")
-    run = {
-        "model": "clip_mini", "method": "full", "dataset": "mnist",
-        "delta": str(tmp_path / "delta.safetensors"),
-        "sha256": digest_file(tmp_path / "delta.safetensors"),
-    }  # fmt: skip
-    (tmp_path / "best.json").write_text(json.dumps(run))
-    return tmp_path / "best.json"
+    return {name: tensor.detach().contiguous() for name, tensor in model.named_parameters()}
 
 
 def both_tests(small_task):
@@ -40,78 +39,220 @@ def both_tests(small_task):
     return [small_task / "dataset" / name for name in names], images, texts
 
 
-def evaluate(selections, small_task, tmp_path, code="c", lines=None):
+def outputs(folder):
+    return {
+        "predictions": folder / "predictions", "output": folder / "rows.parquet",
+        "classes": folder / "classes.parquet",
+    }  # fmt: skip
+
+
+def selection(folder, weights, **run):
+    """A selection of these weights, as select_trial leaves it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    described = describe_delta("full", {"towers": "both"})
+    save_file(weights, folder / "delta.safetensors", described)
+    sha256 = digest_file(folder / "delta.safetensors")
+    run |= {"model": "clip_mini", "delta": str(folder / "delta.safetensors"), "sha256": sha256}
+    (folder / "best.json").write_text(json.dumps(run))
+    return folder / "best.json"
+
+
+def evaluate(selections, small_task, tmp_path, code="c", wise_ft=()):
     tests, _, texts = both_tests(small_task)
     evaluate_model(
-        selections, CLIP_MINI, tests, texts, tmp_path / "predictions", code,
-        tmp_path / "rows.parquet", (lines if lines is not None else []).append,
+        selections, CLIP_MINI, list(wise_ft), tests, texts, tmp_path / "prepared", code=code,
+        log=lambda line: None, **outputs(tmp_path),
     )  # fmt: skip
     return pd.read_parquet(tmp_path / "rows.parquet")
 
 
 def test_pixels_and_caches_give_the_same_zero_shot_accuracy(untuned, small_task, tmp_path):
-    evaluate_zero_shot("clip_mini", *both_tests(small_task), tmp_path / "zero.parquet")
-    zero_shot = pd.read_parquet(tmp_path / "zero.parquet")
+    evaluate_zero_shot("clip_mini", *both_tests(small_task), **outputs(tmp_path / "zero"))
+    zero_shot = pd.read_parquet(tmp_path / "zero/rows.parquet")
     assert set(zero_shot.method) == {"zero_shot"} and zero_shot.trained_on.isna().all()
     rows = evaluate([untuned], small_task, tmp_path)
     assert list(rows.accuracy) == list(zero_shot.accuracy)
     assert list(rows.split) == ["test", "few"] and list(rows.n) == [50, 10]
     assert set(rows.evaluated_on) == {"mnist"} and set(rows.chance) == {0.1}
+    assert set(rows.wise_ft) == {1.0} and zero_shot.wise_ft.isna().all()
+    for test, path, by_pixels in zip(both_tests(small_task)[0], zero_shot.predictions,
+                                     rows.predictions, strict=True):  # fmt: skip
+        kept = pd.read_parquet(tmp_path / "zero/predictions" / path)
+        split = pd.read_parquet(test / "test.parquet")
+        assert list(kept.id) == list(split.id) and list(kept.label) == list(split.label)
+        other = pd.read_parquet(tmp_path / "predictions" / by_pixels)
+        pd.testing.assert_frame_equal(kept, other)
+    by_class = pd.read_parquet(tmp_path / "zero/classes.parquet")
+    pd.testing.assert_frame_equal(
+        by_class.drop(columns=["method", "wise_ft", "trained_on"]),
+        pd.read_parquet(tmp_path / "classes.parquet").drop(
+            columns=["method", "wise_ft", "trained_on"]
+        ),
+    )
     assert rows.test_digest.nunique() == 2
 
 
-def test_predictions_are_made_once_for_each_checkpoint_and_code(untuned, small_task, tmp_path):
-    lines: list = []
+@pytest.fixture
+def forward_passes(monkeypatch):
+    """The number of images that each forward pass of an image tower had."""
+    passes, real = [], evaluate_module.encode_images
 
-    def prepared(**changes):
-        evaluate([untuned], small_task, tmp_path, lines=lines, **changes)
-        return sum("prepared" in line for line in lines)
+    def count(model, preprocess, images):
+        passes.append(len(images))
+        return real(model, preprocess, images)
 
-    assert [prepared(), prepared(), prepared(code="other")] == [2, 2, 4]
+    monkeypatch.setattr(evaluate_module, "encode_images", count)
+    return passes
 
 
-def test_images_are_prepared_once_for_all_checkpoints(untuned, small_task, tmp_path):
-    model, _, _ = load_model(CLIP_MINI)
-    # Trained weights of two layers; a checkpoint must not keep those of the one before it.
-    names = ("visual.proj", "text_projection")
-    selections = []
-    for number, name in enumerate(names):
-        torch.manual_seed(number)
-        delta = tmp_path / f"{number}.safetensors"
-        save_file({name: torch.randn_like(model.get_parameter(name))}, delta)
-        run = json.loads(untuned.read_text()) | {
-            "dataset": f"task{number}", "delta": str(delta), "sha256": digest_file(delta)
-        }  # fmt: skip
-        selections.append(tmp_path / f"{number}.json")
-        selections[-1].write_text(json.dumps(run))
-    lines: list = []
-    together = evaluate([*selections, untuned], small_task, tmp_path, lines=lines)
-    assert sum("prepared" in line for line in lines) == 2
+def test_predictions_are_made_once(untuned, small_task, tmp_path, forward_passes):
+    """For each checkpoint, test, coefficient and version of the code."""
+
+    def made(**changes):
+        evaluate([untuned], small_task, tmp_path, **changes)
+        made, forward_passes[:] = list(forward_passes), []
+        return made
+
+    assert [made(), made(), made(code="other")] == [[50, 10], [], [50, 10]]
+    assert [made(wise_ft=[0.5]), made(wise_ft=[0.5, 0.9]), made()] == [[50, 10], [50, 10], []]
+
+
+def disturbed(tmp_path, number, **run):
+    """A selection with other weights in two layers."""
+    weights, name = own_weights(), ("visual.proj", "text_projection")[number % 2]
+    torch.manual_seed(number)
+    weights[name] += weights[name].std() * torch.randn_like(weights[name])
+    run = {"method": "full", "dataset": f"task{number}", **run}
+    return selection(tmp_path / str(number), weights, **run)
+
+
+def test_a_checkpoint_keeps_nothing_of_the_one_before_it(untuned, small_task, tmp_path):
+    selections = [disturbed(tmp_path, number) for number in range(2)]
+    together = evaluate([*selections, untuned], small_task, tmp_path)
     assert len(list((tmp_path / "predictions").iterdir())) == 6
-    for selection in (*selections, untuned):
-        alone = evaluate([selection], small_task, tmp_path, code="alone")
+    assert len(list((tmp_path / "prepared").iterdir())) == 2  # images, once for all checkpoints
+    for best in (*selections, untuned):
+        alone = evaluate([best], small_task, tmp_path, code="alone")
         same = together[together.trained_on == alone.trained_on[0]]
+        alone, same = (each.drop(columns="predictions") for each in (alone, same))
         pd.testing.assert_frame_equal(alone, same.reset_index(drop=True), check_exact=True)
+
+
+def test_wise_ft_goes_from_the_zero_shot_to_the_tuned_weights(small_task, tmp_path):
+    evaluate_zero_shot("clip_mini", *both_tests(small_task), **outputs(tmp_path / "zero"))
+    zero_shot = pd.read_parquet(tmp_path / "zero/rows.parquet")
+    best = disturbed(tmp_path, 0)
+    rows = evaluate([best], small_task, tmp_path, wise_ft=[0, 0.5])
+    assert list(rows.wise_ft) == [0, 0, 0.5, 0.5, 1, 1]
+    assert list(rows.accuracy[:2]) == list(zero_shot.accuracy)
+    whole = evaluate([best], small_task, tmp_path, code="alone")
+    assert list(rows.accuracy[4:]) == list(whole.accuracy)
+    # Half way is the mean of the weights.
+    base, tuned = own_weights(), load_file(tmp_path / "0/delta.safetensors")
+    halves = {name: (base[name] + tuned[name]) / 2 for name in base}
+    half = selection(tmp_path / "half", halves, method="full", dataset="task0")
+    rows_of_half = evaluate([half], small_task, tmp_path)
+    assert list(rows_of_half.accuracy) == list(rows.accuracy[2:4])
+    assert rows.accuracy.nunique() > 2
+
+
+def test_low_rank_checkpoints_are_merged(small_task, tmp_path):
+    model, _, _ = load_model(CLIP_MINI)
+    settings = {"towers": "both", "rank": 2, "alpha": 8, "projections": "qv"}
+    attached = attach(model, "lora", settings)
+    torch.manual_seed(0)
+    low_rank = {n: torch.randn_like(p) * 0.2 for n, p in attached.trained.items()}
+    path = selection(tmp_path / "lora", low_rank, method="lora", dataset="mnist")
+    run = json.loads(path.read_text())
+    save_file(low_rank, run["delta"], describe_delta("lora", settings))
+    path.write_text(json.dumps(run | {"sha256": digest_file(run["delta"])}))
+    with torch.no_grad():
+        for name, parameter in attached.trained.items():
+            parameter.copy_(low_rank[name])
+    attached.merge()
+    merged = {n: p.detach().contiguous() for n, p in model.named_parameters()}
+    whole = selection(tmp_path / "whole", merged, method="full", dataset="mnist")
+    rows = [evaluate([each], small_task, tmp_path) for each in (path, whole)]
+    assert list(rows[0].accuracy) == list(rows[1].accuracy)
+    assert rows[0].accuracy[0] != evaluate([untuned_of(tmp_path)], small_task, tmp_path).accuracy[0]
+
+
+def untuned_of(tmp_path):
+    return selection(tmp_path / "untuned", own_weights(), method="full", dataset="mnist")
 
 
 def test_a_probe_is_tested_on_its_own_shifted_tests(small_task, tmp_path):
     tests, images, _ = both_tests(small_task)
     weight = np.zeros((read_embeddings(images[0]).vectors.shape[1], 10), np.float32)
     bias = np.eye(10, dtype=np.float32)[7]  # says "7" to everything
-    save_file(
-        {"weight": torch.tensor(weight), "bias": torch.tensor(bias)}, tmp_path / "delta.safetensors"
-    )
-    run = {
-        "model": "clip_mini", "method": "linear_probe", "dataset": "mnist",
-        "delta": str(tmp_path / "delta.safetensors"),
-        "sha256": digest_file(tmp_path / "delta.safetensors"),
-    }  # fmt: skip
-    (tmp_path / "best.json").write_text(json.dumps(run))
-    evaluate_probe([tmp_path / "best.json"], tests, images, tmp_path / "rows.parquet")
+    weights = {"weight": torch.tensor(weight), "bias": torch.tensor(bias)}
+    best = selection(tmp_path, weights, method="linear_probe", dataset="mnist")
+    evaluate_probe([best], tests, images, **outputs(tmp_path))
     rows = pd.read_parquet(tmp_path / "rows.parquet")
     assert list(rows.split) == ["test", "few"] and set(rows.trained_on) == {"mnist"}
-    sevens = [(read_embeddings(path).columns["label"] == 7).mean() for path in images]
-    assert list(rows.accuracy) == sevens
+    labels = [read_embeddings(path).columns["label"] for path in images]
+    assert list(rows.accuracy) == [(each == 7).mean() for each in labels]
+    assert set(rows.wise_ft) == {1.0}
+    # Right for one of the classes that each test has.
+    present = [len(np.unique(each)) for each in labels]
+    assert list(rows.mean_class_accuracy) == [
+        1 / n if 7 in each else 0 for n, each in zip(present, labels, strict=True)
+    ]
+    by_class = pd.read_parquet(tmp_path / "classes.parquet")
+    assert list(by_class.groupby("split", sort=False).size()) == present
+    for split, each in zip(["test", "few"], labels, strict=True):
+        part = by_class[by_class.split == split].set_index("class")
+        assert part.n.to_dict() == {
+            str(k): n for k, n in zip(*np.unique(each, return_counts=True), strict=True)
+        }
+        assert part.accuracy.to_dict() == {name: float(name == "7") for name in part.index}
+    kept = pd.read_parquet(tmp_path / "predictions" / rows.predictions[0])
+    assert set(kept.predicted) == {7} and list(kept.label) == list(labels[0])
+
+
+def adapter_weights(seed, hidden=8, ratio=0.9):
+    torch.manual_seed(seed)
+    shapes = {"down": (hidden, 128), "up": (128, hidden)}
+    weights = {f"{side}.{name}": torch.randn(shape) for side in ("image", "text")
+               for name, shape in shapes.items()}  # fmt: skip
+    return {**weights, "ratio": torch.tensor(ratio, dtype=torch.float64)}
+
+
+def test_adapters_are_tested_on_every_test(small_task, tmp_path):
+    every = [adapter_weights(seed) for seed in (0, 1)]
+    selections = [selection(tmp_path / str(i), weights, method="clip_adapter", dataset=f"task{i}")
+                  for i, weights in enumerate(every)]  # fmt: skip
+    evaluate_adapter(selections, *both_tests(small_task), **outputs(tmp_path))
+    rows = pd.read_parquet(tmp_path / "rows.parquet")
+    assert list(rows.trained_on) == ["task0", "task0", "task1", "task1"]
+    assert list(rows.split) == ["test", "few"] * 2 and rows.predictions.nunique() == 4
+    # The same as the adapters that were trained say, which are torch's.
+    _, images, texts = both_tests(small_task)
+    expected = []
+    for weights in every:
+        order = ("image.down", "image.up", "text.down", "text.up")
+        layout = [weights[name].T if name.endswith("up") else weights[name] for name in order]
+        captions = torch.from_numpy(read_embeddings(texts[0]).vectors.copy())
+        trained = Adapters([{}], 8, captions, 100.0, 0.9, seed=0)
+        trained.parameters = [matrix[None] for matrix in layout]
+        for path in images:
+            vectors = torch.from_numpy(read_embeddings(path).vectors.copy())
+            expected.append(trained.logits(vectors)[0].argmax(dim=0).tolist())
+    kept = [list(pd.read_parquet(tmp_path / "predictions" / name).predicted)
+            for name in rows.predictions]  # fmt: skip
+    assert kept == expected
+    assert kept[0] != kept[2]
+
+
+def test_an_adapter_that_does_nothing_is_the_zero_shot_model(small_task, tmp_path):
+    nothing = {name: torch.zeros_like(each) for name, each in adapter_weights(0).items()}
+    weights = {**nothing, "ratio": torch.tensor(0.2, dtype=torch.float64)}
+    best = selection(tmp_path / "adapter", weights, method="clip_adapter", dataset="mnist")
+    evaluate_adapter([best], *both_tests(small_task), **outputs(tmp_path))
+    evaluate_zero_shot("clip_mini", *both_tests(small_task), **outputs(tmp_path / "zero"))
+    rows, zero_shot = (pd.read_parquet(folder / "rows.parquet")
+                       for folder in (tmp_path, tmp_path / "zero"))  # fmt: skip
+    assert list(rows.accuracy) == list(zero_shot.accuracy)
 
 
 def test_captions_of_another_version_of_the_dataset_are_refused(small_task, tmp_path):
@@ -121,7 +262,7 @@ def test_captions_of_another_version_of_the_dataset_are_refused(small_task, tmp_
     (test / "dataset.json").write_text(json.dumps(manifest))
     _, images, texts = both_tests(small_task)
     with pytest.raises(ForetuneError, match=r"text\.parquet: made from another dataset"):
-        evaluate_zero_shot("clip_mini", [test], images[1:], texts[1:], tmp_path / "rows.parquet")
+        evaluate_zero_shot("clip_mini", [test], images[1:], texts[1:], **outputs(tmp_path))
 
 
 def test_weights_that_were_not_selected_are_refused(untuned, small_task, tmp_path):
@@ -131,12 +272,10 @@ def test_weights_that_were_not_selected_are_refused(untuned, small_task, tmp_pat
 
 
 def test_weights_that_the_model_lacks_are_refused(untuned, small_task, tmp_path):
-    delta = tmp_path / "delta.safetensors"
-    save_file({"visual.nothing": torch.zeros(1)}, delta)
-    run = json.loads(untuned.read_text()) | {"sha256": digest_file(delta)}
-    untuned.write_text(json.dumps(run))
-    with pytest.raises(ForetuneError, match=r"delta\.safetensors: weights that the model lacks"):
-        evaluate([untuned], small_task, tmp_path)
+    weights = {"visual.nothing": torch.zeros(1)}
+    odd = selection(tmp_path / "odd", weights, method="full", dataset="mnist")
+    with pytest.raises(ForetuneError, match=r"delta\.safetensors: not trained on this model"):
+        evaluate([odd], small_task, tmp_path)
 
 
 def evaluations():
@@ -146,7 +285,7 @@ def evaluations():
             ("linear_probe", "a", "a", 0.7)]  # fmt: skip
     frame = pd.DataFrame(rows, columns=["method", "trained_on", "evaluated_on", "accuracy"])
     digests = "test of " + frame.evaluated_on
-    return frame.assign(model="m", split="test", n=10, chance=0.5, test_digest=digests)
+    return frame.assign(model="m", split="test", n=10, chance=0.5, test_digest=digests, wise_ft=1.0)
 
 
 def tasks_of(frame):
@@ -179,7 +318,9 @@ def shifted_evaluations():
             ("linear_probe", "a", "other", 0.2)]  # fmt: skip
     frame = pd.DataFrame(rows, columns=["method", "trained_on", "split", "accuracy"])
     digests = frame.split.map({"same": "test of b", "other": "of other"})
-    frame = frame.assign(model="m", evaluated_on="a", n=10, chance=0.5, test_digest=digests)
+    frame = frame.assign(
+        model="m", evaluated_on="a", n=10, chance=0.5, test_digest=digests, wise_ft=1.0
+    )
     return pd.concat([evaluations(), frame], ignore_index=True)
 
 

@@ -12,7 +12,6 @@ import torch
 from conftest import CLIP_MINI, ROOT
 from safetensors.torch import load_file
 
-from foretune import probe
 from foretune.classify import predict
 from foretune.embed import encode_captions, encode_images
 from foretune.files import ForetuneError
@@ -307,15 +306,6 @@ def test_batch_norms_keep_their_statistics():
     assert tower[1].training and torch.equal(tower[0].running_mean, torch.zeros(2))
 
 
-def test_a_probe_that_diverged_does_not_win(small_task, tmp_path):
-    wild = [{"trial": 0, "learning_rate": 1e38, "weight_decay": 0.0}]
-    with pytest.raises(ForetuneError, match=r"diverged; lower methods\.full\.learning_rate"):
-        probe.fit_probe(
-            RUN, small_task / "dataset", small_task / "embeddings",
-            {**RECIPE, "warmup_epochs": 0}, wild, 0, tmp_path, lambda line: None,
-        )  # fmt: skip
-
-
 def test_ties_go_to_the_smaller_learning_rate_and_the_earlier_epoch(tmp_path):
     def trial(number, accuracy, rate):
         row = {"trial": number, "val_accuracy": accuracy, "learning_rate": rate}
@@ -338,26 +328,3 @@ def test_learning_rate_schedule():
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rates[8] == pytest.approx(0.5) and rates[12] == pytest.approx(0)
     assert learning_rate_at({**recipe, "schedule": "constant"}, 0.3, 9, 4) == 0.3
-
-
-def test_probes_trained_together_are_those_trained_alone(small_task, tmp_path):
-    recipe = {**RECIPE, "epochs": 4, "schedule": "constant", "warmup_epochs": 0}
-    trials = [
-        {"trial": i, "learning_rate": rate, "weight_decay": decay}
-        for i, (rate, decay) in enumerate([(1.0, 0.0), (0.1, 0.1), (0.01, 0.0)])
-    ]
-
-    def fit(trials, folder):
-        probe.fit_probe(
-            RUN, small_task / "dataset", small_task / "embeddings", recipe, trials, 0,
-            tmp_path / folder, lambda line: None,
-        )  # fmt: skip
-        return results(tmp_path / folder)
-
-    together, _ = fit(trials, "together")
-    for trial in trials:
-        alone, _ = fit([trial], f"alone{trial['trial']}")
-        mine = together[together.trial == trial["trial"]]
-        for column in ("loss", "val_accuracy"):
-            np.testing.assert_allclose(mine[column], alone[column], rtol=1e-5)
-    assert together[together.epoch == 4].val_accuracy.max() > 0.3

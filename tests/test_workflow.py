@@ -56,10 +56,17 @@ def test_the_chain_runs_to_a_report(study):
     assert (checkout / "results/report.html").stat().st_size > 500_000
     outcomes, tasks, measures = numbers(checkout)
     # Three tests, of which one is a shifted test of mnist, for zero-shot and for each of the two
-    # that were tuned; probes on their own.
-    assert len(outcomes) == 3 + 2 * 3 + (2 + 1)
-    assert set(tasks.method) == {"full", "linear_probe"} and len(measures) == 2
-    assert len(list(checkout.glob("results/predictions/*.parquet"))) == 2 * 3
+    # that were tuned, and of the two adapters; probes on their own.
+    assert len(outcomes) == 3 + 2 * 3 + 2 * 3 + (2 + 1)
+    assert set(tasks.method) == {"full", "clip_adapter", "linear_probe"} and len(measures) == 2
+    kept = {path.name for path in checkout.glob("results/predictions/*.parquet")}
+    assert set(outcomes.predictions) == kept and len(kept) == len(outcomes)
+    by_class = pd.read_parquet(checkout / "results/analysis/class_accuracy.parquet")
+    assert len(by_class) == 10 * len(outcomes)
+    key = ["method", "trained_on", "evaluated_on", "split"]
+    means = by_class.groupby(key, dropna=False).accuracy.mean()
+    expected = outcomes.set_index(key).mean_class_accuracy
+    pd.testing.assert_series_equal(means.sort_index(), expected.sort_index(), check_names=False)
     logs = (checkout / "logs/finetune_model/clip_mini/full/mnist/0.log").read_text()
     assert "epoch 1/1" in logs and "images/s" in logs
 
@@ -68,7 +75,9 @@ def test_a_shifted_test_is_tested_and_no_other_task(study):
     outcomes, tasks, _ = numbers(study[0])
     shifted = outcomes[outcomes.split == "digits"]
     assert set(shifted.evaluated_on) == {"mnist"}
-    assert sorted(shifted.method) == ["full", "full", "linear_probe", "zero_shot"]
+    assert sorted(shifted.method) == [
+        "clip_adapter", "clip_adapter", "full", "full", "linear_probe", "zero_shot"
+    ]  # fmt: skip
     # The same images as the dataset's; its captions are the same too, and so is the model.
     plain = outcomes[(outcomes.split == "test") & (outcomes.evaluated_on == "digits")]
     assert set(shifted.test_digest) == set(plain.test_digest)
@@ -99,20 +108,21 @@ def test_a_third_dataset_runs_only_what_is_new(study):
     grown = ["--study", "studies/grown.yaml"]
     expected = {
         "prepare_dataset": 1, "embed_images": 1, "embed_captions": 1, "measure_task": 1,
-        "finetune_model": 1, "fit_probe": 1, "select_trial": 2, "evaluate_zero_shot": 1,
-        "evaluate_probe": 1,
+        "finetune_model": 1, "fit_cached": 2, "select_trial": 3, "evaluate_zero_shot": 1,
+        "evaluate_probe": 1, "evaluate_adapter": 1,
         "evaluate_model": 1,
         "analyze_study": 1, "write_report": 1, "all": 1,
     }  # fmt: skip
     assert jobs(run(checkout, "-n", *grown)) == expected
     assert jobs(run(checkout, *grown)) == expected
     assert all(path.stat().st_mtime_ns == mtime for path, mtime in before.items())
-    # Two old models on the new task, the new model on all four tests.
-    assert len(set(checkout.glob("results/predictions/*.parquet")) - predictions) == 6
+    # Two old models on the new task, the new model on all four tests, and so with adapters; a
+    # new probe on its own test, and the zero-shot model on the new one.
+    assert len(set(checkout.glob("results/predictions/*.parquet")) - predictions) == 6 + 6 + 2
     log = (checkout / "logs/evaluate_model/clip_mini/full.log").read_text()
     assert log.count("images prepared") == 4
     outcomes, tasks, _ = numbers(checkout)
-    assert len(outcomes) == 4 + 3 * 4 + (2 + 1 + 1)
+    assert len(outcomes) == 4 + 3 * 4 + 3 * 4 + (2 + 1 + 1)
     assert tasks.ood_change[tasks.method == "full"].notna().all()
     assert "Nothing to be done" in run(checkout, *grown)
 
@@ -126,7 +136,8 @@ def test_a_new_shifted_test_runs_only_its_own_jobs(study):
     run(checkout)  # whether or not it has grown since
     assert jobs(run(checkout, "-n", "--study", "studies/shifted.yaml")) == {
         "prepare_shifted_test": 1, "embed_shifted_test": 1, "evaluate_zero_shot": 1,
-        "evaluate_probe": 1, "evaluate_model": 1, "analyze_study": 1, "write_report": 1, "all": 1,
+        "evaluate_probe": 1, "evaluate_adapter": 1, "evaluate_model": 1, "analyze_study": 1,
+        "write_report": 1, "all": 1,
     }  # fmt: skip
 
 
@@ -138,12 +149,14 @@ def test_a_method_runs_on_the_models_it_names(study):
     (checkout / "studies/models.yaml").write_text(yaml.safe_dump(whole))
     run(checkout)  # whether or not it has grown since
     expected = jobs(run(checkout, "-n", "--study", "studies/models.yaml"))
-    assert "finetune_model" not in expected and expected["fit_probe"] == 2
+    assert "finetune_model" not in expected and expected["fit_cached"] == 4
     run(checkout, "--study", "studies/models.yaml")
     _, tasks, _ = numbers(checkout)
     cells = tasks.groupby(["model", "method"]).size().to_dict()
     assert cells == {
-        ("clip_mini", "full"): 2, ("clip_mini", "linear_probe"): 2, ("other", "linear_probe"): 2
+        ("clip_mini", "full"): 2,
+        **{(model, method): 2 for model in ("clip_mini", "other")
+           for method in ("clip_adapter", "linear_probe")},
     }  # fmt: skip
     assert "other, linear_probe" in (checkout / "results/report.html").read_text()
 
@@ -209,6 +222,8 @@ def cwd_of(cmdline):
         "results/datasets/mnist/shifted/digits/test.parquet",
         "results/embeddings/clip_mini/mnist/shifted/digits/test.parquet",
         "results/analysis/tasks.csv",
+        "results/analysis/class_accuracy.csv",
+        "results/evaluations/clip_mini/zero_shot_classes.parquet",
         "results/provenance.json",
     ],
 )

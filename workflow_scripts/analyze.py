@@ -7,14 +7,14 @@ from foretune import cli
 
 def work() -> None:
     parser = cli.parser(__doc__)
-    for name in ("evaluations", "selections", "measures"):
+    for name in ("evaluations", "classes", "selections", "measures"):
         parser.add_argument(f"--{name}", type=Path, nargs="+", required=True)
     parser.add_argument("--seed", type=int, required=True)
     cli.add_paths(parser, output="folder for the tables")
     args = parser.parse_args()
     from foretune.analyze import analyze
 
-    analyze(args.evaluations, args.selections, args.measures, args.output, args.seed)
+    analyze(args.evaluations, args.classes, args.selections, args.measures, args.output, args.seed)
 
 
 if __name__ == "__main__":

@@ -12,34 +12,45 @@ def work() -> None:
     zero_shot = commands.add_parser("zero-shot", help="from cached embeddings")
     zero_shot.add_argument("--model", required=True)
     probe = commands.add_parser("probe", help="on its own task's tests, from cached embeddings")
+    adapter = commands.add_parser("adapter", help="on every test, from cached embeddings")
     tuned = commands.add_parser("model", help="fine-tuned models on every test")
     tuned.add_argument("--model-spec", type=json.loads, required=True, help="config entry, JSON")
+    tuned.add_argument("--wise-ft", type=float, nargs="*", default=[], help="coefficients below 1")
+    cli.add_paths(tuned, prepared="folder where prepared images are kept")
     tuned.add_argument("--code", required=True, help="digest of the evaluation's code")
-    cli.add_paths(tuned, predictions="folder")
     for command, lists in (
         (zero_shot, ("tests", "images", "texts")),
         (probe, ("selections", "tests", "images")),
+        (adapter, ("selections", "tests", "images", "texts")),
         (tuned, ("selections", "tests", "texts")),
     ):
         for name in lists:
             text = "folders" if name == "tests" else "a file for each"
             command.add_argument(f"--{name}", type=Path, nargs="+", required=True, help=text)
-        cli.add_paths(command, output="Parquet")
+        cli.add_paths(
+            command,
+            predictions="folder of the predictions that are kept",
+            output="Parquet, a row a test",
+            classes="Parquet, a row a class of a test",
+        )
     args = parser.parse_args()
+    to = {"predictions": args.predictions, "output": args.output, "classes": args.classes}
     if args.command == "model":
         from foretune.evaluate_model import evaluate_model
 
         evaluate_model(
-            args.selections, args.model_spec, args.tests, args.texts, args.predictions, args.code,
-            args.output, cli.log,
+            args.selections, args.model_spec, args.wise_ft, args.tests, args.texts, args.prepared,
+            code=args.code, log=cli.log, **to,
         )  # fmt: skip
         return
-    from foretune import evaluate  # the other two need no torch
+    from foretune import evaluate  # the others need no torch
 
     if args.command == "zero-shot":
-        evaluate.evaluate_zero_shot(args.model, args.tests, args.images, args.texts, args.output)
+        evaluate.evaluate_zero_shot(args.model, args.tests, args.images, args.texts, **to)
+    elif args.command == "probe":
+        evaluate.evaluate_probe(args.selections, args.tests, args.images, **to)
     else:
-        evaluate.evaluate_probe(args.selections, args.tests, args.images, args.output)
+        evaluate.evaluate_adapter(args.selections, args.tests, args.images, args.texts, **to)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from scipy import stats
 
 from foretune.files import whole_file, write_json
 from foretune.tables import write_parquet
 
 OUTCOMES = ("gain_over_zero_shot_error", "accuracy", "ood_change", "shifted_change")
+WISE_FT = ("gain_over_zero_shot_error", "ood_change", "shifted_change")
+
+
+def read_tables(paths: list[Path]) -> pd.DataFrame:
+    """The rows of Parquet files of one schema, with its types even where a file has only nulls."""
+    return pa.concat_tables(pq.read_table(path) for path in paths).to_pandas()
 
 
 def write_tables(frame: pd.DataFrame, output: Path, metadata: dict) -> None:
@@ -35,7 +42,7 @@ def gain_over_zero_shot_error(accuracy, zero_shot):
 
 
 def summarize_tasks(outcomes: pd.DataFrame, selected: pd.DataFrame, measures: pd.DataFrame):
-    """One row for each (model, method, dataset) tuned: what it gained, forgot, and measures.
+    """A row for each (model, method, dataset, wise_ft): what it gained, forgot, and measures.
 
     `ood_change` and `shifted_change` are means of accuracy minus zero-shot accuracy: over the
     other datasets' own tests, and over the shifted tests of the dataset itself; NaN without any.
@@ -53,7 +60,7 @@ def summarize_tasks(outcomes: pd.DataFrame, selected: pd.DataFrame, measures: pd
     }
     pairs = map(frozenset, zip(tuned.trained_on, tuned.evaluated_on, strict=True))
     others = tuned[~same & plain & np.array([pair not in twins for pair in pairs], dtype=bool)]
-    keys = ["model", "method", "trained_on"]
+    keys = ["model", "method", "wise_ft", "trained_on"]
 
     def change(rows: pd.DataFrame, name: str) -> pd.Series:
         gained = rows.accuracy - rows.zero_shot_accuracy
@@ -65,13 +72,13 @@ def summarize_tasks(outcomes: pd.DataFrame, selected: pd.DataFrame, measures: pd
         tasks.accuracy, tasks.zero_shot_accuracy
     )
     tasks = tasks.rename(columns={"trained_on": "dataset"})
-    columns = ["model", "method", "dataset", "chance", "zero_shot_accuracy", "accuracy",
+    columns = ["model", "method", "dataset", "wise_ft", "chance", "zero_shot_accuracy", "accuracy",
                "gain_over_zero_shot_error", "ood_change", "shifted_change"]  # fmt: skip
     return (
         tasks[columns]
         .merge(selected, on=["model", "method", "dataset"])
         .merge(measures, on=["model", "dataset"])
-        .sort_values(["model", "method", "dataset"], ignore_index=True)
+        .sort_values(["model", "method", "dataset", "wise_ft"], ignore_index=True)
     )
 
 
@@ -119,13 +126,16 @@ def correlate(x: np.ndarray, y: np.ndarray, seed: int) -> dict:
 
 
 def analyze(
-    evaluations: list[Path], selections: list[Path], measures: list[Path], output: Path, seed: int
-) -> None:
-    """Write outcomes, tasks and measures (Parquet and CSV) and statistics.json to `output`."""
-    frame = pd.concat([pd.read_parquet(path) for path in evaluations], ignore_index=True)
-    outcomes = join_outcomes(frame).sort_values(
-        ["model", "method", "trained_on", "evaluated_on", "split"], ignore_index=True
-    )
+    evaluations: list[Path], classes: list[Path], selections: list[Path], measures: list[Path],
+    output: Path, seed: int,
+) -> None:  # fmt: skip
+    """Write the tables outcomes, class_accuracy, tasks, wise_ft, measures, and statistics.json.
+
+    A table is Parquet and CSV in `output`. classes: the evaluations' files of class accuracies.
+    """
+    key = ["model", "method", "wise_ft", "trained_on", "evaluated_on", "split"]
+    outcomes = join_outcomes(read_tables(evaluations)).sort_values(key, ignore_index=True)
+    by_class = read_tables(classes).sort_values(key, ignore_index=True, kind="stable")
     rows = [json.loads(Path(path).read_text()) for path in measures]
     measured = pd.DataFrame(
         [{"model": r["model"], "dataset": r["dataset"], "n_train": r["n"], **r["measures"]}
@@ -134,7 +144,11 @@ def analyze(
     names = list(rows[0]["measures"])
     chosen = pd.DataFrame([json.loads(Path(path).read_text()) for path in selections])
     chosen = chosen.rename(columns={"epoch": "best_epoch"}).drop(columns=["delta", "sha256"])
-    tasks = summarize_tasks(outcomes, chosen, measured)
+    every = summarize_tasks(outcomes, chosen, measured)
+    whole = every.wise_ft == 1  # an interpolation is no task of its own
+    tasks = every[whole].drop(columns="wise_ft").reset_index(drop=True)
+    curves = ["model", "method", "dataset", "wise_ft", "accuracy", *WISE_FT]
+    interpolated = every.groupby(["model", "method"]).wise_ft.transform("min") < 1
     statistics = [
         {"model": model, "method": method, "measure": name, "outcome": result,
          **correlate(group[name].to_numpy(float), group[result].to_numpy(float), seed)}
@@ -144,6 +158,8 @@ def analyze(
         if group[result].notna().any()
     ]  # fmt: skip
     write_tables(outcomes, output / "outcomes.parquet", {"kind": "outcomes"})
+    write_tables(by_class, output / "class_accuracy.parquet", {"kind": "class_accuracy"})
+    write_tables(every.loc[interpolated, curves], output / "wise_ft.parquet", {"kind": "wise_ft"})
     write_tables(tasks, output / "tasks.parquet", {"kind": "tasks", "measures": names})
     write_tables(measured, output / "measures.parquet", {"kind": "measures", "measures": names})
     write_json(statistics, output / "statistics.json")

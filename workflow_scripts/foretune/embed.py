@@ -97,5 +97,6 @@ def write_captions(loaded: tuple, manifest: dict, template: str, output: Path) -
         "dataset": manifest["digest"],
         "preprocessing": repr(preprocess.config),
         "template": template,
+        "logit_scale": model.logit_scale.exp().item(),  # an adapter's logits need it
     }
     write_embeddings(output, vectors, columns, provenance)

@@ -1,6 +1,7 @@
-"""Accuracy on tests, and what needs no torch for it: zero-shot models and probes.
+"""Accuracy on tests, and what needs no torch for it: zero-shot models, probes and adapters.
 
-A test is the folder of a prepared dataset or of a shifted test.
+A test is the folder of a prepared dataset or of a shifted test. Predictions are kept, one small
+file for each checkpoint and test, so that no later statistic needs a forward pass.
 """
 
 import json
@@ -8,42 +9,92 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from safetensors.numpy import load_file as load_arrays
 
-from foretune.datasets import read_manifest
+from foretune.datasets import read_manifest, title_of
 from foretune.embeddings import Embeddings, read_embeddings, unit_rows
-from foretune.files import ForetuneError, digest_file
+from foretune.files import ForetuneError, digest_file, digest_json
 from foretune.tables import write_parquet
 
+KEY = (
+    ("model", pa.string()),
+    ("method", pa.string()),
+    ("wise_ft", pa.float64()),  # coefficient of the tuned weights: 1 is all of them, null none
+    ("trained_on", pa.string()),
+    ("evaluated_on", pa.string()),
+    ("split", pa.string()),  # "test", or a shifted test's name beside its dataset's
+)
 SCHEMA = pa.schema(
     [
-        *((name, pa.string()) for name in
-          ("model", "method", "trained_on", "evaluated_on", "split")),
+        *KEY,
         ("accuracy", pa.float64()),
+        ("mean_class_accuracy", pa.float64()),  # over the classes that the test has
         ("n", pa.int64()),
         ("chance", pa.float64()),
         ("test_digest", pa.string()),
+        ("predictions", pa.string()),  # the file's name
     ]
-)  # fmt: skip
+)
+CLASS_SCHEMA = pa.schema(
+    [*KEY, ("class", pa.string()), ("n", pa.int64()), ("accuracy", pa.float64())]
+)
 
 
-def outcome(model, method, trained_on, manifest, correct: np.ndarray) -> dict:
-    """A row: `split` is "test", or a shifted test's name beside its dataset's in `evaluated_on`."""
-    return {
-        "model": model,
-        "method": method,
-        "trained_on": trained_on,
-        "evaluated_on": manifest["name"],
-        "split": manifest["split"],
-        "accuracy": float(np.mean(correct)),
+def predictions_path(folder: Path, *made_from) -> Path:
+    """The file of predictions that were made from all this (anything that JSON has)."""
+    return folder / f"{digest_json(made_from)}.parquet"
+
+
+def keep_predictions(path: Path, ids, labels, predicted, title: str) -> None:
+    """Write (id, label, predicted) of a test's N images; title: the test's, for people."""
+    table = pa.table({
+        "id": ids,
+        "label": pa.array(np.asarray(labels), pa.int32()),
+        "predicted": pa.array(np.asarray(predicted), pa.int32()),
+    })  # fmt: skip
+    write_parquet(table, path, {"kind": "predictions", "test": title})
+
+
+def score(
+    model: str, method: str, trained_on: str | None, wise_ft: float | None, manifest: dict,
+    predictions: Path,
+) -> tuple[dict, list[dict]]:  # fmt: skip
+    """Rows of SCHEMA and of CLASS_SCHEMA (a class that the test has each) of kept predictions."""
+    table = pq.read_table(predictions)
+    labels = table["label"].to_numpy()
+    correct = labels == table["predicted"].to_numpy()
+    key = {
+        "model": model, "method": method, "wise_ft": wise_ft, "trained_on": trained_on,
+        "evaluated_on": manifest["name"], "split": manifest["split"],
+    }  # fmt: skip
+    classes = [
+        {
+            **key,
+            "class": manifest["classes"][label],
+            "n": int((labels == label).sum()),
+            "accuracy": float(correct[labels == label].mean()),
+        }
+        for label in np.unique(labels)
+    ]
+    row = {
+        **key,
+        "accuracy": float(correct.mean()),
+        "mean_class_accuracy": float(np.mean([each["accuracy"] for each in classes])),
         "n": len(correct),
         "chance": 1 / len(manifest["classes"]),
         "test_digest": manifest["test_digest"],
+        "predictions": predictions.name,
     }
+    return row, classes
 
 
-def write_outcomes(rows: list[dict], output: Path) -> None:
+def write_scores(scores: list[tuple[dict, list[dict]]], output: Path, classes: Path) -> None:
+    """Write what `score` gave of each test: outcomes to `output`, classes' rows to `classes`."""
+    rows = [row for row, _ in scores]
     write_parquet(pa.Table.from_pylist(rows, SCHEMA), output, {"kind": "outcomes"})
+    rows = [row for _, each in scores for row in each]
+    write_parquet(pa.Table.from_pylist(rows, CLASS_SCHEMA), classes, {"kind": "class_outcomes"})
 
 
 def captions_of(text_cache: Path, manifest: dict, **expected) -> Embeddings:
@@ -53,35 +104,86 @@ def captions_of(text_cache: Path, manifest: dict, **expected) -> Embeddings:
 
 
 def evaluate_zero_shot(
-    model: str, tests: list[Path], image_caches: list[Path], text_caches: list[Path], output: Path
-) -> None:
-    """The base model on every test, from the cached embeddings of its images and captions."""
-    rows = []
+    model: str, tests: list[Path], image_caches: list[Path], text_caches: list[Path],
+    predictions: Path, output: Path, classes: Path,
+) -> None:  # fmt: skip
+    """The base model on every test, from the cached embeddings of its images and captions.
+
+    predictions: the folder of files by digest; output, classes: as `write_scores` has them.
+    """
+    scores = []
     for test, image_cache, text_cache in zip(tests, image_caches, text_caches, strict=True):
-        manifest = read_manifest(test)
-        images = read_embeddings(image_cache, dataset=manifest["digest"])
-        texts = captions_of(text_cache, manifest, weights=images.metadata["weights"])
+        manifest, images, texts = read_test(test, image_cache, text_cache)
         predicted = (unit_rows(images.vectors) @ unit_rows(texts.vectors).T).argmax(axis=1)
-        correct = predicted == images.columns["label"]
-        rows.append(outcome(model, "zero_shot", None, manifest, correct))
-    write_outcomes(rows, output)
+        path = keep(predictions, "zero_shot", manifest, images, texts, predicted)
+        scores.append(score(model, "zero_shot", None, None, manifest, path))
+    write_scores(scores, output, classes)
 
 
 def evaluate_probe(
-    selections: list[Path], tests: list[Path], image_caches: list[Path], output: Path
-) -> None:
+    selections: list[Path], tests: list[Path], image_caches: list[Path], predictions: Path,
+    output: Path, classes: Path,
+) -> None:  # fmt: skip
     """Selected linear probes, each on the tests of its own task, the shifted ones too."""
     runs = {run["dataset"]: run for run in map(read_best, selections)}
-    rows = []
+    scores = []
     for test, image_cache in zip(tests, image_caches, strict=True):
         manifest = read_manifest(test)
         run = runs[manifest["name"]]
         images = read_embeddings(image_cache, dataset=manifest["digest"])
         layer = load_arrays(run["delta"])
         predicted = (images.vectors @ layer["weight"] + layer["bias"]).argmax(axis=1)
-        correct = predicted == images.columns["label"]
-        rows.append(outcome(run["model"], run["method"], run["dataset"], manifest, correct))
-    write_outcomes(rows, output)
+        path = keep(predictions, run["sha256"], manifest, images, None, predicted)
+        scores.append(score(run["model"], run["method"], run["dataset"], 1.0, manifest, path))
+    write_scores(scores, output, classes)
+
+
+def evaluate_adapter(
+    selections: list[Path], tests: list[Path], image_caches: list[Path],
+    text_caches: list[Path], predictions: Path, output: Path, classes: Path,
+) -> None:  # fmt: skip
+    """Selected CLIP-Adapters, each on every test: they adapt any images and captions."""
+    runs = [read_best(path) for path in selections]
+    deltas, scores = [load_arrays(run["delta"]) for run in runs], []
+    for test, image_cache, text_cache in zip(tests, image_caches, text_caches, strict=True):
+        manifest, images, texts = read_test(test, image_cache, text_cache)
+        for run, delta in zip(runs, deltas, strict=True):
+            captions = adapt(texts.vectors, delta, "text")
+            # Captions of unit length are enough: an image's own length changes no argmax.
+            lengths = np.linalg.norm(captions, axis=1, keepdims=True)
+            captions /= np.maximum(lengths, 1e-12)
+            predicted = (adapt(images.vectors, delta, "image") @ captions.T).argmax(axis=1)
+            path = keep(predictions, run["sha256"], manifest, images, texts, predicted)
+            scores.append(score(run["model"], run["method"], run["dataset"], 1.0, manifest, path))
+    scores.sort(key=lambda each: each[0]["trained_on"])
+    write_scores(scores, output, classes)
+
+
+def adapt(vectors: np.ndarray, delta: dict[str, np.ndarray], side: str) -> np.ndarray:
+    """What the adapter of one side ("image" or "text") makes of raw vectors (N, d)."""
+    hidden = np.maximum(vectors @ delta[f"{side}.down"].T, 0)
+    ratio = float(delta["ratio"])
+    return ratio * np.maximum(hidden @ delta[f"{side}.up"].T, 0) + (1 - ratio) * vectors
+
+
+def read_test(test: Path, image_cache: Path, text_cache: Path):
+    """A test's manifest and the embeddings of its images and its captions, of one model."""
+    manifest = read_manifest(test)
+    images = read_embeddings(image_cache, dataset=manifest["digest"])
+    return manifest, images, captions_of(text_cache, manifest, weights=images.metadata["weights"])
+
+
+def keep(
+    folder: Path, predictor: str, manifest: dict, images: Embeddings, texts: Embeddings | None,
+    predicted: np.ndarray,
+) -> Path:  # fmt: skip
+    """Write predictions from embeddings under the digest of what they were made from."""
+    made_from = [predictor, images.metadata["weights"], images.metadata["preprocessing"]]
+    captions = None if texts is None else list(texts.columns["caption"])
+    path = predictions_path(folder, *made_from, manifest["digest"], captions, "from embeddings")
+    ids, labels = images.columns["id"], images.columns["label"]
+    keep_predictions(path, ids, labels, predicted, title_of(manifest))
+    return path
 
 
 def read_best(path: Path) -> dict:

@@ -1,4 +1,4 @@
-"""Fit linear probes on cached embeddings: all trials of the grid together."""
+"""Train on cached embeddings (linear_probe, clip_adapter): all trials of the grid together."""
 
 from foretune import cli
 
@@ -13,9 +13,9 @@ def work() -> None:
         output="folder for epochs.parquet, delta.safetensors and best.json",
     )
     args = parser.parse_args()
-    from foretune.probe import fit_probe  # after the arguments: torch takes seconds to load
+    from foretune.cached import fit_cached  # after the arguments: torch takes seconds to load
 
-    fit_probe(
+    fit_cached(
         cli.run_of(args), args.dataset, args.embeddings, args.recipe, args.trials,
         args.seed, args.output, cli.log,
     )  # fmt: skip

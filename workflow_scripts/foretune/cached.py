@@ -1,0 +1,123 @@
+"""Training on cached embeddings: linear probes and adapters, all trials of a grid together.
+
+No pixel is read and no tower run. Trials are trained in stacks (of equal shapes), which share
+every batch and no parameter.
+"""
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from foretune.adapter import adapter_stacks
+from foretune.datasets import read_manifest
+from foretune.embeddings import read_pair
+from foretune.files import ForetuneError
+from foretune.probe import probe_stacks
+from foretune.stacked import StackedOptimizer
+from foretune.trials import is_better, trial_columns, write_results
+
+STACKS = {"linear_probe": probe_stacks, "clip_adapter": adapter_stacks}
+
+
+def fit_cached(
+    run, dataset: Path, embeddings: Path, recipe, trials, seed: int, output: Path, log=print
+) -> None:
+    """Train all trials of one (model, method, dataset) and write `output`'s three files.
+
+    The best epoch of the best trial by validation accuracy is kept; a trial whose loss or
+    weights are no longer finite ends there and is never chosen.
+    Raises ForetuneError where all trials ended so.
+    """
+    digest = read_manifest(dataset)["digest"]
+    data = {}
+    for split in ("train", "val"):
+        images, texts = read_pair(embeddings, split, digest)
+        labels = torch.from_numpy(images.columns["label"].copy()).long()
+        data[split] = torch.from_numpy(images.vectors.copy()), labels
+    if "logit_scale" not in texts.metadata:
+        raise ForetuneError(
+            f"{embeddings}/text.parquet: has no logit_scale; delete it and run again"
+        )
+    captions, scale = torch.from_numpy(texts.vectors.copy()), texts.metadata["logit_scale"]
+    stacks = STACKS[run["method"]](trials, data["train"][0], captions, scale, recipe, seed)
+    rows, best, delta = [], None, {}
+    name = f"{run['dataset']} {run['method']}"
+    epochs = tqdm(  # shown only where it takes long
+        total=len(stacks) * recipe["epochs"], desc=name, mininterval=5, delay=5, unit="epoch"
+    )
+    for stack in stacks:
+        for of_epoch in train_stack(stack, data, recipe, seed):
+            epochs.update()
+            chosen = None
+            for number, row in of_epoch.items():
+                rows.append(row)
+                if row["ended"]:
+                    log(f"{name}: trial {row['trial']} diverged in epoch {row['epoch']}")
+                elif is_better(row, best):
+                    best, chosen = row, number
+            if chosen is not None:
+                delta = stack.delta(chosen)
+    epochs.close()
+    rows.sort(key=lambda row: (row["trial"], row["epoch"]))
+    write_results(output, run, rows, best, delta)
+    log(f"{name}: {len(trials)} trials, best validation {best['val_accuracy']:.3f}")
+
+
+def train_stack(stack, data: dict[str, tuple[Tensor, Tensor]], recipe: dict, seed: int):
+    """Yield each epoch's rows by the trial's number in the stack, as long as one goes on.
+
+    data: (vectors (N, d), labels (N,)) of "train" and "val".
+    """
+    images, labels = data["train"]
+    optimizer = StackedOptimizer(recipe, stack.trials, stack.parameters)
+    alive = dict(enumerate(stack.trials))
+    for epoch in range(recipe["epochs"]):
+        started = time.monotonic()
+        batches = batches_of(len(labels), recipe["batch_size"], seed, epoch)
+        total = torch.zeros(len(stack.trials))
+        for batch in batches:
+            losses, gradients = stack.losses(
+                images[batch], labels[batch], recipe["label_smoothing"]
+            )
+            share = optimizer.step(gradients, len(batches))
+            total += losses * len(batch)
+        speed = len(labels) / (time.monotonic() - started)
+        accuracies = validate(stack, *data["val"], recipe["batch_size"]).tolist()
+        means, rows = (total / len(labels)).tolist(), {}
+        finite = [p.flatten(1).isfinite().all(dim=1) for p in stack.parameters]
+        finite = torch.stack(finite).all(dim=0).tolist()
+        for i, trial in list(alive.items()):
+            rows[i] = {
+                **trial_columns(trial),
+                "epoch": epoch + 1,
+                "loss": means[i],
+                "val_accuracy": accuracies[i],
+                "learning_rate": share * trial["learning_rate"],
+                "images_per_second": speed,
+                "ended": None if math.isfinite(means[i]) and finite[i] else "diverged",
+            }
+            if rows[i]["ended"]:
+                del alive[i]
+        yield rows
+        if not alive:
+            return
+
+
+def batches_of(n: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
+    """The row numbers (B,) of each batch of an epoch over n rows."""
+    order = np.random.default_rng([seed, epoch]).permutation(n)
+    return torch.from_numpy(order).split(batch_size)
+
+
+def validate(stack, images: Tensor, labels: Tensor, batch_size: int) -> Tensor:
+    """Accuracies (G,) on images (N, d) and labels (N,)."""
+    right = [
+        (stack.logits(some).argmax(dim=1) == wanted).sum(dim=1)
+        for some, wanted in zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    ]
+    return torch.stack(right).sum(dim=0).double() / len(labels)
