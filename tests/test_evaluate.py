@@ -121,7 +121,7 @@ def disturbed(tmp_path, number, **run):
     """A selection with other weights in two layers."""
     weights, name = own_weights(), ("visual.proj", "text_projection")[number % 2]
     torch.manual_seed(number)
-    weights[name] += weights[name].std() * torch.randn_like(weights[name])
+    weights[name] += 4 * weights[name].std() * torch.randn_like(weights[name])
     run = {"method": "full", "dataset": f"task{number}", **run}
     return selection(tmp_path / str(number), weights, **run)
 
