@@ -146,7 +146,10 @@ def code_digest(module: str) -> str:
             return
         seen[name] = path.read_bytes()
         for node in ast.walk(ast.parse(seen[name])):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("foretune."):
+            if isinstance(node, ast.ImportFrom) and node.module == "foretune":
+                for imported in node.names:
+                    visit(imported.name)
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("foretune."):
                 visit(node.module.removeprefix("foretune."))
 
     visit(module)
