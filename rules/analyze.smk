@@ -3,11 +3,13 @@ rule analyze_study:
         evaluations=EVALUATIONS,
         selections=SELECTIONS,
         measures=MEASURED,
+        embeddings=MEASURED_EMBEDDINGS,
         script="workflow_scripts/analyze.py",
     output:
         outcomes="results/analysis/outcomes.parquet",
         tasks="results/analysis/tasks.parquet",
         measures="results/analysis/measures.parquet",
+        curves="results/analysis/curves.parquet",
         statistics="results/analysis/statistics.json",
         outcomes_csv=report(
             "results/analysis/outcomes.csv",
@@ -22,6 +24,7 @@ rule analyze_study:
             labels={"table": "tasks"},
         ),
         measures_csv="results/analysis/measures.csv",
+        curves_csv="results/analysis/curves.csv",
     log:
         "logs/analyze_study.log",
     benchmark:
@@ -37,4 +40,4 @@ rule analyze_study:
         folder=subpath(output.statistics, parent=True),
     shell:
         "python {input.script} --evaluations {input.evaluations} --selections {input.selections} "
-        "--measures {input.measures} --seed {params.seed} --output {params.folder} 2>&1 | tee {log}"
+        "--measures {input.measures} {input.embeddings} --seed {params.seed} --output {params.folder} 2>&1 | tee {log}"

@@ -9,6 +9,7 @@ import pyarrow as pa
 from scipy import stats
 
 from foretune.files import whole_file, write_json
+from foretune.measured import tabulate_curves, tabulate_measures
 from foretune.tables import write_parquet
 
 OUTCOMES = ("gain_over_zero_shot_error", "accuracy", "ood_change", "shifted_change")
@@ -121,20 +122,19 @@ def correlate(x: np.ndarray, y: np.ndarray, seed: int) -> dict:
 def analyze(
     evaluations: list[Path], selections: list[Path], measures: list[Path], output: Path, seed: int
 ) -> None:
-    """Write outcomes, tasks and measures (Parquet and CSV) and statistics.json to `output`."""
+    """Write outcomes, tasks, measures, curves (Parquet and CSV) and statistics.json to `output`.
+
+    measures: files of tasks, and of embeddings from elsewhere, which have no outcomes.
+    """
     frame = pd.concat([pd.read_parquet(path) for path in evaluations], ignore_index=True)
     outcomes = join_outcomes(frame).sort_values(
         ["model", "method", "trained_on", "evaluated_on", "split"], ignore_index=True
     )
     rows = [json.loads(Path(path).read_text()) for path in measures]
-    measured = pd.DataFrame(
-        [{"model": r["model"], "dataset": r["dataset"], "n_train": r["n"], **r["measures"]}
-         for r in rows]
-    )  # fmt: skip
-    names = list(rows[0]["measures"])
+    measured, names = tabulate_measures(rows)
     chosen = pd.DataFrame([json.loads(Path(path).read_text()) for path in selections])
     chosen = chosen.rename(columns={"epoch": "best_epoch"}).drop(columns=["delta", "sha256"])
-    tasks = summarize_tasks(outcomes, chosen, measured)
+    tasks = summarize_tasks(outcomes, chosen, measured[["model", "dataset", "n_train", *names]])
     statistics = [
         {"model": model, "method": method, "measure": name, "outcome": result,
          **correlate(group[name].to_numpy(float), group[result].to_numpy(float), seed)}
@@ -146,4 +146,5 @@ def analyze(
     write_tables(outcomes, output / "outcomes.parquet", {"kind": "outcomes"})
     write_tables(tasks, output / "tasks.parquet", {"kind": "tasks", "measures": names})
     write_tables(measured, output / "measures.parquet", {"kind": "measures", "measures": names})
+    write_tables(tabulate_curves(rows), output / "curves.parquet", {"kind": "curves"})
     write_json(statistics, output / "statistics.json")

@@ -155,6 +155,9 @@ def emms(s: Statistics) -> Value:
     the regression; only a (d, d) system is solved.
     """
     counts = s.counts[s.present]
+    shapes = {np.shape(source) for source in s.sources}
+    if len(shapes) > 1 or {rows for rows, _ in shapes} != {len(s.texts)}:
+        raise Undefined(f"the labels' embeddings have different shapes: {sorted(shapes)}")
     labels = []
     for source in s.sources:
         embedded = np.asarray(source, float)[s.present]
