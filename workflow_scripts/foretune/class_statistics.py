@@ -21,6 +21,8 @@ from foretune.embeddings import unit_rows
 from foretune.files import ForetuneError
 
 BLOCK = 8192  # rows: 32 MB of float64 at a width of 512
+# What is summed: counts and class sums; class sums of squares too; and the scatter too.
+SUMS, VARIANCES, SCATTER = "sums", "variances", "scatter"
 SHARDS_BYTES = 128 << 20
 
 
@@ -110,7 +112,7 @@ class Statistics:
 
     texts (C, d) of unit length; counts (C,); shift (d,); sums (C, d) of x - shift by class;
     squares (C, d) of (x - shift)^2 by class, and moment (d, d), the sum of the outer products of
-    x - shift: both None where no measure needs them. `sources`: arrays (C, D) of one width, the
+    x - shift: None where no measure needs them. `sources`: arrays (C, D) of one width, the
     labels' embeddings that EMMS regresses on; the texts where there are no others.
     """
 
@@ -163,6 +165,12 @@ class Statistics:
         return np.maximum(self.squares[self.present] / counts - means**2, 0)
 
     @cached_property
+    def variance(self) -> float:
+        """Mean over the dimensions of the images' variance."""
+        about = self.sums.sum(0) / self.n
+        return max((self.squares.sum(0) / self.n - about**2).mean(), 0)
+
+    @cached_property
     def scatter(self) -> np.ndarray:
         """(d, d): the sum of the outer products of x - mean."""
         total = self.sums.sum(0)
@@ -179,8 +187,9 @@ class Statistics:
         move = self.shift - shift
         counts, total = self.counts[:, None], self.sums.sum(0)
         changes = {"shift": shift, "sums": self.sums + counts * move}
-        if self.moment is not None:
+        if self.squares is not None:
             changes["squares"] = self.squares + 2 * move * self.sums + counts * move**2
+        if self.moment is not None:
             cross = np.outer(total, move)
             changes["moment"] = self.moment + cross + cross.T + self.n * np.outer(move, move)
         return replace(self, **changes)
@@ -189,10 +198,9 @@ class Statistics:
         """The statistics of both sets of images together, of the same task."""
         other = other.about(self.shift)
         both = {"counts": self.counts + other.counts, "sums": self.sums + other.sums}
-        if self.moment is not None and other.moment is not None:
-            both |= {"squares": self.squares + other.squares, "moment": self.moment + other.moment}
-        else:
-            both |= {"squares": None, "moment": None}
+        for name in ("squares", "moment"):
+            pair = getattr(self, name), getattr(other, name)
+            both[name] = None if pair[0] is None or pair[1] is None else pair[0] + pair[1]
         return replace(self, **both)
 
 
@@ -209,9 +217,10 @@ class Shards:
     def __len__(self) -> int:
         return len(self.counts)
 
-    def subsets(self, weights: np.ndarray, scatter: bool) -> Iterator[Statistics]:
+    def subsets(self, weights: np.ndarray, extent: str) -> Iterator[Statistics]:
         """Statistics of the shards with weight 1, one a row of weights (R, G)."""
-        fields = ["counts", "sums"] + (["squares", "moment"] if scatter else [])
+        fields = ["counts", "sums"]
+        fields += ["squares"] * (extent != SUMS) + ["moment"] * (extent == SCATTER)
         flat = {name: getattr(self, name).reshape(len(self), -1) for name in fields}
         # A product for several rows reads the shards once, and is kept small.
         step = max(1, (32 << 20) // (8 * sum(each.shape[1] for each in flat.values())))
@@ -223,23 +232,29 @@ class Shards:
             }
             for i in range(len(chosen)):
                 changes = {name: part[i] for name, part in parts.items()}
-                if not scatter:
-                    changes |= {"squares": None, "moment": None}
-                yield replace(self.whole, **changes)
+                yield replace(self.whole, **{"squares": None, "moment": None} | changes)
 
 
-def shard_count(n: int, classes: int, width: int, scatter: bool) -> int:
-    """A power of two up to 64: of at least 4 images, and within SHARDS_BYTES if 8 or more."""
-    size = 8 * (2 * classes * width + width**2 if scatter else classes * width)
+def shard_count(n: int, classes: int, width: int, extent: str) -> int:
+    """A power of two up to 64, so that a shard has 4 images or more; large ones are 8 or more.
+
+    Large: their statistics take more than SHARDS_BYTES, or a block has too few rows of each for
+    fast products.
+    """
+    size = 8 * classes * width * (1 + (extent != SUMS)) + 8 * width**2 * (extent == SCATTER)
     count = 64
-    while count > 1 and (n < 4 * count or (count > 8 and count * size > SHARDS_BYTES)):
+    while count > 1 and (
+        n < 4 * count
+        or (count > 8 and count * size > SHARDS_BYTES)
+        or (count > 8 and extent == SCATTER and count * width > 2 * BLOCK)
+    ):
         count //= 2
     return count
 
 
 def gather(
     source: Source,
-    scatter: bool = True,
+    extent: str = SCATTER,
     shards: int = 1,
     seed: int = 0,
     keep: np.ndarray | None = None,
@@ -255,9 +270,9 @@ def gather(
     classes, width = texts.shape
     counts = np.zeros(shards * classes, np.int64)
     sums = np.zeros((shards * classes, width))
-    squares = np.zeros_like(sums) if scatter else None
-    moment = np.zeros((shards, width, width)) if scatter else None
-    shift, start = np.zeros(width), 0
+    squares = np.zeros_like(sums) if extent != SUMS else None
+    moment = np.zeros((shards, width, width)) if extent == SCATTER else None
+    shift, start, buffer = np.zeros(width), 0, np.empty((0, width))
     kept, kept_labels = [np.empty((0, width))], [np.empty(0, np.int64)]
     rng = np.random.default_rng(seed)
     for stored, labels in source.blocks():
@@ -268,45 +283,47 @@ def gather(
             inside = keep[low:high] - start
             kept.append(block[inside] / lengths[inside, None].astype(float))
             kept_labels.append(labels[inside])
-        scale = 1 / lengths
-        keys = labels
+        scale, keys, ends = 1 / lengths, labels, (0, rows)
+        if len(buffer) < rows or buffer.dtype != block.dtype:
+            buffer = np.empty((rows, width), block.dtype)
         if shards > 1:
             # In order of shard, so that each shard's rows are a slice.
             order = rng.permutation(rows)
             parts = np.arange(rows) * shards // rows
-            block, scale, keys = block[order], scale[order], labels[order] + parts * classes
-        if scatter:
-            block = block * scale[:, None]
+            ends = np.searchsorted(parts, np.arange(shards + 1))
+            block = np.take(block, order, axis=0, out=buffer[:rows], mode="clip")
+            scale, keys = scale[order], labels[order] + parts * classes
+        if extent != SUMS:
+            block = np.multiply(block, scale[:, None], out=buffer[:rows])
             if start == 0:
                 shift = block.mean(0, dtype=np.float64)
             block -= shift.astype(block.dtype)
             scale = np.ones_like(scale)
-            ends = np.searchsorted(parts, np.arange(shards + 1)) if shards > 1 else (0, rows)
+        if extent == SCATTER:
             for shard in range(shards):
                 part = block[ends[shard] : ends[shard + 1]]
                 moment[shard] += part.T @ part
         belongs = sparse.csc_array((scale, keys, np.arange(rows + 1)), (shards * classes, rows))
-        belongs = belongs.tocsr()
         sums += belongs @ block
         counts += np.bincount(keys, minlength=len(counts))
-        if scatter:
+        if extent != SUMS:
             squares += belongs @ np.square(block, out=block)
         start += rows
     if start == 0:
         raise ForetuneError("there is no image")
     # What was subtracted is the shift as the blocks' type has it.
-    if scatter and working(stored).dtype == np.float32:
+    if extent != SUMS and working(stored).dtype == np.float32:
         shift = shift.astype(np.float32).astype(np.float64)
     counts, sums = counts.reshape(shards, classes), sums.reshape(shards, classes, width)
-    if scatter:
+    if squares is not None:
         squares = squares.reshape(shards, classes, width)
     whole = Statistics(
         texts,
         counts.sum(0),
         shift,
         sums.sum(0),
-        squares.sum(0) if scatter else None,
-        moment.sum(0) if scatter else None,
+        None if squares is None else squares.sum(0),
+        None if moment is None else moment.sum(0),
         tuple(sources) or (texts,),
     )
     result = Shards(whole, counts, sums, squares, moment)

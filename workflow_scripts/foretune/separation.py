@@ -8,8 +8,8 @@ import numpy as np
 from scipy import linalg
 from scipy.special import logsumexp
 
-from foretune.class_statistics import Statistics
-from foretune.task import MATRIX, SCATTER, Task, Undefined, Value, measure
+from foretune.class_statistics import SCATTER, VARIANCES, Statistics
+from foretune.task import MATRIX, Task, Undefined, Value, measure
 
 EPS = np.finfo(float).eps
 
@@ -48,16 +48,13 @@ def transrate(task: Task) -> Value:
     eps = 1e-4; in nats. The variant `weighted` weighs a class by its share of the images, as a
     conditional entropy does, where the public code weighs all the same.
     """
-    s, eps = task.statistics, 1e-4
-    whole = log_determinant(s.scatter, s.n, eps) / 2
-    order = np.argsort(task.labels, kind="stable")
+    s, eps, rates = task.statistics, 1e-4, []
     counts = s.counts[s.present]
-    rates, start = np.empty(len(counts)), 0
-    for i, count in enumerate(counts):
-        part = task.rows[order[start : start + count]] - s.mean
-        moment = part @ part.T if count < part.shape[1] else part.T @ part
-        rates[i] = log_determinant(moment, count, eps) / 2
-        start += count
+    for part in task.by_class():
+        part -= s.mean
+        moment = part @ part.T if len(part) < part.shape[1] else part.T @ part
+        rates.append(log_determinant(moment, len(part), eps) / 2)
+    whole, rates = log_determinant(s.scatter, s.n, eps) / 2, np.array(rates)
     return Value(whole - rates.mean(), {"weighted": whole - rates @ counts / s.n})
 
 
@@ -80,7 +77,7 @@ def gaussians(s: Statistics) -> tuple[np.ndarray, np.ndarray, float]:
     """Means (K, d), variances (K, d) of the classes, and the least variance taken for real."""
     if len(s.present) < 2:
         raise Undefined("one class overlaps with no other")
-    least = 1e-4 * np.trace(s.scatter) / (s.n * s.texts.shape[1])
+    least = 1e-4 * s.variance
     if not least > EPS**2:
         raise Undefined("all images are the same")
     return s.class_means, s.class_variances, least
@@ -91,7 +88,7 @@ def overlap_score(distance: np.ndarray) -> float:
     return -(logsumexp(-distance) + np.log(2))
 
 
-@measure("GBC, spherical, Pandy et al. 2022", SCATTER, rises=True)
+@measure("GBC, spherical, Pandy et al. 2022", VARIANCES, rises=True)
 def gbc_spherical(s: Statistics) -> Value:
     """-log(-GBC), GBC = -sum over pairs a != b of exp(-Bhattacharyya distance); ours is in nats.
 
@@ -116,7 +113,7 @@ def gbc_spherical(s: Statistics) -> Value:
     return Value(score(public, 1), {"corrected": score(corrected, means.shape[1])})
 
 
-@measure("GBC, diagonal, Pandy et al. 2022", SCATTER, rises=True)
+@measure("GBC, diagonal, Pandy et al. 2022", VARIANCES, rises=True)
 def gbc_diagonal(s: Statistics) -> Value:
     """As gbc_spherical, of Gaussians with a variance for each dimension.
 

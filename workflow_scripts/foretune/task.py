@@ -7,6 +7,9 @@ from functools import cached_property
 import numpy as np
 
 from foretune.class_statistics import (
+    SCATTER,
+    SUMS,
+    VARIANCES,
     Arrays,
     Shards,
     Source,
@@ -16,7 +19,8 @@ from foretune.class_statistics import (
     working,
 )
 
-SUMS, SCATTER, ROWS, MATRIX = "sums", "scatter", "rows", "matrix"
+ROWS, MATRIX = "rows", "matrix"
+CHUNK = 2048  # rows of a further pass, which allocates each: 8 MB of float64 at a width of 512
 
 
 class Undefined(Exception):
@@ -36,10 +40,11 @@ class Value:
 class Measure:
     """A registered measure.
 
-    needs: SUMS (counts and class sums), SCATTER (class statistics of the second order, too),
-    ROWS (further passes over the images) or MATRIX (all of them at once, so that it sees a random
-    sample of a large task). The function takes `Statistics` in the first two cases, else a
-    `Task`. rises: whether a higher value means more gain from tuning; None where no source says.
+    needs: SUMS (counts and class sums), VARIANCES (class sums of squares, too), SCATTER (all class
+    statistics), ROWS (further passes over the images) or MATRIX (all of them at once, so that it
+    sees a random sample of a large task). The function takes `Statistics` in the first three
+    cases, else a `Task`. rises: whether a higher value means more gain from tuning; None where no
+    source says.
     """
 
     name: str
@@ -75,22 +80,22 @@ class Task:
     def __init__(
         self,
         source: Source,
-        scatter: bool = True,
+        extent: str = SCATTER,
         sample: int = 10_000,
         seed: int = 0,
         shards: int | None = 1,
         sources: tuple = (),
         keep: bool = False,
     ):
-        self.source, self.scatter, self.seed, self.sources = source, scatter, seed, sources
+        self.source, self.extent, self.seed, self.sources = source, extent, seed, sources
         self.limit, self.keep, self.n = sample, keep, source.n
         classes, width = np.shape(source.texts)
-        self.shard_count = shards or shard_count(self.n, classes, width, scatter)
+        self.shard_count = shards or shard_count(self.n, classes, width, extent)
 
     @cached_property
     def _gathered(self) -> tuple[Shards, np.ndarray, np.ndarray]:
         keep = self._sampled if self.keep else None
-        return gather(self.source, self.scatter, self.shard_count, self.seed, keep, self.sources)
+        return gather(self.source, self.extent, self.shard_count, self.seed, keep, self.sources)
 
     @cached_property
     def _sampled(self) -> np.ndarray:
@@ -146,14 +151,27 @@ class Task:
             yield from Arrays(self.rows, self.texts, self.labels).blocks()
             return
         for stored, labels in self.source.blocks():
-            block = working(stored)
-            lengths = np.sqrt(np.einsum("nd,nd->n", block, block))
-            yield block / lengths[:, None], labels
+            for start in range(0, len(stored), CHUNK):
+                block = working(stored[start : start + CHUNK])
+                lengths = np.sqrt(np.einsum("nd,nd->n", block, block))
+                yield block / lengths[:, None], labels[start : start + CHUNK]
+
+    def by_class(self) -> Iterator[np.ndarray]:
+        """The images in memory class by class, in order: unit rows of the present classes."""
+        direct = self.whole and isinstance(self.source, Arrays)
+        given = self.source if direct else Arrays(self.rows, self.texts, self.labels)
+        labels = np.asarray(given.labels)
+        order = np.argsort(labels, kind="stable")
+        ends = np.flatnonzero(np.diff(labels[order], append=len(self.texts))) + 1
+        for rows in np.split(order, ends[:-1]):
+            block = given.images[rows].astype(np.float64, copy=False)  # a copy already
+            block /= np.sqrt(np.einsum("nd,nd->n", block, block))[:, None]
+            yield block
 
     def of(self, rows: np.ndarray) -> "Task":
         """The task of some of the images in memory, by their numbers."""
         source = Arrays(self.rows[rows], self.texts, self.labels[rows])
-        return Task(source, self.scatter, len(rows), self.seed, 1, self.sources, keep=True)
+        return Task(source, self.extent, len(rows), self.seed, 1, self.sources, keep=True)
 
     @cached_property
     def in_memory(self) -> "Task":
@@ -163,7 +181,7 @@ class Task:
 def value_of(each: Measure, given: Task | Statistics) -> Value:
     """A measure of a task, or of statistics that suffice for it; NaN with a note if undefined."""
     if isinstance(given, Task):
-        if each.needs in (SUMS, SCATTER):
+        if each.needs in (SUMS, VARIANCES, SCATTER):
             given = given.statistics
         elif each.needs == MATRIX:
             given = given.in_memory
