@@ -4,6 +4,7 @@ rule analyze_study:
         classes=CLASS_EVALUATIONS,
         selections=SELECTIONS,
         measures=MEASURED,
+        embeddings=MEASURED_EMBEDDINGS,
         script="workflow_scripts/analyze.py",
     output:
         outcomes="results/analysis/outcomes.parquet",
@@ -11,6 +12,7 @@ rule analyze_study:
         tasks="results/analysis/tasks.parquet",
         wise_ft="results/analysis/wise_ft.parquet",
         measures="results/analysis/measures.parquet",
+        curves="results/analysis/curves.parquet",
         statistics="results/analysis/statistics.json",
         outcomes_csv=report(
             "results/analysis/outcomes.csv",
@@ -27,6 +29,7 @@ rule analyze_study:
         wise_ft_csv="results/analysis/wise_ft.csv",
         class_accuracy_csv="results/analysis/class_accuracy.csv",
         measures_csv="results/analysis/measures.csv",
+        curves_csv="results/analysis/curves.csv",
     log:
         "logs/analyze_study.log",
     benchmark:
@@ -42,5 +45,5 @@ rule analyze_study:
         folder=subpath(output.statistics, parent=True),
     shell:
         "python {input.script} --evaluations {input.evaluations} --classes {input.classes} "
-        "--selections {input.selections} --measures {input.measures} --seed {params.seed} "
-        "--output {params.folder} 2>&1 | tee {log}"
+        "--selections {input.selections} --measures {input.measures} {input.embeddings} "
+        "--seed {params.seed} --output {params.folder} 2>&1 | tee {log}"

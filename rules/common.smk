@@ -45,6 +45,7 @@ wildcard_constraints:
     dataset=one_of(DATASETS),
     method=one_of(METHODS),
     shift=one_of([shift for _, shift in SHIFTED]),
+    embedding=one_of(STUDY["embeddings"]),
     split="train|val|test",
     part=r"\d+",
 
@@ -52,6 +53,14 @@ wildcard_constraints:
 def as_json(value):
     """Params are compared as text: sorted keys make equal settings equal."""
     return json.dumps(value, sort_keys=True)
+
+
+# What a job that measures needs of the config; the sources of EMMS are files.
+MEASURE_OPTIONS = as_json({k: v for k, v in STUDY["measures"].items() if k != "emms_sources"})
+
+
+def embedding_files(wildcards):
+    return {"labels": []} | STUDY["embeddings"][wildcards.embedding]
 
 
 def entry_of(wildcards):
@@ -121,6 +130,7 @@ EVALUATIONS = [
 ]
 CLASS_EVALUATIONS = [f"{path.removesuffix('.parquet')}_classes.parquet" for path in EVALUATIONS]
 MEASURED = expand("results/measures/{model}/{dataset}.json", model=MODELS, dataset=DATASETS)
+MEASURED_EMBEDDINGS = expand("results/measures/{name}.json", name=STUDY["embeddings"])
 MANIFESTS = expand("results/datasets/{test}/dataset.json", test=TESTS)
 TRIALS = [
     f"results/trials/{model}/{method}/{dataset}/{part}"
@@ -139,7 +149,7 @@ def final_output():
         "results/analysis/statistics.json",
         *expand(
             "results/analysis/{table}.{kind}",
-            table=["outcomes", "class_accuracy", "tasks", "measures"],
+            table=["outcomes", "class_accuracy", "tasks", "wise_ft", "measures", "curves"],
             kind=["parquet", "csv"],
         ),
         *MANIFESTS,
@@ -150,6 +160,7 @@ def final_output():
         ),
         *expand("results/datasets/{test}/test.parquet", test=TESTS),
         *MEASURED,
+        *MEASURED_EMBEDDINGS,
         *expand(
             "{folder}/{file}",
             folder=TRIALS,

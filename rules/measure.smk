@@ -3,6 +3,11 @@ rule measure_task:
         manifest="results/datasets/{dataset}/dataset.json",
         images="results/embeddings/{model}/{dataset}/train.parquet",
         text="results/embeddings/{model}/{dataset}/text.parquet",
+        # Captions' embeddings by the models that EMMS takes its labels from.
+        sources=expand(
+            "results/embeddings/{source}/{{dataset}}/text.parquet",
+            source=STUDY["measures"]["emms_sources"],
+        ),
         script="workflow_scripts/measure.py",
     output:
         measures="results/measures/{model}/{dataset}.json",
@@ -16,9 +21,40 @@ rule measure_task:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        code=code_digest("measures"),
+        options=MEASURE_OPTIONS,
+        seed=STUDY["seed"],
+        code=[code_digest("measures"), code_digest("sources")],
         dataset=subpath(input.manifest, parent=True),
         embeddings=subpath(input.images, parent=True),
     shell:
         "python {input.script} --model {wildcards.model} --dataset {params.dataset} "
-        "--embeddings {params.embeddings} --output {output.measures} 2>&1 | tee {log}"
+        "--embeddings {params.embeddings} --emms-sources {input.sources} "
+        "--options {params.options:q} --seed {params.seed} --output {output.measures} "
+        "2>&1 | tee {log}"
+
+
+# Embeddings from elsewhere have no model or dataset here, and nothing is tuned on them.
+rule measure_embeddings:
+    input:
+        unpack(embedding_files),
+        script="workflow_scripts/measure_embeddings.py",
+    output:
+        measures="results/measures/{embedding}.json",
+    log:
+        "logs/measure_embeddings/{embedding}.log",
+    benchmark:
+        "logs/benchmarks/measure_embeddings/{embedding}.tsv"
+    conda:
+        "../envs/foretune.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        labels=lambda wildcards, input: "--labels" if input.labels else "",
+        options=MEASURE_OPTIONS,
+        seed=STUDY["seed"],
+        code=[code_digest("measures"), code_digest("sources")],
+    shell:
+        "python {input.script} --name {wildcards.embedding} --images {input.images} "
+        "--texts {input.texts} {params.labels} {input.labels} --options {params.options:q} "
+        "--seed {params.seed} --output {output.measures} 2>&1 | tee {log}"

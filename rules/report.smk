@@ -3,6 +3,8 @@ rule write_report:
         outcomes="results/analysis/outcomes.parquet",
         tasks="results/analysis/tasks.parquet",
         statistics="results/analysis/statistics.json",
+        measured="results/analysis/measures.parquet",
+        curves="results/analysis/curves.parquet",
         epochs=EPOCHS,
         datasets=MANIFESTS,
         tests=ancient(expand("results/datasets/{test}/test.parquet", test=TESTS)),

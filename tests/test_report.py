@@ -102,6 +102,23 @@ def make_study(
         pa.Table.from_pandas(tasks), analysis / "tasks.parquet", {"measures": list(MEASURES)}
     )
     write_json(statistics, analysis / "statistics.json")
+    measured = tasks.drop_duplicates(["model", "dataset"])[["model", "dataset", *MEASURES]]
+    measured = measured.assign(
+        n_train=24,
+        notes="",
+        **{"iimm.low": measured.iimm - 0.01, "iimm.high": measured.iimm + 0.01},
+    )
+    elsewhere = {"model": None, "dataset": "elsewhere", "n_train": 100, "iimm": 0.25,
+                 "notes": "emms: noise; ncti: one class"}  # fmt: skip
+    measured = pd.concat([measured, pd.DataFrame([elsewhere])], ignore_index=True)
+    write_parquet(pa.Table.from_pandas(measured), analysis / "measures.parquet", {})
+    curves = pd.DataFrame(
+        [{"model": model, "dataset": name, "measure": "iimm", "n": n, "mean": 0.3,
+          "deviation": 1 / n, "relative": 2 / n + 0.01 * number}
+         for model in models for number, name in enumerate(names) for n in (12, 24, 48)],
+        columns=["model", "dataset", "measure", "n", "mean", "deviation", "relative"],
+    )  # fmt: skip
+    write_parquet(pa.Table.from_pandas(curves), analysis / "curves.parquet", {})
     facts = {
         "created": "2025-01-01T00:00:00Z", "git_commit": None,
         "versions": {"torch": "2.9.0"}, "config": {"seed": 1, "note": EVIL},
@@ -226,6 +243,14 @@ def test_says_what_the_study_found(markup, report):
         assert number(row["spearman"]) in markup
     for fact in ["digest-of-aurora", "weights-digest", "seed: 1", "CC0-1.0"]:
         assert fact in markup
+
+
+def test_measures_have_their_intervals_and_notes(markup):
+    assert markup.count(" ± 0.0100</td>") == 3
+    assert '<td data-value="elsewhere">elsewhere</td>' in markup
+    assert "<li>emms: noise (1 task)</li>" in markup
+    # The third dataset is within 10% from 48 images on, the others from 24.
+    assert "From 48 images on, iimm deviates by at most 10%" in markup
 
 
 def test_warns_of_few_datasets_only(tmp_path, markup):
@@ -382,7 +407,8 @@ def marks(page, figure: str) -> int:
 def test_draws_every_figure_quietly_and_offline(page, report):
     figures = page.eval_on_selector_all("figure", "all => all.map(f => f.id)")
     kinds = ("heat", "scatter", "curves")
-    assert sorted(figures) == sorted(f"{kind}-{run}" for kind in kinds for run in (0, 1))
+    runs = [f"{kind}-{run}" for kind in kinds for run in (0, 1)]
+    assert sorted(figures) == sorted([*runs, "converge-0"])
     assert all(marks(page, figure) for figure in figures)
     assert marks(page, "heat-0") == 12  # zero-shot and three trained rows, by three datasets
     assert marks(page, "heat-1") == 6  # a probe is tested on its own task only
@@ -447,9 +473,9 @@ def test_a_table_downloads_as_csv(page, report):
         page.click("[data-csv=measures]")
     assert download.value.suggested_filename == "measures.csv"
     read = pd.read_csv(download.value.path())
-    tasks = pd.read_parquet(report.parent / "analysis" / "tasks.parquet")
-    expected = tasks.drop_duplicates(["model", "dataset"])[["model", "dataset", *MEASURES]]
-    pd.testing.assert_frame_equal(read, expected.reset_index(drop=True), check_dtype=False)
+    measured = pd.read_parquet(report.parent / "analysis" / "measures.parquet")
+    expected = measured[["model", "dataset", "n_train", *MEASURES]]
+    pd.testing.assert_frame_equal(read, expected, check_dtype=False)
 
 
 def contrast(page, selector: str) -> float:

@@ -1,36 +1,37 @@
 """Compute every measure of a task from its zero-shot train embeddings."""
 
-import math
+import json
+from pathlib import Path
 
 from foretune import cli
 
 
 def work() -> None:
     from foretune.datasets import read_manifest
-    from foretune.embeddings import read_pair
     from foretune.files import write_json
-    from foretune.measures import compute_measures
+    from foretune.measures import measure_task
+    from foretune.sources import open_cache, read_matrix
 
     parser = cli.parser(__doc__)
     parser.add_argument("--model", required=True)
+    parser.add_argument("--options", type=json.loads, default={}, help="JSON, of measure_task")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument(
+        "--emms-sources", type=Path, nargs="*", default=[], help="embeddings of the captions"
+    )
     cli.add_paths(
         parser, dataset="folder of the prepared dataset", embeddings="folder", output="JSON"
     )
     args = parser.parse_args()
     manifest = read_manifest(args.dataset)
-    images, texts = read_pair(args.embeddings, "train", manifest["digest"])
-    values = compute_measures(images.vectors, texts.vectors, images.columns["label"])
-    write_json(
-        {
-            "model": args.model,
-            "dataset": manifest["name"],
-            "n": len(images.vectors),
-            "weights": images.metadata["weights"],
-            "measures": {k: v if math.isfinite(v) else None for k, v in values.items()},
-        },
-        args.output,
+    source, metadata = open_cache(args.embeddings, "train", manifest["digest"])
+    labels = tuple(read_matrix(path) for path in args.emms_sources)
+    found = measure_task(
+        source, args.seed, **args.options, sources=labels, classes=manifest["classes"]
     )
-    cli.log("  ".join(f"{name} {value:.4f}" for name, value in values.items()))
+    facts = {"model": args.model, "dataset": manifest["name"], "weights": metadata["weights"]}
+    write_json(facts | found, args.output)
+    cli.log_measures(found)
 
 
 if __name__ == "__main__":

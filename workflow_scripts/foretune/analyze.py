@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from scipy import stats
 
 from foretune.files import whole_file, write_json
+from foretune.measured import tabulate_curves, tabulate_measures
 from foretune.tables import write_parquet
 
 OUTCOMES = ("gain_over_zero_shot_error", "accuracy", "ood_change", "shifted_change")
@@ -129,22 +130,19 @@ def analyze(
     evaluations: list[Path], classes: list[Path], selections: list[Path], measures: list[Path],
     output: Path, seed: int,
 ) -> None:  # fmt: skip
-    """Write the tables outcomes, class_accuracy, tasks, wise_ft, measures, and statistics.json.
+    """Write the tables outcomes, class_accuracy, tasks, wise_ft, measures, curves; statistics.json.
 
-    A table is Parquet and CSV in `output`. classes: the evaluations' files of class accuracies.
+    A table is Parquet and CSV in `output`. classes: the evaluations' files of class accuracies;
+    measures: files of tasks, and of embeddings from elsewhere, which have no outcomes.
     """
     key = ["model", "method", "wise_ft", "trained_on", "evaluated_on", "split"]
     outcomes = join_outcomes(read_tables(evaluations)).sort_values(key, ignore_index=True)
     by_class = read_tables(classes).sort_values(key, ignore_index=True, kind="stable")
     rows = [json.loads(Path(path).read_text()) for path in measures]
-    measured = pd.DataFrame(
-        [{"model": r["model"], "dataset": r["dataset"], "n_train": r["n"], **r["measures"]}
-         for r in rows]
-    )  # fmt: skip
-    names = list(rows[0]["measures"])
+    measured, names = tabulate_measures(rows)
     chosen = pd.DataFrame([json.loads(Path(path).read_text()) for path in selections])
     chosen = chosen.rename(columns={"epoch": "best_epoch"}).drop(columns=["delta", "sha256"])
-    every = summarize_tasks(outcomes, chosen, measured)
+    every = summarize_tasks(outcomes, chosen, measured[["model", "dataset", "n_train", *names]])
     whole = every.wise_ft == 1  # an interpolation is no task of its own
     tasks = every[whole].drop(columns="wise_ft").reset_index(drop=True)
     curves = ["model", "method", "dataset", "wise_ft", "accuracy", *WISE_FT]
@@ -162,4 +160,5 @@ def analyze(
     write_tables(every.loc[interpolated, curves], output / "wise_ft.parquet", {"kind": "wise_ft"})
     write_tables(tasks, output / "tasks.parquet", {"kind": "tasks", "measures": names})
     write_tables(measured, output / "measures.parquet", {"kind": "measures", "measures": names})
+    write_tables(tabulate_curves(rows), output / "curves.parquet", {"kind": "curves"})
     write_json(statistics, output / "statistics.json")

@@ -42,6 +42,17 @@ def run_of(arguments: argparse.Namespace) -> dict:
     }
 
 
+def log_measures(found: dict) -> None:
+    """Print the values of `measure_task`, and its notes."""
+    values = found["measures"].items()
+    log("  ".join(f"{name} {value:.4g}" for name, value in values if value is not None))
+    for note in found["notes"]:
+        log(f"note: {note}")
+    for name, detail in found["details"].items():
+        for note in detail["notes"]:
+            log(f"note on {name}: {note}")
+
+
 def main(work: Callable[[], None]) -> None:
     """Run a script's work; a ForetuneError becomes its message and exit code 1."""
     try:

@@ -61,10 +61,21 @@ def check_config(config: dict) -> dict:
     for name, entry in config["datasets"].items():
         entries[f"datasets.{name}"] = entry
         entries |= {f"datasets.{name}.shifted.{k}": each for k, each in entry["shifted"].items()}
+    measures, known = config["measures"], registered_measures()
+    for key, names, choices in [
+        ("also", measures["also"], known),
+        ("without", measures["without"], known),
+        ("emms_sources", measures["emms_sources"], list(config["models"])),
+    ]:
+        for name in names:
+            if name not in choices:
+                hint = suggest(name, choices)
+                raise ForetuneError(f"measures.{key}: {name}: unknown{hint}")
+    entries |= {f"embeddings.{name}": entry for name, entry in config["embeddings"].items()}
     missing = [
         f"{where}.{key}: no such file or folder: {entry[key]}"
         for where, entry in entries.items()
-        for key in ("parquet", "folder")
+        for key in ("parquet", "folder", "images", "texts", "labels")
         if key in entry and not Path(entry[key]).exists()
     ]
     if missing:
@@ -107,6 +118,9 @@ def explain(error: jsonschema.ValidationError) -> list[str]:
         given = [key for key in error.instance if key in every]
         problem = f"has {', '.join(given)}" if given else "has no source"
         return [f"{path}: {problem}; give one of: {', '.join(choices)}"]
+    if error.validator == "required" and isinstance(error.instance, dict):
+        lacks = [key for key in error.validator_value if key not in error.instance]
+        return [f"{path + '.' if path else ''}{key}: is missing" for key in lacks]
     if error.validator == "type":
         hint = ""
         if error.validator_value == "number" and isinstance(error.instance, str):
@@ -147,6 +161,19 @@ def grid_points(recipe: dict) -> list[dict]:
     return [{"trial": i, **dict(zip(names, point, strict=True))} for i, point in enumerate(points)]
 
 
+def registered_measures() -> list[str]:
+    """Names of the functions under `@measure`, read as text: importing them takes numpy."""
+    return [
+        node.name
+        for path in sorted(LIBRARY.glob("*.py"))
+        if "@measure(" in (text := path.read_text())
+        for node in ast.parse(text).body
+        if isinstance(node, ast.FunctionDef)
+        for decorator in node.decorator_list
+        if isinstance(decorator, ast.Call) and getattr(decorator.func, "id", "") == "measure"
+    ]
+
+
 def expand_grid(recipe: dict, part: int = 0) -> list[dict]:
     """The trials of one part of a method's search.
 
@@ -175,7 +202,10 @@ def code_digest(module: str) -> str:
             return
         seen[name] = path.read_bytes()
         for node in ast.walk(ast.parse(seen[name])):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("foretune."):
+            if isinstance(node, ast.ImportFrom) and node.module == "foretune":
+                for imported in node.names:
+                    visit(imported.name)
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("foretune."):
                 visit(node.module.removeprefix("foretune."))
 
     visit(module)

@@ -40,12 +40,8 @@ def write_embeddings(path: Path | str, vectors: np.ndarray, columns: dict, metad
     write_parquet(table, path, metadata, row_group_size=max(1, len(table)), compression="none")
 
 
-def read_embeddings(path: Path | str, **expected) -> Embeddings:
-    """Read a cache, its vectors without a copy out of Arrow's memory.
-
-    expected: metadata that must have these values (`weights=`, `dataset=`, ...).
-    Raises ForetuneError where the file is not such a cache, or was made from something else.
-    """
+def expect_metadata(path: Path | str, **expected) -> dict:
+    """A cache's metadata. Raises ForetuneError where it has not these values."""
     metadata = read_metadata(path)
     for key, value in expected.items():
         if metadata.get(key) != value:
@@ -53,6 +49,16 @@ def read_embeddings(path: Path | str, **expected) -> Embeddings:
                 f"{path}: made from another {key} ({metadata.get(key)!r}, expected {value!r}); "
                 "delete it and run again"
             )
+    return metadata
+
+
+def read_embeddings(path: Path | str, **expected) -> Embeddings:
+    """Read a cache, its vectors without a copy out of Arrow's memory.
+
+    expected: metadata that must have these values (`weights=`, `dataset=`, ...).
+    Raises ForetuneError where the file is not such a cache, or was made from something else.
+    """
+    metadata = expect_metadata(path, **expected)
     table = pq.read_table(path)
     if "embedding" not in table.column_names:
         raise ForetuneError(f"{path}: has no column named embedding")

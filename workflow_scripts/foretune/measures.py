@@ -1,121 +1,98 @@
-"""Measures of a task from its zero-shot embeddings, in closed form and float64.
+"""Measures of a task from its zero-shot embeddings.
 
 All are pure functions of images X (N, d) and texts T (C, d), rows of unit length, and labels
-y (N,) in 0..C-1. Those here need no more than the classes' counts and sums and the sum of
-squared norms, so they cost O(N d). Add one by writing a function of `ClassSums` under
-`@measure`; it appears in every table and plot.
+y (N,) in 0..C-1. They are in `alignment` (IIMM and its terms), `clustering`, `separation` and
+`discriminants`; `task` has the register.
 
-Source: "Zero-Shot Embeddings Inform Learning and Forgetting with Vision-Language Encoders",
-section 3 and appendix A.1.
+Add one by writing a function under `@measure`, here or in a module that is imported here: it
+appears in every table and plot.
 """
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-from foretune.embeddings import unit_rows
+from foretune import alignment, clustering, discriminants, separation  # noqa: F401, they register
+from foretune.class_statistics import SCATTER, SUMS, Arrays, Source
 from foretune.files import ForetuneError
+from foretune.task import MATRIX, MEASURES, Task, value_of
+from foretune.uncertainty import uncertainty
 
 
-@dataclass(frozen=True)
-class ClassSums:
-    """counts (C,), sums (C, d) of each class's images, squares = sum of |x|^2, texts (C, d)."""
+def compute_measures(
+    images: np.ndarray, texts: np.ndarray, labels: np.ndarray, sources: tuple = ()
+) -> dict[str, float]:
+    """Every measure that is on by default, of arrays; see the module's docstring.
 
-    counts: np.ndarray
-    sums: np.ndarray
-    squares: float
-    texts: np.ndarray
-
-    @property
-    def n(self) -> int:
-        return int(self.counts.sum())
-
-
-def class_sums(images: np.ndarray, texts: np.ndarray, labels: np.ndarray) -> ClassSums:
-    """Validate the input, scale rows to unit length, and sum by class.
-
-    Raises ForetuneError for unequal lengths or widths, a label outside 0..C-1, a zero vector
-    or a value that is not finite.
+    Raises ForetuneError for unequal lengths or widths, a label outside 0..C-1, a zero vector or
+    a value that is not finite; the three last name the row.
     """
-    labels = np.asarray(labels)
-    if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1]:
-        raise ForetuneError(f"images {images.shape} and texts {texts.shape} are not of one width")
-    if labels.shape != (len(images),) or len(images) == 0:
-        raise ForetuneError(f"{len(images)} images need as many labels, not {labels.shape}")
-    if labels.min() < 0 or labels.max() >= len(texts):
-        row = int(np.flatnonzero((labels < 0) | (labels >= len(texts)))[0])
-        raise ForetuneError(f"row {row}: label {labels[row]} is not in 0..{len(texts) - 1}")
-    images, texts = unit_rows(images), unit_rows(texts)
-    if not (np.isfinite(images).all() and np.isfinite(texts).all()):
-        raise ForetuneError("an embedding has a value that is not finite")
-    sums = np.zeros_like(texts)
-    order = np.argsort(labels, kind="stable")
-    present, starts = np.unique(labels[order], return_index=True)
-    sums[present] = np.add.reduceat(images[order], starts, axis=0)
-    counts = np.bincount(labels, minlength=len(texts))
-    return ClassSums(counts, sums, float(np.einsum("nd,nd->", images, images)), texts)
+    task = Task(Arrays(images, texts, labels), sample=len(images), sources=sources)
+    return {name: value_of(each, task).value for name, each in MEASURES.items() if each.default}
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A registered measure and where it comes from."""
-
-    name: str
-    function: Callable[[ClassSums], float]
-    reference: str
+def chosen_measures(also: tuple = (), without: tuple = ()) -> list[str]:
+    """Names of the measures that are on: those on by default, with and without some."""
+    on = {name for name, each in MEASURES.items() if each.default} | set(also)
+    return [name for name in MEASURES if name in on - set(without)]
 
 
-MEASURES: dict[str, Measure] = {}
+def measure_task(
+    source: Source,
+    seed: int,
+    *,
+    also: tuple = (),
+    without: tuple = (),
+    sample: int = 10_000,
+    bootstrap: int = 200,
+    sources: tuple = (),
+    classes: list[str] | None = None,
+) -> dict:
+    """The measures of a source, as they stand in a task's JSON file.
+
+    They are those that are on by default, `also` some and `without` some.
+
+    `n`; `measures` name -> value, None where undefined; `details` name -> interval, curve (see
+    `uncertainty`), variants and notes; `notes` about the task. sample: the most images that a
+    measure sees that must see all at once. bootstrap: number of subsets for the intervals, 0 for
+    none. sources: labels' embeddings for EMMS. classes: names, for the notes.
+
+    Raises ForetuneError, which names the source's files where it has some, and the row.
+    """
+    chosen = [MEASURES[name] for name in chosen_measures(also, without)]
+    extent = SUMS if all(each.needs == SUMS for each in chosen) else SCATTER
+    shards = None if bootstrap else 1
+    task = Task(source, extent, sample, seed, shards, sources, keep=extent == SCATTER)
+    try:
+        s = task.statistics
+    except ForetuneError as error:
+        raise ForetuneError(f"{getattr(source, 'name', 'embeddings')}: {error}") from None
+    values = {each.name: value_of(each, task) for each in chosen}
+    doubts = uncertainty(task, chosen, values, bootstrap) if bootstrap else {}
+    details = {}
+    for each in chosen:
+        found, doubt = values[each.name], doubts.get(each.name, {})
+        if each.needs == MATRIX and not task.whole:
+            found.notes.append(f"of a random sample of {sample} of {task.n} images")
+        details[each.name] = {
+            "interval": doubt.get("interval"),
+            "curve": doubt.get("curve", []),
+            "variants": {name: finite(value) for name, value in found.variants.items()},
+            "notes": found.notes + doubt.get("notes", []),
+        }
+    notes = []
+    absent = np.flatnonzero(s.counts == 0)
+    if len(absent):
+        named = [classes[i] if classes else str(i) for i in absent[:10]]
+        more = ", ..." if len(absent) > 10 else ""
+        noun = "class has" if len(absent) == 1 else "classes have"
+        notes.append(f"{len(absent)} {noun} no image: {', '.join(named)}{more}")
+    return {
+        "n": task.n,
+        "measures": {name: finite(each.value) for name, each in values.items()},
+        "details": details,
+        "notes": notes,
+    }
 
 
-def measure(reference: str):
-    def register(function):
-        MEASURES[function.__name__] = Measure(function.__name__, function, reference)
-        return function
-
-    return register
-
-
-@measure("Incorrect Label Alignment, appendix A.1.1")
-def inter_modal(s: ClassSums) -> float:
-    """Mean over images i of the mean over classes c != y_i of x_i . t_c; NaN for one class."""
-    classes = len(s.texts)
-    if classes < 2:
-        return np.nan
-    every = s.sums.sum(0) @ s.texts.sum(0)
-    correct = np.einsum("cd,cd->", s.sums, s.texts)
-    return float((every - correct) / (s.n * (classes - 1)))
-
-
-@measure("Intra-Images, appendix A.2")
-def intra_images(s: ClassSums) -> float:
-    """Mean of x_i . x_j over all pairs i < j; NaN for one image."""
-    if s.n < 2:
-        return np.nan
-    total = s.sums.sum(0)
-    return float((total @ total - s.squares) / (s.n * (s.n - 1)))
-
-
-@measure("IIMM, the Inter-Intra Modal Measure, section 3")
-def iimm(s: ClassSums) -> float:
-    """(inter_modal + intra_images) / 2."""
-    return (inter_modal(s) + intra_images(s)) / 2
-
-
-@measure("Correct Label Alignment, appendix A.1.1 (ACS in the second paper)")
-def correct_label_alignment(s: ClassSums) -> float:
-    """Mean of x_i . t_{y_i}."""
-    return float(np.einsum("cd,cd->", s.sums, s.texts) / s.n)
-
-
-@measure("Modality gap, Liang et al. 2022")
-def modality_gap(s: ClassSums) -> float:
-    """Distance between the mean image and the mean text embedding."""
-    return float(np.linalg.norm(s.sums.sum(0) / s.n - s.texts.mean(0)))
-
-
-def compute_measures(images: np.ndarray, texts: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Every registered measure of one task; see the module's docstring for the input."""
-    statistics = class_sums(images, texts, labels)
-    return {name: registered.function(statistics) for name, registered in MEASURES.items()}
+def finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if np.isfinite(value) else None

@@ -17,6 +17,7 @@ import yaml
 
 from foretune.datasets import decode, title_of
 from foretune.files import whole_file
+from foretune.measured import enough_images
 from foretune.tables import read_metadata
 
 ZERO_SHOT = "zero-shot"
@@ -53,6 +54,8 @@ def build_report(
     measures = read_metadata(analysis / "tasks.parquet")["measures"]
     rows = json.loads((analysis / "statistics.json").read_text())
     statistics = pd.DataFrame(rows, columns=STATISTICS)
+    measured = pd.read_parquet(analysis / "measures.parquet")
+    how_many = pd.read_parquet(analysis / "curves.parquet")
     trials = pd.concat([pd.read_parquet(path) for path in epochs]) if epochs else None
     described = [describe_dataset(Path(path)) for path in datasets]
     facts = json.loads(Path(provenance).read_text())
@@ -66,7 +69,7 @@ def build_report(
     shown = {k: v for k, v in OUTCOMES.items() if shifted or k != "shifted_change"}
     order = list(dict.fromkeys([d["name"] for d in described] + sorted(set(tasks.dataset))))
 
-    runs, charts = [], {}
+    runs, charts, converging = [], {}, []
     for (model, method), group in tasks.groupby(["model", "method"], sort=False):
         fits = of(statistics, model, [method])
         drawn = {"heat": heat_map(of(outcomes, model, [method, "zero_shot"]), order)}
@@ -85,6 +88,12 @@ def build_report(
             "mean": numbers.mean().to_dict(), "rho": fit and fit["spearman"],
             "fit": fit and fit_sentence(fit | ({"note": ""} if known(fit["spearman"]) else {})),
         })  # fmt: skip
+    for model in dict.fromkeys(how_many.model[how_many.relative.notna()]):
+        chart = convergence(how_many[how_many.model == model], measures)
+        chart["spec"]["description"] = f"{chart['label']}: {model}"
+        name = f"converge-{len(converging)}"
+        charts[name] = chart
+        converging.append({"model": model, "name": name})
     # Shifted tests may be fewer than datasets: their notes say so, and this is about the study.
     few = statistics.n[(statistics.n > 0) & (statistics.outcome != "shifted_change")]
     few = few[few < FEW]
@@ -103,8 +112,8 @@ def build_report(
     page = environment.get_template("report.html.j2").render(
         title=title, runs=runs, charts=charts, measures=measures, outcomes=shown,
         first_measure=first_of(measures), order=order, datasets=described,
-        tables=tables(tasks, statistics, measures, shifted), facts=facts, colours=COLOURS,
-        shifted=shifted,
+        tables=tables(tasks, statistics, measured, measures, shifted), facts=facts, colours=COLOURS,
+        shifted=shifted, converging=converging, notes=count_notes(measured),
         config=yaml.safe_dump(facts.get("config", {}), sort_keys=False, allow_unicode=True),
         # With n datasets, the best permutation p-value of a rank correlation is 2 / n!.
         few=None if few.empty else (few.min(), min(1.0, 2 / math.factorial(int(few.min())))),
@@ -257,6 +266,33 @@ def scatter(group: pd.DataFrame, fits: list[dict], measures: list[str], outcomes
     return figure(chart, "Measure against outcome, one point a dataset", notes=notes)
 
 
+def convergence(curves: pd.DataFrame, measures: list[str]) -> dict:
+    """Deviation against number of images, a line a dataset; the page's list chooses the measure."""
+    shown = curves[["dataset", "measure", "n", "relative"]].dropna()
+    notes = {}
+    for measure in measures:
+        enough = enough_images(shown[shown.measure == measure])
+        notes[measure] = (
+            f"From {enough} images on, {measure} deviates by at most 10% on every dataset."
+            if enough
+            else f"On some dataset, {measure} deviates by more than 10% with half of the images."
+            if (shown.measure == measure).any()
+            else "Nothing to show."
+        )
+    base = alt.Chart(records(shown)).transform_filter("datum.measure == measure")
+    lines = base.mark_line(point={"size": 25}).encode(
+        alt.X("n:Q", scale=alt.Scale(type="log", nice=False, padding=8), title="images",
+              axis=alt.Axis(grid=False, tickCount=5)),
+        alt.Y("relative:Q", title=None, axis=alt.Axis(format=".0%", tickCount=5)),
+        alt.Color("dataset:N", legend=LINES),
+        tooltip=["dataset:N", "n:Q", alt.Tooltip("relative:Q", format=".1%")],
+    )  # fmt: skip
+    first = alt.param(name="measure", value=first_of(measures))
+    chart = lines.add_params(first).properties(height=240)
+    label = "Deviation of a subset’s measure, as a share of its spread between datasets"
+    return figure(chart, label, notes=notes)
+
+
 def fit_sentence(fit: dict | None) -> str:
     """What statistics.json says about one correlation and fit."""
     if fit is None:
@@ -334,12 +370,32 @@ def table(frame: pd.DataFrame, caption: str, columns: dict) -> dict:
     return {"caption": caption, "head": head, "rows": rows}
 
 
+def with_intervals(frame: pd.DataFrame, measures: list[str]) -> dict:
+    """The table of measures, each with the half-width of its interval where it has one."""
+    columns = {"model": text, "dataset": text, "n_train": plain} | dict.fromkeys(measures, number)
+    made = table(frame, "Measures, with 95% intervals over images", columns)
+    for cells, row in zip(made["rows"], frame.to_dict("records"), strict=True):
+        for i, name in enumerate(columns):
+            high = row.get(f"{name}.high")
+            if known(high):
+                cells[i] = (f"{cells[i][0]} ± {number(high - row[name])}", cells[i][1])
+    return made
+
+
+def count_notes(measured: pd.DataFrame) -> list[tuple[str, int]]:
+    """What was said of measures, and of how many tasks, the most frequent first."""
+    said = [note for notes in measured.get("notes", []) for note in notes.split("; ") if note]
+    return list(pd.Series(said, dtype=str).value_counts().items())
+
+
 def tables(
-    tasks: pd.DataFrame, statistics: pd.DataFrame, measures: list[str], shifted: bool
+    tasks: pd.DataFrame,
+    statistics: pd.DataFrame,
+    measured: pd.DataFrame,
+    measures: list[str],
+    shifted: bool,
 ) -> dict:
     """Every table; shifted: whether the study has shifted tests to show."""
-    by_dataset = tasks.drop_duplicates(["model", "dataset"])
-    measured = {"model": text, "dataset": text} | dict.fromkeys(measures, number)
     tested = {key: text if key in WORDS else number for key in STATISTICS}
     tested |= {key: plain for key in STATISTICS if key == "n" or key.startswith("p_")}
     results = {k: show for k, show in RESULTS.items() if shifted or k != "shifted_change"}
@@ -349,7 +405,7 @@ def tables(
             for model, group in tasks.groupby("model", sort=False)
         ],
         "chosen": table(tasks, "Chosen trials", RUN | CHOSEN),
-        "measured": table(by_dataset, "Measures", measured),
+        "measured": with_intervals(measured, measures),
         "tested": table(statistics, "Statistics", tested),
     }
 

@@ -1,0 +1,172 @@
+"""Time the measures against their authors' public definitions and scikit-learn's.
+
+Writes benchmarks/measures.md. Each case runs in a process of its own, on one thread, with both
+sides on the same input; times are CPU seconds, the median of the runs.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent / "workflow_scripts"), str(HERE.parent / "tests")]
+
+# measure: classes, runs of the reference, times that it must be faster, MB that it may take.
+CASES = {
+    "iimm": (100, 3, 400, None),
+    "silhouette_cosine": (100, 1, 800, None),
+    "silhouette_euclidean": (100, 1, 3, 300),
+    "davies_bouldin": (100, 3, None, None),
+    "calinski_harabasz": (100, 3, None, None),
+    "emms": (100, 3, 30, None),
+    "gbc_spherical": (397, 3, 30, None),
+    "gbc_diagonal": (397, 3, None, None),
+    "transrate": (397, 3, 5, None),
+    "sfda": (100, 3, 2, None),
+    "h_score": (100, 3, 2, None),
+    "ncti": (100, 3, 1.5, None),
+    "logme": (100, 3, None, None),
+}
+
+
+def draw(images: int, width: int, classes: int):
+    """Unit vectors in a cone, with class structure and every class present (float64)."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    labels = np.concatenate([np.arange(classes), rng.integers(0, classes, images - classes)])
+    centers = 0.4 * rng.normal(size=(classes, width)) + rng.normal(size=width)
+    x = rng.normal(size=(images, width))
+    x += centers[labels]
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    texts = rng.normal(size=(classes, width)) - 0.3
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    return x, texts, labels, tuple(rng.normal(size=(3, classes, width)))
+
+
+def reference_of(name: str, x, texts, labels, sources):
+    import numpy as np
+    import public_definitions as public
+    from sklearn import metrics
+
+    def clusters(score, **options):
+        points = np.concatenate([x, texts])
+        return score(points, np.repeat([0, 1], [len(x), len(texts)]), **options)
+
+    def ncti():
+        seli, ncc, vc = public.ncti(x, labels)
+        return ncc + seli - vc
+
+    return {
+        "iimm": lambda: public.iimm(x, texts, labels),
+        "silhouette_cosine": lambda: clusters(metrics.silhouette_score, metric="cosine"),
+        "silhouette_euclidean": lambda: clusters(metrics.silhouette_score),
+        "davies_bouldin": lambda: clusters(metrics.davies_bouldin_score),
+        "calinski_harabasz": lambda: clusters(metrics.calinski_harabasz_score),
+        "emms": lambda: public.emms(x, labels, sources),
+        "gbc_spherical": lambda: -np.log(-public.gbc(x, labels, "spherical")),
+        "gbc_diagonal": lambda: -np.log(-public.gbc(x, labels, "diagonal")),
+        "transrate": lambda: public.transrate(x, labels),
+        "sfda": lambda: public.sfda(x, labels),
+        "h_score": lambda: public.h_score(x, labels),
+        "ncti": ncti,
+        "logme": lambda: public.logme(x, labels),
+    }[name]
+
+
+def timed(call, runs: int) -> tuple[float, float]:
+    found = []
+    for _ in range(runs):
+        start = time.process_time()
+        value = call()
+        found.append(time.process_time() - start)
+    return float(value), statistics.median(found)
+
+
+def run_case(name: str, images: int, width: int, runs: int) -> dict:
+    """Both sides of one case, in this process."""
+    from foretune.class_statistics import SCATTER, SUMS, VARIANCES, Arrays
+    from foretune.measures import MEASURES
+    from foretune.task import Task, value_of
+
+    classes, slow_runs, _, _ = CASES[name]
+    x, texts, labels, sources = draw(images, width, classes)
+    each = MEASURES[name]
+    # From arrays to the value: the statistics are gathered in the time, as much as it needs.
+    first_order = each.needs == SUMS or name in (
+        "silhouette_cosine",
+        "silhouette_euclidean",
+        "davies_bouldin",
+    )
+    extent = SUMS if first_order else VARIANCES if each.needs == VARIANCES else SCATTER
+
+    def ours():
+        task = Task(Arrays(x, texts, labels), extent, images, sources=sources)
+        return value_of(each, task).value
+
+    ours()  # what is loaded on first use
+    value, seconds = timed(ours, runs)
+    tracemalloc.start()
+    ours()
+    peak = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    expected, theirs = timed(reference_of(name, x, texts, labels, sources), min(slow_runs, runs))
+    return {
+        "name": name, "classes": classes, "seconds": seconds, "reference": theirs, "peak": peak,
+        "difference": abs(value / expected - 1), "reference_runs": min(slow_runs, runs),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=50_000)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only", nargs="*", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, default=HERE / "measures.md")
+    args = parser.parse_args()
+    if args.case:
+        print(json.dumps(run_case(args.case, args.images, args.width, args.runs)))
+        return
+    threads = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
+    lines = [
+        "# Measures against their public definitions", "",
+        "Made by `python benchmarks/measures.py`, which runs "
+        "`tests/public_definitions.py` and scikit-learn beside ours.", "",
+        f"{args.images} images, {args.width} dimensions, float64, one thread; CPU seconds, median "
+        f"of {args.runs} runs (the reference's number of runs is in the table). Peak memory is "
+        "what is allocated beyond the input. "
+        f"Python {platform.python_version()}, {platform.machine()}.", "",
+        "| measure | classes | ours, s | reference, s (runs) | times faster | bar | "
+        "peak, MB | relative difference |",
+        "|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name in args.only:
+        command = [sys.executable, __file__, "--case", name, "--images", str(args.images),
+                   "--width", str(args.width), "--runs", str(args.runs)]  # fmt: skip
+        done = subprocess.run(
+            command, env=os.environ | threads, stdout=subprocess.PIPE, text=True, check=True
+        )
+        row = json.loads(done.stdout)
+        faster = row["reference"] / row["seconds"]
+        bar = CASES[name][2]
+        met = "" if bar is None else f"{bar} " + ("met" if faster >= bar else "missed")
+        lines.append(
+            f"| {name} | {row['classes']} | {row['seconds']:.3f} | {row['reference']:.2f} "
+            f"({row['reference_runs']}) | {faster:.1f} | {met} | {row['peak']:.0f} | "
+            f"{row['difference']:.0e} |"
+        )
+        print(lines[-1], flush=True)
+    args.output.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,330 @@
+"""What a task's measures are computed from: sums over its images, gathered in one pass.
+
+Counts, class sums, class sums of squares and the scatter are additive: those of shards merge to
+those of the whole, and a half of the shards is a half of the images. Rows are scaled to unit
+length as they are read, and moments are taken about the first block's mean, which is close
+enough to the mean of all that nothing cancels when they are centred.
+
+Sums are accumulated in float64. A block of a float16 cache is multiplied in float32, which is
+twice as fast and adds 1e-7 to values that are themselves rounded at 5e-4.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from scipy import sparse
+
+from foretune.embeddings import unit_rows
+from foretune.files import ForetuneError
+
+BLOCK = 8192  # rows: 32 MB of float64 at a width of 512
+# What is summed: counts and class sums; class sums of squares too; and the scatter too.
+SUMS, VARIANCES, SCATTER = "sums", "variances", "scatter"
+SHARDS_BYTES = 128 << 20
+
+
+class Source(Protocol):
+    """Images that can be read again and again: see `Arrays` and `foretune.sources`."""
+
+    n: int
+    texts: np.ndarray
+
+    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Vectors (rows, d) of any floating type, as stored, and their labels (rows,)."""
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """A source in memory: images (N, d), texts (C, d), labels (N,), none of them changed.
+
+    Raises ForetuneError for unequal lengths or widths, and for no image.
+    """
+
+    images: np.ndarray
+    texts: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self):
+        if (
+            self.images.ndim != 2
+            or self.texts.ndim != 2
+            or self.images.shape[1] != self.texts.shape[1]
+        ):
+            raise ForetuneError(
+                f"images {self.images.shape} and texts {self.texts.shape} are not of one width"
+            )
+        if np.shape(self.labels) != (len(self.images),) or len(self.images) == 0:
+            raise ForetuneError(
+                f"{len(self.images)} images need as many labels, not {np.shape(self.labels)}"
+            )
+        if np.asarray(self.labels).dtype.kind not in "iu":
+            raise ForetuneError("labels must be whole numbers, the rows of the texts")
+
+    @property
+    def n(self) -> int:
+        return len(self.images)
+
+    def blocks(self):
+        labels = np.asarray(self.labels)
+        for start in range(0, self.n, BLOCK):
+            yield self.images[start : start + BLOCK], labels[start : start + BLOCK]
+
+
+def checked_lengths(block: np.ndarray, labels: np.ndarray, classes: int, start: int) -> np.ndarray:
+    """Lengths of a block's rows, all of them positive and finite, its labels in 0..classes-1.
+
+    Raises ForetuneError, which names the row, counted from `start`.
+    """
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(wrong):
+        row = wrong[0]
+        raise ForetuneError(f"row {start + row}: label {labels[row]} is not in 0..{classes - 1}")
+    lengths = np.sqrt(np.einsum("nd,nd->n", block, block))
+    wrong = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+    if len(wrong):
+        row = wrong[0]
+        if np.isfinite(block[row]).all() and not lengths[row]:
+            raise ForetuneError(f"row {start + row} is a zero vector: it has no direction")
+        raise ForetuneError(f"row {start + row} has a value that is not finite")
+    return lengths
+
+
+def unit_texts(texts: np.ndarray) -> np.ndarray:
+    """(C, d) of unit length, float64. Raises ForetuneError, which names the text."""
+    try:
+        checked_lengths(texts := np.asarray(texts, np.float64), np.zeros(len(texts), int), 1, 0)
+    except ForetuneError as error:
+        raise ForetuneError(f"texts: {error}") from None
+    return unit_rows(texts)
+
+
+def working(block: np.ndarray) -> np.ndarray:
+    """The block in the type that it is multiplied in."""
+    return block.astype(np.float32 if block.dtype == np.float16 else np.float64, copy=False)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Sums over the images of a task, or of a shard of it.
+
+    texts (C, d) of unit length; counts (C,); shift (d,); sums (C, d) of x - shift by class;
+    squares (C, d) of (x - shift)^2 by class, and moment (d, d), the sum of the outer products of
+    x - shift: None where no measure needs them. `sources`: arrays (C, D) of one width, the
+    labels' embeddings that EMMS regresses on; the texts where there are no others.
+    """
+
+    texts: np.ndarray
+    counts: np.ndarray
+    shift: np.ndarray
+    sums: np.ndarray
+    squares: np.ndarray | None = None
+    moment: np.ndarray | None = None
+    sources: tuple = ()
+
+    @cached_property
+    def n(self) -> int:
+        return int(self.counts.sum())
+
+    @cached_property
+    def present(self) -> np.ndarray:
+        """Indices of the classes that have an image, K of them."""
+        return np.flatnonzero(self.counts)
+
+    @cached_property
+    def class_sums(self) -> np.ndarray:
+        """(C, d): the sum of each class's images."""
+        return self.sums + self.counts[:, None] * self.shift
+
+    @cached_property
+    def total(self) -> np.ndarray:
+        """(d,): the sum of all images."""
+        return self.sums.sum(0) + self.n * self.shift
+
+    @cached_property
+    def mean(self) -> np.ndarray:
+        return self.total / self.n
+
+    @cached_property
+    def text_total(self) -> np.ndarray:
+        return self.texts.sum(0)
+
+    @cached_property
+    def class_means(self) -> np.ndarray:
+        """(K, d): means of the present classes, about the mean of all images."""
+        means = self.sums[self.present] / self.counts[self.present, None]
+        return means - self.sums.sum(0) / self.n
+
+    @cached_property
+    def class_variances(self) -> np.ndarray:
+        """(K, d): each present class's variance by dimension, divided by its count."""
+        counts = self.counts[self.present, None]
+        means = self.sums[self.present] / counts
+        return np.maximum(self.squares[self.present] / counts - means**2, 0)
+
+    @cached_property
+    def variance(self) -> float:
+        """Mean over the dimensions of the images' variance."""
+        about = self.sums.sum(0) / self.n
+        return max((self.squares.sum(0) / self.n - about**2).mean(), 0)
+
+    @cached_property
+    def scatter(self) -> np.ndarray:
+        """(d, d): the sum of the outer products of x - mean."""
+        total = self.sums.sum(0)
+        return self.moment - np.outer(total, total) / self.n
+
+    @cached_property
+    def between(self) -> np.ndarray:
+        """(d, d): the scatter of the class means, each as often as it has images."""
+        weighted = self.class_means * np.sqrt(self.counts[self.present, None])
+        return weighted.T @ weighted
+
+    def about(self, shift: np.ndarray) -> "Statistics":
+        """The same images, with moments about another point."""
+        move = self.shift - shift
+        counts, total = self.counts[:, None], self.sums.sum(0)
+        changes = {"shift": shift, "sums": self.sums + counts * move}
+        if self.squares is not None:
+            changes["squares"] = self.squares + 2 * move * self.sums + counts * move**2
+        if self.moment is not None:
+            cross = np.outer(total, move)
+            changes["moment"] = self.moment + cross + cross.T + self.n * np.outer(move, move)
+        return replace(self, **changes)
+
+    def __add__(self, other: "Statistics") -> "Statistics":
+        """The statistics of both sets of images together, of the same task."""
+        other = other.about(self.shift)
+        both = {"counts": self.counts + other.counts, "sums": self.sums + other.sums}
+        for name in ("squares", "moment"):
+            pair = getattr(self, name), getattr(other, name)
+            both[name] = None if pair[0] is None or pair[1] is None else pair[0] + pair[1]
+        return replace(self, **both)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Statistics of equal random shards of the images: the fields have a first axis of G."""
+
+    whole: Statistics
+    counts: np.ndarray
+    sums: np.ndarray
+    squares: np.ndarray | None
+    moment: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def subsets(self, weights: np.ndarray, extent: str) -> Iterator[Statistics]:
+        """Statistics of the shards with weight 1, one a row of weights (R, G)."""
+        fields = ["counts", "sums"]
+        fields += ["squares"] * (extent != SUMS) + ["moment"] * (extent == SCATTER)
+        flat = {name: getattr(self, name).reshape(len(self), -1) for name in fields}
+        # A product for several rows reads the shards once, and is kept small.
+        step = max(1, (32 << 20) // (8 * sum(each.shape[1] for each in flat.values())))
+        for start in range(0, len(weights), step):
+            chosen = weights[start : start + step]
+            parts = {
+                name: (chosen @ each).reshape(len(chosen), *getattr(self.whole, name).shape)
+                for name, each in flat.items()
+            }
+            for i in range(len(chosen)):
+                changes = {name: part[i] for name, part in parts.items()}
+                yield replace(self.whole, **{"squares": None, "moment": None} | changes)
+
+
+def shard_count(n: int, classes: int, width: int, extent: str) -> int:
+    """A power of two up to 64, so that a shard has 4 images or more; large ones are 8 or more.
+
+    Large: their statistics take more than SHARDS_BYTES, or a block has too few rows of each for
+    fast products.
+    """
+    size = 8 * classes * width * (1 + (extent != SUMS)) + 8 * width**2 * (extent == SCATTER)
+    count = 64
+    while count > 1 and (
+        n < 4 * count
+        or (count > 8 and count * size > SHARDS_BYTES)
+        or (count > 8 and extent == SCATTER and count * width > 2 * BLOCK)
+    ):
+        count //= 2
+    return count
+
+
+def gather(
+    source: Source,
+    extent: str = SCATTER,
+    shards: int = 1,
+    seed: int = 0,
+    keep: np.ndarray | None = None,
+    sources: Iterable[np.ndarray] = (),
+) -> tuple[Shards, np.ndarray, np.ndarray]:
+    """One pass over the images: their statistics in equal random shards, and some of them.
+
+    keep: ascending row numbers; those rows come back of unit length (float64), with labels.
+    Raises ForetuneError, which names the row, for a label outside 0..C-1, a zero vector or a
+    value that is not finite.
+    """
+    texts = unit_texts(source.texts)
+    classes, width = texts.shape
+    counts = np.zeros(shards * classes, np.int64)
+    sums = np.zeros((shards * classes, width))
+    squares = np.zeros_like(sums) if extent != SUMS else None
+    moment = np.zeros((shards, width, width)) if extent == SCATTER else None
+    shift, start, buffer = np.zeros(width), 0, np.empty((0, width))
+    kept, kept_labels = [np.empty((0, width))], [np.empty(0, np.int64)]
+    rng = np.random.default_rng(seed)
+    for stored, labels in source.blocks():
+        block, rows = working(stored), len(stored)
+        lengths = checked_lengths(block, labels, classes, start)
+        if keep is not None:
+            low, high = np.searchsorted(keep, (start, start + rows))
+            inside = keep[low:high] - start
+            kept.append(block[inside] / lengths[inside, None].astype(float))
+            kept_labels.append(labels[inside])
+        scale, keys, ends = 1 / lengths, labels, (0, rows)
+        if len(buffer) < rows or buffer.dtype != block.dtype:
+            buffer = np.empty((rows, width), block.dtype)
+        if shards > 1:
+            # In order of shard, so that each shard's rows are a slice.
+            order = rng.permutation(rows)
+            parts = np.arange(rows) * shards // rows
+            ends = np.searchsorted(parts, np.arange(shards + 1))
+            block = np.take(block, order, axis=0, out=buffer[:rows], mode="clip")
+            scale, keys = scale[order], labels[order] + parts * classes
+        if extent != SUMS:
+            block = np.multiply(block, scale[:, None], out=buffer[:rows])
+            if start == 0:
+                shift = block.mean(0, dtype=np.float64)
+            block -= shift.astype(block.dtype)
+            scale = np.ones_like(scale)
+        if extent == SCATTER:
+            for shard in range(shards):
+                part = block[ends[shard] : ends[shard + 1]]
+                moment[shard] += part.T @ part
+        belongs = sparse.csc_array((scale, keys, np.arange(rows + 1)), (shards * classes, rows))
+        sums += belongs @ block
+        counts += np.bincount(keys, minlength=len(counts))
+        if extent != SUMS:
+            squares += belongs @ np.square(block, out=block)
+        start += rows
+    if start == 0:
+        raise ForetuneError("there is no image")
+    # What was subtracted is the shift as the blocks' type has it.
+    if extent != SUMS and working(stored).dtype == np.float32:
+        shift = shift.astype(np.float32).astype(np.float64)
+    counts, sums = counts.reshape(shards, classes), sums.reshape(shards, classes, width)
+    if squares is not None:
+        squares = squares.reshape(shards, classes, width)
+    whole = Statistics(
+        texts,
+        counts.sum(0),
+        shift,
+        sums.sum(0),
+        None if squares is None else squares.sum(0),
+        None if moment is None else moment.sum(0),
+        tuple(sources) or (texts,),
+    )
+    result = Shards(whole, counts, sums, squares, moment)
+    return result, np.concatenate(kept), np.concatenate(kept_labels)
