@@ -15,9 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from foretune.analyze import WISE_FT
 from foretune.files import ForetuneError, write_json
-from foretune.report import FEW, STATISTICS, build_report, data_uri, number, percent, points
+from foretune.report import FEW, STATISTICS, build_report, data_uri
 from foretune.tables import write_parquet
+from foretune.wording import number, percent, points
 
 CHROMIUM = Path("/usr/bin/chromium")
 INSTALL = "apt-get install chromium"
@@ -76,7 +78,8 @@ def make_study(
                     "gain_over_zero_shot_error": gain,
                     "ood_change": None if probe or len(names) == 1 else change,
                     "shifted_change": None,
-                    "val_accuracy": accuracy, "learning_rate": 1e-3, "weight_decay": 1e-4,
+                    "val_accuracy": accuracy, "trial": 2, "learning_rate": 1e-3,
+                    "weight_decay": 1e-4,
                     "best_epoch": 5, "iimm": iimm[name], "modality_gap": 0.5,
                 })  # fmt: skip
             epochs.append(make_epochs(folder, model, method, names, zero, rng))
@@ -119,6 +122,12 @@ def make_study(
         columns=["model", "dataset", "measure", "n", "mean", "deviation", "relative"],
     )  # fmt: skip
     write_parquet(pa.Table.from_pandas(curves), analysis / "curves.parquet", {})
+    outcomes_of_half = {name: tasks[name] / 2 for name in WISE_FT}
+    halves = tasks[["model", "method", "dataset", "accuracy"]].assign(
+        wise_ft=0.5, **outcomes_of_half
+    )
+    halves = halves[halves.method == "full"].astype(dict.fromkeys(WISE_FT, float))
+    write_parquet(pa.Table.from_pandas(halves), analysis / "wise_ft.parquet", {})
     facts = {
         "created": "2025-01-01T00:00:00Z", "git_commit": None,
         "versions": {"torch": "2.9.0"}, "config": {"seed": 1, "note": EVIL},
@@ -181,7 +190,8 @@ def fit(x: list[float], y: list[float | None]) -> dict:
 def make_epochs(folder: Path, model, method, names, zero, rng) -> Path:
     rows = [
         {"model": model, "method": method, "dataset": name, "trial": trial,
-         "learning_rate_peak": rate, "weight_decay": decay, "epoch": epoch, "loss": 1 / epoch,
+         "learning_rate_peak": rate, "weight_decay": decay, "rank": None,
+         "reduction": None, "epoch": epoch, "loss": 1 / epoch,
          "val_accuracy": zero[name] + (0.95 - zero[name]) * (1 - np.exp(-epoch * rate * 900))
          - rng.uniform(0, 0.03), "learning_rate": rate, "images_per_second": 500.0}
         for name in names
@@ -408,7 +418,7 @@ def test_draws_every_figure_quietly_and_offline(page, report):
     figures = page.eval_on_selector_all("figure", "all => all.map(f => f.id)")
     kinds = ("heat", "scatter", "curves")
     runs = [f"{kind}-{run}" for kind in kinds for run in (0, 1)]
-    assert sorted(figures) == sorted([*runs, "converge-0"])
+    assert sorted(figures) == sorted([*runs, "converge-0", "trade-0"])
     assert all(marks(page, figure) for figure in figures)
     assert marks(page, "heat-0") == 12  # zero-shot and three trained rows, by three datasets
     assert marks(page, "heat-1") == 6  # a probe is tested on its own task only
@@ -419,6 +429,25 @@ def test_draws_every_figure_quietly_and_offline(page, report):
     assert page.seen["errors"] == []
     outside = [url for url in page.seen["requests"] if not url.startswith(("data:", "blob:"))]
     assert outside == [report.as_uri()]
+
+
+def test_gain_against_forgetting_has_a_point_a_method_and_wise_fts_curve(page, markup):
+    # Of full: half way, all the way, and the zero-shot model; a probe has no other tasks.
+    (figure,) = page.locator("figure[id^=trade]").all()
+    assert figure.locator(".mark-symbol path").count() == 3
+    assert figure.locator(".mark-line path").count() == 1
+    assert figure.locator(".mark-text.role-mark text").all_text_contents() == ["full"]
+    assert "WiSE-FT" in markup
+
+
+def test_wide_matrices_have_a_row_of_their_own(browser, tmp_path):
+    names = [f"task {i}" for i in range(12)]
+    page = open_page(browser, build(tmp_path, names=names), viewport={"width": 1280, "height": 900})
+    matrix = page.locator("#heat-0").bounding_box()
+    assert matrix["width"] > 900
+    shown, whole = page.locator("#heat-0 .scroll").evaluate("e => [e.clientWidth, e.scrollWidth]")
+    assert whole <= shown
+    page.close()
 
 
 def test_lists_choose_what_is_drawn(page):

@@ -16,11 +16,20 @@ import vl_convert
 import yaml
 
 from foretune.datasets import decode, title_of
+from foretune.figures import (
+    COLOURS,
+    convergence,
+    curves,
+    first_of,
+    fit_sentence,
+    heat_map,
+    scatter,
+    trade_off,
+)
 from foretune.files import whole_file
-from foretune.measured import enough_images
 from foretune.tables import read_metadata
+from foretune.wording import known, number, percent, plain, points, text
 
-ZERO_SHOT = "zero-shot"
 FEW = 6  # below so many datasets, a correlation says next to nothing
 OUTCOMES = {
     "gain_over_zero_shot_error": "gain over zero-shot error",
@@ -30,13 +39,6 @@ OUTCOMES = {
 }
 STATISTICS = ["model", "method", "measure", "outcome", "n", "spearman", "p_asymptotic",
               "p_permutation", "slope", "intercept", "r2", "p_slope", "note"]  # fmt: skip
-# Middle tones: each has a contrast of at least 3 with the light page and with the dark one.
-COLOURS = ["#3b82c4", "#c9661f", "#2f8f57", "#a65bb5", "#a3801a", "#d1495b", "#0e8f93", "#7d7f87"]
-# A cell's black number turns white above this accuracy: its contrast is 4.5 at worst.
-CELLS, WHITE_ABOVE = ["#eaf2fb", "#0b3d80"], 0.68
-# The page's own colour, so that light, dark and print need no second drawing.
-INK = "currentColor"
-LINES = {"symbolType": "stroke", "symbolFillColor": "transparent", "symbolStrokeWidth": 2.5}
 
 
 def build_report(
@@ -55,6 +57,7 @@ def build_report(
     rows = json.loads((analysis / "statistics.json").read_text())
     statistics = pd.DataFrame(rows, columns=STATISTICS)
     measured = pd.read_parquet(analysis / "measures.parquet")
+    wise_ft = pd.read_parquet(analysis / "wise_ft.parquet")
     how_many = pd.read_parquet(analysis / "curves.parquet")
     trials = pd.concat([pd.read_parquet(path) for path in epochs]) if epochs else None
     described = [describe_dataset(Path(path)) for path in datasets]
@@ -76,7 +79,7 @@ def build_report(
         if measures:
             drawn["scatter"] = scatter(group, fits.to_dict("records"), measures, shown)
         if trials is not None:
-            drawn["curves"] = curves(of(trials, model, [method]))
+            drawn["curves"] = curves(of(trials, model, [method]), group)
         for kind, chart in drawn.items():
             charts[f"{kind}-{len(runs)}"] = chart
             chart["spec"]["description"] = f"{chart['label']}: {model}, {method}"
@@ -94,6 +97,12 @@ def build_report(
         name = f"converge-{len(converging)}"
         charts[name] = chart
         converging.append({"model": model, "name": name})
+    trading = []
+    for model, group in tasks.groupby("model", sort=False):
+        if chart := trade_off(group, wise_ft[wise_ft.model == model]):
+            chart["spec"]["description"] = f"{chart['label']}: {model}"
+            trading.append({"model": model, "name": f"trade-{len(trading)}"})
+            charts[trading[-1]["name"]] = chart
     # Shifted tests may be fewer than datasets: their notes say so, and this is about the study.
     few = statistics.n[(statistics.n > 0) & (statistics.outcome != "shifted_change")]
     few = few[few < FEW]
@@ -113,7 +122,7 @@ def build_report(
         title=title, runs=runs, charts=charts, measures=measures, outcomes=shown,
         first_measure=first_of(measures), order=order, datasets=described,
         tables=tables(tasks, statistics, measured, measures, shifted), facts=facts, colours=COLOURS,
-        shifted=shifted, converging=converging, notes=count_notes(measured),
+        shifted=shifted, converging=converging, trading=trading, notes=count_notes(measured),
         config=yaml.safe_dump(facts.get("config", {}), sort_keys=False, allow_unicode=True),
         # With n datasets, the best permutation p-value of a rank correlation is 2 / n!.
         few=None if few.empty else (few.min(), min(1.0, 2 / math.factorial(int(few.min())))),
@@ -133,212 +142,6 @@ def vega_bundle() -> str:
 def of(frame: pd.DataFrame, model: str, methods: list[str]) -> pd.DataFrame:
     chosen = (frame.model == model) & frame.method.isin(methods)
     return frame[chosen].reset_index(drop=True)
-
-
-def first_of(measures: list[str]) -> str | None:
-    return "iimm" if "iimm" in measures else next(iter(measures), None)
-
-
-# What a reader sees of a value; unknown ones are a dash.
-
-
-def known(value) -> bool:
-    return not pd.isna(value)
-
-
-def percent(value) -> str:
-    return f"{100 * value:.1f}%" if known(value) else "–"
-
-
-def points(value) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−") if known(value) else "–"
-
-
-def number(value) -> str:
-    return f"{value:#.3g}".rstrip(".").replace("-", "−") if known(value) else "–"
-
-
-def plain(value) -> str:
-    """A number that was chosen or counted, without digits that it does not have."""
-    return f"{value:.3g}".replace("-", "−") if known(value) else "–"
-
-
-def text(value) -> str:
-    return str(value) if known(value) and value != "" else "–"
-
-
-# Figures: a chart's specification and what the page says about it.
-
-
-def figure(chart, label: str, min_width: int = 0, notes: dict | None = None) -> dict:
-    spec = chart.properties(width="container").to_dict()
-    del spec["$schema"]  # an address: nothing in this page refers to the network
-    return {"spec": spec, "label": label, "min_width": min_width, "notes": notes or {}}
-
-
-def records(frame: pd.DataFrame) -> alt.InlineData:
-    rows = [{k: v if known(v) else None for k, v in r.items()} for r in frame.to_dict("records")]
-    return alt.InlineData(values=rows)
-
-
-def heat_map(tested: pd.DataFrame, order: list[str]) -> dict:
-    """Accuracy, trained on x evaluated on, the zero-shot row first."""
-    # A shifted test of a dataset is a column of its own.
-    shifted = [f" · {split}" if split != "test" else "" for split in tested.split]
-    tested = tested.assign(
-        trained_on=tested.trained_on.astype(object).fillna(ZERO_SHOT),
-        evaluated_on=tested.evaluated_on + shifted,
-    )
-    seen = set(tested.evaluated_on)
-    columns = [name for name in order if name in seen] + sorted(seen - set(order))
-    rows = [name for name in [ZERO_SHOT, *order] if name in set(tested.trained_on)]
-    grid = pd.MultiIndex.from_product([rows, columns], names=["trained_on", "evaluated_on"])
-    cells = tested.drop_duplicates(grid.names).set_index(grid.names)
-    cells = cells[["accuracy", "zero_shot_accuracy", "chance", "n"]].reindex(grid).reset_index()
-    cells["shown"] = [percent(accuracy).rstrip("%") for accuracy in cells.accuracy]
-    cells["own"] = cells.trained_on == cells.evaluated_on
-    cells = cells.sort_values("own", kind="stable")  # frames are drawn last, over their neighbours
-
-    axis = {"labelLimit": 120, "domain": False, "ticks": False, "grid": False}
-    top = alt.Axis(orient="top", labelAngle=-35, labelOverlap=False, **axis)
-    base = alt.Chart(records(cells)).encode(
-        alt.X("evaluated_on:N", sort=columns, title="evaluated on", axis=top),
-        alt.Y("trained_on:N", sort=rows, title="trained on", axis=alt.Axis(**axis)),
-        tooltip=[
-            alt.Tooltip("trained_on:N", title="trained on"),
-            alt.Tooltip("evaluated_on:N", title="evaluated on"),
-            alt.Tooltip("accuracy:Q", format=".2%"),
-            alt.Tooltip("zero_shot_accuracy:Q", title="zero-shot", format=".2%"),
-            alt.Tooltip("chance:Q", format=".2%"),
-            alt.Tooltip("n:Q", title="test images"),
-        ],
-    )
-    colour = alt.Scale(domain=[0, 1], range=CELLS, interpolate="rgb")
-    boxes = base.transform_filter("isValid(datum.accuracy)").mark_rect(strokeWidth=2)
-    boxes = boxes.encode(
-        color=alt.Color("accuracy:Q", scale=colour, legend=None),
-        stroke=alt.condition("datum.own", alt.value(INK), alt.value(None)),
-    )
-    ink = f"isValid(datum.accuracy) ? datum.accuracy > {WHITE_ABOVE} ? '#fff' : '#000' : '{INK}'"
-    numbers = base.mark_text(fontSize=12, color=alt.expr(ink)).encode(text="shown:N")
-    chart = alt.layer(boxes, numbers).properties(height=max(34 * len(rows), 200))
-    label = "Accuracy in %, trained on × evaluated on"
-    return figure(chart, label, min_width=130 + 40 * len(columns))
-
-
-def scatter(group: pd.DataFrame, fits: list[dict], measures: list[str], outcomes: dict) -> dict:
-    """Measure against outcome with its fitted line; the page's lists choose which."""
-    rows, lines, notes = [], [], {}
-    fitted = {(fit["measure"], fit["outcome"]): fit for fit in fits}
-    for measure, outcome in [(m, o) for m in measures for o in outcomes]:
-        chosen = {"measure": measure, "outcome": outcome}
-        pairs = group[["dataset", measure, outcome]].set_axis(["dataset", "x", "y"], axis=1)
-        pairs = pairs.astype({"x": float, "y": float}).dropna()
-        rows += [row | chosen for row in pairs.to_dict("records")]
-        fit = fitted.get((measure, outcome))
-        notes[f"{measure} {outcome}"] = fit_sentence(fit) if len(pairs) else "Nothing to show."
-        if len(pairs) and fit and known(fit["slope"]) and known(fit["intercept"]):
-            x, x2 = pairs.x.min(), pairs.x.max()
-            y, y2 = (fit["intercept"] + fit["slope"] * end for end in (x, x2))
-            lines.append({"x": x, "x2": x2, "y": y, "y2": y2} | chosen)
-
-    def part(values: list[dict]):
-        chart = alt.Chart(alt.InlineData(values=values))
-        return chart.transform_filter(
-            "datum.measure == measure && datum.outcome == outcome"
-        ).encode(
-            alt.X("x:Q", title=None, scale=alt.Scale(zero=False, padding=36)),
-            alt.Y("y:Q", title=None, scale=alt.Scale(zero=False, padding=18)),
-        )
-
-    line = part(lines).mark_rule(color=COLOURS[1], strokeWidth=2, strokeDash=[6, 4])
-    dots = part(rows).mark_circle(size=90, color=COLOURS[0], opacity=1)
-    names = part(rows).mark_text(dy=-11, color=INK, limit=110).encode(text="dataset:N")
-    tooltip = ["dataset:N", alt.Tooltip("x:Q", format=".4f"), alt.Tooltip("y:Q", format=".4f")]
-    chart = alt.layer(line.encode(x2="x2:Q", y2="y2:Q"), dots.encode(tooltip=tooltip), names)
-    chart = chart.add_params(
-        alt.param(name="measure", value=first_of(measures)),
-        alt.param(name="outcome", value=next(iter(outcomes))),
-    )
-    # An axis title cannot follow a parameter, the chart's title can.
-    said = alt.expr(f"{json.dumps(outcomes)}[outcome] + ' against ' + measure")
-    chart = chart.properties(height=280, title=alt.TitleParams(said))
-    return figure(chart, "Measure against outcome, one point a dataset", notes=notes)
-
-
-def convergence(curves: pd.DataFrame, measures: list[str]) -> dict:
-    """Deviation against number of images, a line a dataset; the page's list chooses the measure."""
-    shown = curves[["dataset", "measure", "n", "relative"]].dropna()
-    notes = {}
-    for measure in measures:
-        enough = enough_images(shown[shown.measure == measure])
-        notes[measure] = (
-            f"From {enough} images on, {measure} deviates by at most 10% on every dataset."
-            if enough
-            else f"On some dataset, {measure} deviates by more than 10% with half of the images."
-            if (shown.measure == measure).any()
-            else "Nothing to show."
-        )
-    base = alt.Chart(records(shown)).transform_filter("datum.measure == measure")
-    lines = base.mark_line(point={"size": 25}).encode(
-        alt.X("n:Q", scale=alt.Scale(type="log", nice=False, padding=8), title="images",
-              axis=alt.Axis(grid=False, tickCount=5)),
-        alt.Y("relative:Q", title=None, axis=alt.Axis(format=".0%", tickCount=5)),
-        alt.Color("dataset:N", legend=LINES),
-        tooltip=["dataset:N", "n:Q", alt.Tooltip("relative:Q", format=".1%")],
-    )  # fmt: skip
-    first = alt.param(name="measure", value=first_of(measures))
-    chart = lines.add_params(first).properties(height=240)
-    label = "Deviation of a subset’s measure, as a share of its spread between datasets"
-    return figure(chart, label, notes=notes)
-
-
-def fit_sentence(fit: dict | None) -> str:
-    """What statistics.json says about one correlation and fit."""
-    if fit is None:
-        return "No statistics for this pair."
-    said = f"Spearman’s ρ = {number(fit['spearman'])}"
-    if known(fit["p_permutation"]):
-        said += f" (permutation p = {plain(fit['p_permutation'])})"
-    note = f" Note: {fit['note']}." if fit["note"] else ""
-    return f"{said}, R² = {number(fit['r2'])}, n = {plain(fit['n'])}.{note}"
-
-
-def curves(trials: pd.DataFrame) -> dict:
-    """Validation accuracy per epoch, a line a trial, the best epoch ringed."""
-    # Of equals the earlier trial, then the earlier epoch, as the choice of trials has it.
-    trials = trials.sort_values(["trial", "epoch"], ignore_index=True)
-    best = trials.groupby("dataset").val_accuracy.idxmax()
-    shown = trials[["dataset", "trial", "epoch", "val_accuracy"]]
-    shown = shown.assign(best=trials.index.isin(best))
-    channels = {}
-    for channel, column in [("color", "learning_rate_peak"), ("strokeDash", "weight_decay")]:
-        values = sorted(trials[column].dropna().unique())
-        shown[column] = [plain(value) for value in trials[column]]
-        channels[channel] = {
-            "field": column,
-            "type": "nominal",
-            "sort": [plain(value) for value in values],
-            "title": column.removesuffix("_peak").replace("_", " "),
-            "legend": LINES if len(values) > 1 else None,
-        }
-    whole = alt.Axis(tickMinStep=1, format="d", grid=False)
-    percents = alt.Axis(format=".0%", tickCount=5)
-    base = alt.Chart(records(shown)).transform_filter("datum.dataset == dataset")
-    base = base.encode(
-        alt.X("epoch:Q", scale=alt.Scale(zero=False, nice=False, padding=8), axis=whole),
-        alt.Y("val_accuracy:Q", title=None, scale=alt.Scale(zero=False), axis=percents),
-        detail="trial:N",
-        tooltip=["trial:N", "epoch:Q", alt.Tooltip("val_accuracy:Q", format=".2%"),
-                 "learning_rate_peak:N", "weight_decay:N"],
-    )  # fmt: skip
-    lines = base.mark_line(point={"size": 25}).encode(
-        alt.Color.from_dict(channels["color"]), alt.StrokeDash.from_dict(channels["strokeDash"])
-    )
-    ring = base.transform_filter("datum.best").mark_point(size=170, color=INK)
-    first = alt.param(name="dataset", value=next(iter(shown.dataset), ""))
-    chart = alt.layer(lines, ring).add_params(first).properties(height=240)
-    return figure(chart, "Validation accuracy per epoch, one line a trial")
 
 
 # Tables: a cell is what is shown and what is raw; the page sorts by the raw, CSV holds it.

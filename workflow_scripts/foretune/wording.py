@@ -1,0 +1,28 @@
+"""What a reader sees of a value; unknown ones are a dash."""
+
+import pandas as pd
+
+
+def known(value) -> bool:
+    return not pd.isna(value)
+
+
+def percent(value) -> str:
+    return f"{100 * value:.1f}%" if known(value) else "–"
+
+
+def points(value) -> str:
+    return f"{100 * value:+.1f}".replace("-", "−") if known(value) else "–"
+
+
+def number(value) -> str:
+    return f"{value:#.3g}".rstrip(".").replace("-", "−") if known(value) else "–"
+
+
+def plain(value) -> str:
+    """A number that was chosen or counted, without digits that it does not have."""
+    return f"{value:.3g}".replace("-", "−") if known(value) else "–"
+
+
+def text(value) -> str:
+    return str(value) if known(value) and value != "" else "–"
