@@ -169,3 +169,24 @@ def test_a_dry_run_imports_no_torch():
         "print([m for m in ('torch', 'pyarrow', 'numpy', 'pandas') if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "[]\n"
+
+
+def test_the_papers_study_has_its_1620_trials():
+    study = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())
+    with pytest.raises(ForetuneError, match=r"datasets\.cars\.folder: no such file or folder"):
+        check_config(study)
+    study["datasets"] = {name: {"folder": "."} for name in study["datasets"]}
+    methods = check_config(study)["methods"]
+    trials = {name: len(recipe["models"]) * len(expand_grid(recipe))
+              for name, recipe in methods.items()}  # fmt: skip
+    assert trials == {
+        "full": 48, "bitfit": 12, "attention": 12, "lora": 48, "clip_adapter": 48,
+        "linear_probe": 12,
+    }  # fmt: skip
+    assert sum(trials.values()) * len(study["datasets"]) == 1620
+    for recipe in methods.values():
+        assert (recipe["optimizer"], recipe["momentum"], recipe["schedule"]) == (
+            "sgd", 0.9, "constant"
+        )  # fmt: skip
+        assert (recipe["epochs"], recipe["batch_size"]) == (30, 128)
+    assert methods["clip_adapter"]["ratio"] == 0.2
