@@ -1,12 +1,14 @@
 """What 48 trials on cached embeddings take beside one: the bare loop, and the whole job.
 
-Writes the table trials_together.md beside itself. One thread, as a job has. The caches are
-those of bundled datasets by the mini CLIP (d = 128), and random ones of a real model's size.
+Writes the table trials_together.md beside itself. One thread, as a job has; processor time, which
+other work on the machine changes little. The caches are those of bundled datasets by the mini
+CLIP (d = 128), and random ones of a real model's size.
 """
 
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -46,7 +48,7 @@ GRIDS = {
         "reduction": [4, 8, 16, 32],
     },
 }
-RUNS = 5
+LOOPS, JOBS = 7, 3  # runs of each
 # Epochs of a whole job: the default, and few where 48 trials would take minutes.
 SIZES = [("mnist", 30, (32, 128)), ("letters", 30, (128,)), ("random", 3, (128,))]
 
@@ -82,12 +84,12 @@ def bare_loop(method: str, folder: Path, trials: list[dict], batch_size: int, st
     batches = batches_of(len(labels), batch_size, seed=0, epoch=0)[:steps]
 
     def run() -> float:
-        started = time.perf_counter()
+        started = time.process_time()
         for stack, optimizer in zip(stacks, optimizers, strict=True):
             for batch in batches:
                 _, gradients = stack.losses(vectors[batch], labels[batch], 0)
                 optimizer.step(gradients, len(batches))
-        return (time.perf_counter() - started) / len(batches)
+        return (time.process_time() - started) / len(batches)
 
     run()  # the first is slower
     return run
@@ -102,14 +104,19 @@ def whole_job(method: str, folder: Path, trials: list[dict], batch_size: int, ep
         json.dumps(trials), "--seed", "0", "--dataset", folder / "dataset", "--embeddings",
         folder / "embeddings", "--output", folder / "out",
     ]  # fmt: skip
-    started = time.perf_counter()
+    started = spent_by_children()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - started
+    return spent_by_children() - started
 
 
-def medians(one, many) -> tuple[float, float]:
-    """Medians of RUNS runs of each of the two, taken in turn."""
-    pairs = [(one(), many()) for _ in range(RUNS)]
+def spent_by_children() -> float:
+    """Processor seconds, the user's and the system's."""
+    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+
+
+def medians(one, many, runs: int) -> tuple[float, float]:
+    """Medians of the runs of each of the two, taken in turn."""
+    pairs = [(one(), many()) for _ in range(runs)]
     return tuple(statistics.median(times) for times in zip(*pairs, strict=True))
 
 
@@ -127,11 +134,11 @@ def measure(folder: Path) -> list[str]:
                 where, steps = (method, folder / name), 40 if name != "random" else 10
                 loops = [bare_loop(*where, trials, batch_size, steps)
                          for trials in (every[:1], every)]  # fmt: skip
-                one, many = medians(*loops)
+                one, many = medians(*loops, LOOPS)
                 bare = f"{one * 1e3:.2f} | {many * 1e3:.2f} | {many / one:.1f}"
                 jobs = [partial(whole_job, *where, trials, batch_size, epochs)
                         for trials in (every[:1], every)]  # fmt: skip
-                one, many = medians(*jobs)
+                one, many = medians(*jobs, JOBS)
                 job = f"{epochs} | {one:.2f} | {many:.2f} | {many / one:.2f}"
                 lines.append(f"| {method} | {size} | {batch_size} | {bare} | {job} |")
                 print(lines[-1], flush=True)
@@ -148,9 +155,9 @@ def main() -> None:
     )  # fmt: skip
     text = f"""# 48 trials beside one, on cached embeddings
 
-`{COMMAND}` made this table: one thread of {cpu}, torch {torch.__version__}, medians of {RUNS} runs,
-one trial and 48 in turn. The load on the machine was {os.getloadavg()[1]:.1f} over the last five
-minutes (1 is this benchmark alone).
+`{COMMAND}` made this table: processor time of one thread of {cpu}, torch
+{torch.__version__}; medians of {LOOPS} runs of each loop and {JOBS} of each job, one trial and 48
+in turn. The machine's load was {os.getloadavg()[2]:.1f} (mean of 15 minutes; 1 is this benchmark).
 
 linear_probe: 6 learning rates x 8 weight decays. clip_adapter: 4 learning rates x 3 weight decays x
 the reductions 4, 8, 16 and 32; the one trial has reduction 4. The bare loop is forward, backward
