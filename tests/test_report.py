@@ -95,7 +95,7 @@ def make_study(
         outcomes += [
             {"model": model, "method": method, "trained_on": on, "evaluated_on": other,
              "split": "test", "accuracy": accuracy, "n": 12, "chance": 1 / 3,
-             "zero_shot_accuracy": zero[other]}
+             "wise_ft": 1.0 if on else None, "zero_shot_accuracy": zero[other]}
             for method, on, other, accuracy in rows
         ]  # fmt: skip
     analysis = folder / "analysis"

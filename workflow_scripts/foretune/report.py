@@ -53,6 +53,9 @@ def build_report(
     analysis = Path(analysis)
     tasks = pd.read_parquet(analysis / "tasks.parquet")
     outcomes = pd.read_parquet(analysis / "outcomes.parquet")
+    outcomes = outcomes[
+        outcomes.wise_ft.fillna(1) == 1
+    ]  # interpolations have a figure of their own
     measures = read_metadata(analysis / "tasks.parquet")["measures"]
     rows = json.loads((analysis / "statistics.json").read_text())
     statistics = pd.DataFrame(rows, columns=STATISTICS)
