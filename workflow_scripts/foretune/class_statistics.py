@@ -103,7 +103,19 @@ def unit_texts(texts: np.ndarray) -> np.ndarray:
 
 def working(block: np.ndarray) -> np.ndarray:
     """The block in the type that it is multiplied in."""
-    return block.astype(np.float32 if block.dtype == np.float16 else np.float64, copy=False)
+    if block.dtype != np.float16:
+        return block.astype(np.float64, copy=False)
+    bits = np.ascontiguousarray(block).view(np.int16)
+    if (bits & 0x7C00).max(initial=0) == 0x7C00:
+        return block.astype(np.float32)  # with an infinity or a NaN, of which an error will tell
+    # A half's exponent and fraction, moved to a float's places, are its value times 2^-112; this
+    # is exact, and takes a third of the time of NumPy's conversion.
+    wide = bits.astype(np.int32)
+    wide <<= 13
+    wide &= np.int32(-0x70000001)  # of the copies of the sign, only the first
+    values = wide.view(np.float32)
+    values *= np.float32(2.0**112)
+    return values
 
 
 @dataclass(frozen=True)
