@@ -12,14 +12,14 @@ demo: $(BIN)/.run
 	@echo "The report: $(CURDIR)/results/report.html"
 
 test: $(BIN)/.test
-	$(BIN)/ruff check workflow_scripts tests
-	$(BIN)/ruff format --check workflow_scripts tests
+	$(BIN)/ruff check workflow_scripts tests benchmarks
+	$(BIN)/ruff format --check workflow_scripts tests benchmarks
 	$(BIN)/snakefmt --check Snakefile rules
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q
 
 format: $(BIN)/.test
-	$(BIN)/ruff check --fix workflow_scripts tests
-	$(BIN)/ruff format workflow_scripts tests
+	$(BIN)/ruff check --fix workflow_scripts tests benchmarks
+	$(BIN)/ruff format workflow_scripts tests benchmarks
 	$(BIN)/snakefmt Snakefile rules
 
 # The bundled tasks (suite-data) and also the encoders (suite), made again from their sources into
