@@ -296,7 +296,9 @@ def gather(
             kept.append(block[inside] / lengths[inside, None].astype(float))
             kept_labels.append(labels[inside])
         scale, keys, ends = 1 / lengths, labels, (0, rows)
-        if len(buffer) < rows or buffer.dtype != block.dtype:
+        # Sums alone need no scaled copy: the scale weighs the rows.
+        copied = shards > 1 or extent != SUMS
+        if copied and (len(buffer) < rows or buffer.dtype != block.dtype):
             buffer = np.empty((rows, width), block.dtype)
         if shards > 1:
             # In order of shard, so that each shard's rows are a slice.
