@@ -143,4 +143,5 @@ def test_shard_count_is_bounded_by_images_and_memory():
     assert shard_count(10**6, 10, 128, SCATTER) == 64
     assert shard_count(100, 10, 128, SCATTER) == 16
     assert shard_count(3, 10, 128, SCATTER) == 1
-    assert shard_count(10**6, 22_000, 1024, SCATTER) == 8
+    assert shard_count(10**6, 1000, 1024, SCATTER) == 8
+    assert shard_count(10**6, 22_000, 1024, SCATTER) == 1

@@ -248,15 +248,16 @@ class Shards:
 
 
 def shard_count(n: int, classes: int, width: int, extent: str) -> int:
-    """A power of two up to 64, so that a shard has 4 images or more; large ones are 8 or more.
+    """A power of two up to 64, so that a shard has 4 images or more, and all take little memory.
 
-    Large: their statistics take more than SHARDS_BYTES, or a block has too few rows of each for
-    fast products.
+    More than 8 only where their statistics take at most SHARDS_BYTES, and a block has enough rows
+    of each for fast products; 8, which an interval needs, up to four times that.
     """
     size = 8 * classes * width * (1 + (extent != SUMS)) + 8 * width**2 * (extent == SCATTER)
     count = 64
     while count > 1 and (
         n < 4 * count
+        or count * size > 4 * SHARDS_BYTES
         or (count > 8 and count * size > SHARDS_BYTES)
         or (count > 8 and extent == SCATTER and count * width > 2 * BLOCK)
     ):
@@ -326,7 +327,7 @@ def gather(
     if start == 0:
         raise ForetuneError("there is no image")
     # What was subtracted is the shift as the blocks' type has it.
-    if extent != SUMS and working(stored).dtype == np.float32:
+    if buffer.dtype == np.float32:
         shift = shift.astype(np.float32).astype(np.float64)
     counts, sums = counts.reshape(shards, classes), sums.reshape(shards, classes, width)
     if squares is not None:

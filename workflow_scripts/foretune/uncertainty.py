@@ -19,7 +19,7 @@ from foretune.task import MATRIX, ROWS, Measure, Task, value_of
 
 IN_SHARDS = {SUMS, VARIANCES, SCATTER}
 NORMAL = 1.959964  # two-sided 95%
-ENOUGH = 8  # subsets on which a measure must be defined
+ENOUGH = 8  # shards, and subsets on which a measure must be defined
 
 
 def subset_sizes(parts: int) -> list[int]:
@@ -62,9 +62,9 @@ def uncertainty(task: Task, measures: list[Measure], values: dict, replicates: i
         n = task.n if in_shards else len(task.rows)
         while parts > 1 and n < 4 * parts:
             parts //= 2
-        if parts < 8:
+        if parts < ENOUGH:
             for each in chosen:
-                result[each.name]["notes"].append(f"{n} images are too few for an interval")
+                result[each.name]["notes"].append(no_interval(n))
             continue
         for size in subset_sizes(parts):
             half = 2 * size == parts
@@ -78,6 +78,12 @@ def uncertainty(task: Task, measures: list[Measure], values: dict, replicates: i
     for each in result.values():
         each["curve"].reverse()
     return result
+
+
+def no_interval(n: int) -> str:
+    if n < 4 * ENOUGH:
+        return f"{n} images are too few for an interval"
+    return "no interval: the class statistics are too large to be kept in shards"
 
 
 def add_point(result: dict, value: float, drawn: np.ndarray, n: int) -> None:
