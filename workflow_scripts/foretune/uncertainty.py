@@ -6,6 +6,9 @@ deviation of a measure over halves is its standard error (the delete-half jackkn
 1989). Unlike a resample with replacement, a half has no image twice, which pairs of images and
 discriminants in many dimensions would take for structure.
 
+What grows with the number of images by itself varies less over halves than over wholes: the
+interval of NCTI, whose nuclear norm grows as the root of N, is 1.4 times too narrow for that.
+
 Sums over a half are those of half the shards, so that measures of class statistics are never
 computed from images again. Smaller subsets give the curve.
 """
