@@ -4,7 +4,12 @@ import shutil
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("foretune", deadline=None)
+hypothesis.settings.load_profile("foretune")
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "workflow_scripts"))

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from foretune.config import check_config, code_digest, expand_grid
+from foretune.config import check_config, code_digest, expand_grid, registered_measures
 from foretune.files import ForetuneError
 
 STUDY = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -70,6 +70,17 @@ MISTAKES = [
     ("datasets/mnist/shifted", {"a": {"folder": "no"}}, "mnist.shifted.a.folder: no such file"),
     ("datasets/mnist/shifted", {"a": {}}, "datasets.mnist.shifted.a: has no source; give one of"),
     ("datasets/mnist/shifted", {"a": {"folder": ".", "classes": []}}, "shifted.a.classes: unknown"),
+    ("measures", {"alsso": []}, "measures.alsso: unknown key; did you mean also?"),
+    ("measures", {"also": ["entropy"]}, "measures.also: entropy: unknown; did you mean entropy_"),
+    ("measures", {"without": ["imm"]}, "measures.without: imm: unknown; did you mean iimm?"),
+    ("measures", {"emms_sources": ["clip"]}, "measures.emms_sources: clip: unknown"),
+    ("measures", {"sample": 10}, "measures.sample: 10 is less than"),
+    ("embeddings", {"mine": {"images": "config.yaml"}}, "embeddings.mine.texts: is missing"),
+    (
+        "embeddings",
+        {"mine": {"images": "config.yaml", "texts": "no.npy"}},
+        "embeddings.mine.texts: no such file or folder: no.npy",
+    ),
     (
         "datasets/mnist/shifted",
         {"test": {"folder": "."}},
@@ -93,6 +104,13 @@ def test_shipped_studies_are_right_and_defaults_are_filled():
         assert study["methods"]["linear_probe"]["batch_size"] == 128
         assert study["methods"]["full"]["models"] == list(study["models"])
         assert study["datasets"]["digits"]["shifted"] == {}
+        assert study["measures"]["bootstrap"] == 200 and study["embeddings"] == {}
+
+
+def test_the_measures_that_a_config_may_name_are_those_registered():
+    from foretune.measures import MEASURES
+
+    assert sorted(registered_measures()) == sorted(MEASURES)
 
 
 @pytest.mark.parametrize(

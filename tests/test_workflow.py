@@ -127,6 +127,28 @@ def test_a_third_dataset_runs_only_what_is_new(study):
     assert "Nothing to be done" in run(checkout, *grown)
 
 
+def test_embeddings_from_elsewhere_are_measured_and_reported(study):
+    checkout, _ = study
+    run(checkout)
+    whole = yaml.safe_load((checkout / "studies/smoke.yaml").read_text())
+    cache = "results/embeddings/clip_mini/mnist"
+    whole["embeddings"] = {
+        "mine": {"images": f"{cache}/train.parquet", "texts": f"{cache}/text.parquet"}
+    }
+    (checkout / "studies/elsewhere.yaml").write_text(yaml.safe_dump(whole))
+    elsewhere = ["--study", "studies/elsewhere.yaml"]
+    # The report, because it shows the config; the analysis, because it has one input more.
+    expected = {"measure_embeddings": 1, "analyze_study": 1, "write_report": 1, "all": 1}
+    assert jobs(run(checkout, *elsewhere)) == expected
+    measures = pd.read_parquet(checkout / "results/analysis/measures.parquet")
+    mine = measures[measures.dataset == "mine"].iloc[0]
+    same = measures[measures.dataset == "mnist"].iloc[0]
+    assert mine.model is None and mine.iimm == same.iimm
+    assert mine["iimm.low"] < mine.iimm < mine["iimm.high"]
+    assert ">mine</td>" in (checkout / "results/report.html").read_text()
+    assert "Nothing to be done" in run(checkout, *elsewhere)
+
+
 def test_a_new_shifted_test_runs_only_its_own_jobs(study):
     checkout, _ = study
     whole = yaml.safe_load((checkout / "studies/smoke.yaml").read_text())

@@ -103,7 +103,19 @@ def unit_texts(texts: np.ndarray) -> np.ndarray:
 
 def working(block: np.ndarray) -> np.ndarray:
     """The block in the type that it is multiplied in."""
-    return block.astype(np.float32 if block.dtype == np.float16 else np.float64, copy=False)
+    if block.dtype != np.float16:
+        return block.astype(np.float64, copy=False)
+    bits = np.ascontiguousarray(block).view(np.int16)
+    if (bits & 0x7C00).max(initial=0) == 0x7C00:
+        return block.astype(np.float32)  # with an infinity or a NaN, of which an error will tell
+    # A half's exponent and fraction, moved to a float's places, are its value times 2^-112; this
+    # is exact, and takes a third of the time of NumPy's conversion.
+    wide = bits.astype(np.int32)
+    wide <<= 13
+    wide &= np.int32(-0x70000001)  # of the copies of the sign, only the first
+    values = wide.view(np.float32)
+    values *= np.float32(2.0**112)
+    return values
 
 
 @dataclass(frozen=True)
@@ -236,15 +248,16 @@ class Shards:
 
 
 def shard_count(n: int, classes: int, width: int, extent: str) -> int:
-    """A power of two up to 64, so that a shard has 4 images or more; large ones are 8 or more.
+    """A power of two up to 64, so that a shard has 4 images or more, and all take little memory.
 
-    Large: their statistics take more than SHARDS_BYTES, or a block has too few rows of each for
-    fast products.
+    More than 8 only where their statistics take at most SHARDS_BYTES, and a block has enough rows
+    of each for fast products; 8, which an interval needs, up to four times that.
     """
     size = 8 * classes * width * (1 + (extent != SUMS)) + 8 * width**2 * (extent == SCATTER)
     count = 64
     while count > 1 and (
         n < 4 * count
+        or count * size > 4 * SHARDS_BYTES
         or (count > 8 and count * size > SHARDS_BYTES)
         or (count > 8 and extent == SCATTER and count * width > 2 * BLOCK)
     ):
@@ -284,7 +297,9 @@ def gather(
             kept.append(block[inside] / lengths[inside, None].astype(float))
             kept_labels.append(labels[inside])
         scale, keys, ends = 1 / lengths, labels, (0, rows)
-        if len(buffer) < rows or buffer.dtype != block.dtype:
+        # Sums alone need no scaled copy: the scale weighs the rows.
+        copied = shards > 1 or extent != SUMS
+        if copied and (len(buffer) < rows or buffer.dtype != block.dtype):
             buffer = np.empty((rows, width), block.dtype)
         if shards > 1:
             # In order of shard, so that each shard's rows are a slice.
@@ -312,7 +327,7 @@ def gather(
     if start == 0:
         raise ForetuneError("there is no image")
     # What was subtracted is the shift as the blocks' type has it.
-    if extent != SUMS and working(stored).dtype == np.float32:
+    if buffer.dtype == np.float32:
         shift = shift.astype(np.float32).astype(np.float64)
     counts, sums = counts.reshape(shards, classes), sums.reshape(shards, classes, width)
     if squares is not None:

@@ -36,8 +36,10 @@ def write_embeddings(path: Path | str, vectors: np.ndarray, columns: dict, metad
     flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
     column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
     table = pa.table({**columns, "embedding": column})
-    # One chunk a file is what lets a reader map it without a copy.
-    write_parquet(table, path, metadata, row_group_size=max(1, len(table)), compression="none")
+    # One chunk a file is what lets a reader map it without a copy; a dictionary of vectors' values
+    # makes reading several times slower.
+    rows = max(1, len(table))
+    write_parquet(table, path, metadata, rows, compression="none", dictionary=False)
 
 
 def expect_metadata(path: Path | str, **expected) -> dict:

@@ -17,6 +17,7 @@ def write_parquet(
     metadata: dict,
     row_group_size: int = 65536,
     compression: str = "zstd",
+    dictionary: bool = True,
 ) -> None:
     """Write a table whose footer carries `metadata` (JSON) under the key `foretune`."""
     merged = {**(table.schema.metadata or {}), METADATA_KEY: json.dumps(metadata, sort_keys=True)}
@@ -26,6 +27,7 @@ def write_parquet(
             beside,
             compression=compression,
             row_group_size=row_group_size,
+            use_dictionary=dictionary,
         )
 
 
