@@ -2,6 +2,7 @@ rule analyze_study:
     input:
         evaluations=EVALUATIONS,
         classes=CLASS_EVALUATIONS,
+        movements=MOVEMENTS,
         selections=SELECTIONS,
         measures=MEASURED,
         embeddings=MEASURED_EMBEDDINGS,
@@ -11,6 +12,7 @@ rule analyze_study:
         class_accuracy="results/analysis/class_accuracy.parquet",
         tasks="results/analysis/tasks.parquet",
         wise_ft="results/analysis/wise_ft.parquet",
+        movement="results/analysis/movement.parquet",
         measures="results/analysis/measures.parquet",
         curves="results/analysis/curves.parquet",
         statistics="results/analysis/statistics.json",
@@ -27,6 +29,7 @@ rule analyze_study:
             labels={"table": "tasks"},
         ),
         wise_ft_csv="results/analysis/wise_ft.csv",
+        movement_csv="results/analysis/movement.csv",
         class_accuracy_csv="results/analysis/class_accuracy.csv",
         measures_csv="results/analysis/measures.csv",
         curves_csv="results/analysis/curves.csv",
@@ -44,6 +47,6 @@ rule analyze_study:
         code=code_digest("analyze"),
         folder=subpath(output.statistics, parent=True),
     shell:
-        "python {input.script} --evaluations {input.evaluations} --classes {input.classes} "
+        "python {input.script} --evaluations {input.evaluations} --classes {input.classes} --movements {input.movements} "
         "--selections {input.selections} --measures {input.measures} {input.embeddings} "
         "--seed {params.seed} --output {params.folder} 2>&1 | tee {log}"

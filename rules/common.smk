@@ -128,6 +128,11 @@ EVALUATIONS = [
     f"results/evaluations/{model}/{method}.parquet"
     for model, method in [*((model, "zero_shot") for model in MODELS), *RUNS]
 ]
+MOVEMENTS = [
+    f"results/evaluations/{model}/{method}_movement.parquet"
+    for model, method in RUNS
+    if method in TUNED
+]
 CLASS_EVALUATIONS = [f"{path.removesuffix('.parquet')}_classes.parquet" for path in EVALUATIONS]
 MEASURED = expand("results/measures/{model}/{dataset}.json", model=MODELS, dataset=DATASETS)
 MEASURED_EMBEDDINGS = expand("results/measures/{name}.json", name=STUDY["embeddings"])
@@ -149,7 +154,15 @@ def final_output():
         "results/analysis/statistics.json",
         *expand(
             "results/analysis/{table}.{kind}",
-            table=["outcomes", "class_accuracy", "tasks", "wise_ft", "measures", "curves"],
+            table=[
+                "outcomes",
+                "class_accuracy",
+                "tasks",
+                "wise_ft",
+                "measures",
+                "curves",
+                "movement",
+            ],
             kind=["parquet", "csv"],
         ),
         *MANIFESTS,

@@ -96,11 +96,17 @@ rule evaluate_model:
         manifests=MANIFESTS,
         tests=ancient(expand("results/datasets/{test}/test.parquet", test=TESTS)),
         texts=expand("results/embeddings/{{model}}/{dataset}/text.parquet", dataset=TEST_PARENTS),
+        trained=expand(
+            "results/embeddings/{{model}}/{dataset}/{file}.parquet",
+            dataset=DATASETS,
+            file=["train", "text"],
+        ),
         model=model_files,
         script="workflow_scripts/evaluate.py",
     output:
         rows="results/evaluations/{model}/{method}.parquet",
         classes="results/evaluations/{model}/{method}_classes.parquet",
+        movement="results/evaluations/{model}/{method}_movement.parquet",
     log:
         "logs/evaluate_model/{model}/{method}.log",
     benchmark:
@@ -119,10 +125,11 @@ rule evaluate_model:
         code=code_digest("evaluate_model"),
         tests=expand("results/datasets/{test}", test=TESTS),
         predictions="results/predictions",
+        embeddings="results/embeddings/{model}",
         prepared="results/prepared",
         wise_ft=lambda wildcards: STUDY["methods"][wildcards.method]["wise_ft"],
     shell:
         "python {input.script} model --selections {input.selections} "
         "--model-spec {params.spec:q} --wise-ft {params.wise_ft} --tests {params.tests} "
-        "--texts {input.texts} --prepared {params.prepared} --predictions {params.predictions} --code {params.code} --output {output.rows} "
-        "--classes {output.classes} 2>&1 | tee {log}"
+        "--texts {input.texts} --embeddings {params.embeddings} --prepared {params.prepared} --predictions {params.predictions} --code {params.code} --output {output.rows} "
+        "--classes {output.classes} --movement {output.movement} 2>&1 | tee {log}"

@@ -12,10 +12,12 @@ from scipy import stats
 from foretune import evaluate_model as evaluate_module
 from foretune.adapter import Adapters
 from foretune.analyze import correlate, gain_over_zero_shot_error, join_outcomes, summarize_tasks
-from foretune.embeddings import read_embeddings
+from foretune.datasets import read_manifest
+from foretune.embeddings import read_embeddings, read_pair
 from foretune.evaluate import evaluate_adapter, evaluate_probe, evaluate_zero_shot
 from foretune.evaluate_model import evaluate_model
 from foretune.files import ForetuneError, digest_file
+from foretune.measures import compute_measures
 from foretune.methods import attach, describe_delta
 from foretune.models import load_model
 
@@ -59,9 +61,14 @@ def selection(folder, weights, **run):
 
 def evaluate(selections, small_task, tmp_path, code="c", wise_ft=()):
     tests, _, texts = both_tests(small_task)
+    if not (tmp_path / "base").exists():
+        (tmp_path / "base").mkdir()
+        (tmp_path / "base/mnist").symlink_to(small_task / "embeddings")
     evaluate_model(
-        selections, CLIP_MINI, list(wise_ft), tests, texts, tmp_path / "prepared", code=code,
-        log=lambda line: None, **outputs(tmp_path),
+        selections, CLIP_MINI, list(wise_ft), tests, texts, tmp_path / "base",
+        tmp_path / "prepared",
+        code=code, movement=tmp_path / "movement.parquet", log=lambda line: None,
+        **outputs(tmp_path),
     )  # fmt: skip
     return pd.read_parquet(tmp_path / "rows.parquet")
 
@@ -113,7 +120,8 @@ def test_predictions_are_made_once(untuned, small_task, tmp_path, forward_passes
         made, forward_passes[:] = list(forward_passes), []
         return made
 
-    assert [made(), made(), made(code="other")] == [[50, 10], [], [50, 10]]
+    # The 90 training images tell how far the embeddings of the task moved.
+    assert [made(), made(), made(code="other")] == [[50, 10, 90], [], [50, 10, 90]]
     assert [made(wise_ft=[0.5]), made(wise_ft=[0.5, 0.9]), made()] == [[50, 10], [50, 10], []]
 
 
@@ -129,8 +137,9 @@ def disturbed(tmp_path, number, **run):
 def test_a_checkpoint_keeps_nothing_of_the_one_before_it(untuned, small_task, tmp_path):
     selections = [disturbed(tmp_path, number) for number in range(2)]
     together = evaluate([*selections, untuned], small_task, tmp_path)
-    assert len(list((tmp_path / "predictions").iterdir())) == 6
-    assert len(list((tmp_path / "prepared").iterdir())) == 2  # images, once for all checkpoints
+    assert len(list((tmp_path / "predictions").glob("*.parquet"))) == 6
+    # Images, once for all checkpoints: of two tests, and the training images of one.
+    assert len(list((tmp_path / "prepared").iterdir())) == 3
     for best in (*selections, untuned):
         alone = evaluate([best], small_task, tmp_path, code="alone")
         same = together[together.trained_on == alone.trained_on[0]]
@@ -154,6 +163,21 @@ def test_wise_ft_goes_from_the_zero_shot_to_the_tuned_weights(small_task, tmp_pa
     rows_of_half = evaluate([half], small_task, tmp_path)
     assert list(rows_of_half.accuracy) == list(rows.accuracy[2:4])
     assert rows.accuracy.nunique() > 2
+
+
+def test_the_movement_of_the_tasks_embeddings(untuned, small_task, tmp_path):
+    evaluate([untuned], small_task, tmp_path)
+    (row,) = pd.read_parquet(tmp_path / "movement.parquet").to_dict("records")
+    assert (row["model"], row["method"], row["dataset"]) == ("clip_mini", "full", "mnist")
+    assert row["iimm_before"] == pytest.approx(row["iimm_after"], abs=1e-6)
+    assert row["moved"] == pytest.approx(0, abs=1e-5) and row["wasserstein_n"] == 90
+    evaluate([disturbed(tmp_path, 0, dataset="mnist")], small_task, tmp_path)
+    (row,) = pd.read_parquet(tmp_path / "movement.parquet").to_dict("records")
+    before, texts = read_pair(small_task / "embeddings", "train", read_manifest(
+        small_task / "dataset")["digest"])  # fmt: skip
+    measured = compute_measures(before.vectors, texts.vectors, before.columns["label"])
+    assert row["iimm_before"] == pytest.approx(measured["iimm"])
+    assert 0.01 < abs(row["iimm_change"]) <= min(row["wasserstein_bound"], row["bound"])
 
 
 def test_low_rank_checkpoints_are_merged(small_task, tmp_path):

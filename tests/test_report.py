@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from foretune.analyze import WISE_FT
+from foretune.evaluate import MOVEMENT
 from foretune.files import ForetuneError, write_json
 from foretune.report import FEW, STATISTICS, build_report, data_uri
 from foretune.tables import write_parquet
@@ -128,6 +129,11 @@ def make_study(
     )
     halves = halves[halves.method == "full"].astype(dict.fromkeys(WISE_FT, float))
     write_parquet(pa.Table.from_pandas(halves), analysis / "wise_ft.parquet", {})
+    moved = pd.DataFrame(
+        [{name.name: 0.1 for name in MOVEMENT} | {"model": model, "method": "full", "dataset": name}
+         for model in models for name in names], columns=MOVEMENT.names,
+    )  # fmt: skip
+    write_parquet(pa.Table.from_pandas(moved), analysis / "movement.parquet", {})
     facts = {
         "created": "2025-01-01T00:00:00Z", "git_commit": None,
         "versions": {"torch": "2.9.0"}, "config": {"seed": 1, "note": EVIL},

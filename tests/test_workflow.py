@@ -56,9 +56,14 @@ def test_the_chain_runs_to_a_report(study):
     assert (checkout / "results/report.html").stat().st_size > 500_000
     outcomes, tasks, measures = numbers(checkout)
     # Three tests, of which one is a shifted test of mnist, for zero-shot and for each of the two
-    # that were tuned, and of the two adapters; probes on their own.
-    assert len(outcomes) == 3 + 2 * 3 + 2 * 3 + (2 + 1)
+    # that were tuned, half way and whole, and of the two adapters; probes on their own.
+    assert len(outcomes) == 3 + 2 * (2 * 3) + 2 * 3 + (2 + 1)
     assert set(tasks.method) == {"full", "clip_adapter", "linear_probe"} and len(measures) == 2
+    moved = pd.read_parquet(checkout / "results/analysis/movement.parquet")
+    assert list(moved.dataset) == ["mnist", "digits"] and (moved.moved > 0).all()
+    assert (moved.iimm_change.abs() <= moved.bound).all()
+    curve = pd.read_parquet(checkout / "results/analysis/wise_ft.parquet")
+    assert sorted(curve.wise_ft) == [0.5, 0.5, 1, 1] and set(curve.method) == {"full"}
     kept = {path.name for path in checkout.glob("results/predictions/*.parquet")}
     assert set(outcomes.predictions) == kept and len(kept) == len(outcomes)
     by_class = pd.read_parquet(checkout / "results/analysis/class_accuracy.parquet")

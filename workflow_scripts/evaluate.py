@@ -16,7 +16,12 @@ def work() -> None:
     tuned = commands.add_parser("model", help="fine-tuned models on every test")
     tuned.add_argument("--model-spec", type=json.loads, required=True, help="config entry, JSON")
     tuned.add_argument("--wise-ft", type=float, nargs="*", default=[], help="coefficients below 1")
-    cli.add_paths(tuned, prepared="folder where prepared images are kept")
+    cli.add_paths(
+        tuned,
+        embeddings="folder of the base model's embeddings",
+        prepared="folder where prepared images are kept",
+        movement="Parquet, a row a checkpoint: how far it moved its task's embeddings",
+    )
     tuned.add_argument("--code", required=True, help="digest of the evaluation's code")
     for command, lists in (
         (zero_shot, ("tests", "images", "texts")),
@@ -39,8 +44,9 @@ def work() -> None:
         from foretune.evaluate_model import evaluate_model
 
         evaluate_model(
-            args.selections, args.model_spec, args.wise_ft, args.tests, args.texts, args.prepared,
-            code=args.code, log=cli.log, **to,
+            args.selections, args.model_spec, args.wise_ft, args.tests, args.texts,
+            args.embeddings, args.prepared, code=args.code, movement=args.movement,
+            log=cli.log, **to,
         )  # fmt: skip
         return
     from foretune import evaluate  # the others need no torch

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import stats
 
+from foretune.evaluate import MOVEMENT
 from foretune.files import whole_file, write_json
 from foretune.measured import tabulate_curves, tabulate_measures
 from foretune.tables import write_parquet
@@ -127,13 +128,15 @@ def correlate(x: np.ndarray, y: np.ndarray, seed: int) -> dict:
 
 
 def analyze(
-    evaluations: list[Path], classes: list[Path], selections: list[Path], measures: list[Path],
-    output: Path, seed: int,
+    evaluations: list[Path], classes: list[Path], movements: list[Path], selections: list[Path],
+    measures: list[Path], output: Path, seed: int,
 ) -> None:  # fmt: skip
-    """Write the tables outcomes, class_accuracy, tasks, wise_ft, measures, curves; statistics.json.
+    """Write the tables outcomes, class_accuracy, tasks, wise_ft, measures, curves and movement,
+    and statistics.json.
 
-    A table is Parquet and CSV in `output`. classes: the evaluations' files of class accuracies;
-    measures: files of tasks, and of embeddings from elsewhere, which have no outcomes.
+    A table is Parquet and CSV in `output`. classes, movements: the evaluations' files of class
+    accuracies, and of how far embeddings moved; measures: files of tasks, and of embeddings from
+    elsewhere, which have no outcomes.
     """
     key = ["model", "method", "wise_ft", "trained_on", "evaluated_on", "split"]
     outcomes = join_outcomes(read_tables(evaluations)).sort_values(key, ignore_index=True)
@@ -160,5 +163,7 @@ def analyze(
     write_tables(every.loc[interpolated, curves], output / "wise_ft.parquet", {"kind": "wise_ft"})
     write_tables(tasks, output / "tasks.parquet", {"kind": "tasks", "measures": names})
     write_tables(measured, output / "measures.parquet", {"kind": "measures", "measures": names})
+    moved = read_tables(movements) if movements else MOVEMENT.empty_table().to_pandas()
+    write_tables(moved, output / "movement.parquet", {"kind": "movement"})
     write_tables(tabulate_curves(rows), output / "curves.parquet", {"kind": "curves"})
     write_json(statistics, output / "statistics.json")

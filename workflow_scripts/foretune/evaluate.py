@@ -39,6 +39,15 @@ SCHEMA = pa.schema(
 CLASS_SCHEMA = pa.schema(
     [*KEY, ("class", pa.string()), ("n", pa.int64()), ("accuracy", pa.float64())]
 )
+MOVEMENT = pa.schema(
+    [
+        *((name, pa.string()) for name in ("model", "method", "dataset")),
+        *((name, pa.float64()) for name in (
+            "iimm_before", "iimm_after", "iimm_change", "moved", "moved_texts", "bound",
+            "wasserstein", "wasserstein_by_class", "wasserstein_bound")),
+        ("wasserstein_n", pa.int64()),
+    ]
+)  # fmt: skip
 
 
 def predictions_path(folder: Path, *made_from) -> Path:

@@ -5,14 +5,20 @@ depend on, so that a new dataset costs its own row and column only, and a failin
 nothing.
 """
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import torch
 
 from foretune.classify import predict
 from foretune.datasets import read_manifest, read_split, title_of
+from foretune.distance import movement as movement_of
 from foretune.embed import DEVICE, encode_captions, encode_images
+from foretune.embeddings import read_pair
 from foretune.evaluate import (
+    MOVEMENT,
     captions_of,
     keep_predictions,
     predictions_path,
@@ -20,15 +26,19 @@ from foretune.evaluate import (
     score,
     write_scores,
 )
+from foretune.files import write_json
 from foretune.images import prepare_images
 from foretune.methods import apply_delta
 from foretune.models import load_model
+from foretune.tables import write_parquet
+
+SAMPLE = 500  # images between whose clouds the transport is solved: time grows with its cube
 
 
 def evaluate_model(
     selections: list[Path], model_spec: dict, wise_ft: list[float], tests: list[Path],
-    text_caches: list[Path], prepared: Path, predictions: Path, code: str, output: Path,
-    classes: Path, log=print,
+    text_caches: list[Path], embeddings: Path, prepared: Path, predictions: Path, code: str,
+    output: Path, classes: Path, movement: Path, log=print,
 ) -> None:  # fmt: skip
     """Every selected checkpoint of one base model on every test, with that test's captions.
 
@@ -36,40 +46,68 @@ def evaluate_model(
     weights (WiSE-FT, Wortsman et al. 2022, equation 1). prepared: where prepared images are
     kept (see images.py). predictions: the folder of files by digest; code: digest of the code
     that evaluates. The model is loaded, and weights are set, only where predictions are missing.
+    movement: a file of rows on how far the embeddings of each task's own training images moved
+    (distance.py), from those of the base model in `embeddings`, a folder with one a dataset.
     """
-    tuned, scores = None, []
+    tuned, scores, moved = None, [], []
     described = [describe_test(*pair) for pair in zip(tests, text_caches, strict=True)]
     for run in map(read_best, selections):
         for coefficient in (*wise_ft, 1.0):
-            paths = {
-                test: predictions_path(predictions, run["sha256"], coefficient, made_from, code)
-                for test, (_, _, made_from) in zip(tests, described, strict=True)
-            }
-            if not all(path.exists() for path in paths.values()):
+            paths = [
+                predictions_path(predictions, run["sha256"], coefficient, each.made_from, code)
+                for each in described
+            ]
+            # Of the tuned weights themselves: how far they moved their own task's embeddings.
+            kept = [
+                (path.with_suffix(".moved.json"), each.folder)
+                for path, each in zip(paths, described, strict=True)
+                if coefficient == 1 and each.is_own(run)
+            ]
+            if not all(path.exists() for path in (*paths, *(path for path, _ in kept))):
                 tuned = tuned or Tuned(model_spec, prepared, log)
                 tuned.load(run["delta"], coefficient)
-            for (test, path), (manifest, captions, _) in zip(paths.items(), described, strict=True):
+            for path, test in zip(paths, described, strict=True):
                 if not path.exists():
-                    rows = read_split(test, "test", ["id", "label"])
-                    predicted = tuned.predict(test, captions)
-                    keep_predictions(path, rows["id"], rows["label"], predicted, title_of(manifest))
+                    rows = read_split(test.folder, "test", ["id", "label"])
+                    predicted = tuned.predict(test.folder, test.captions)
+                    title = title_of(test.manifest)
+                    keep_predictions(path, rows["id"], rows["label"], predicted, title)
                 key = run["model"], run["method"], run["dataset"], coefficient
-                scores.append(score(*key, manifest, path))
+                scores.append(score(*key, test.manifest, path))
                 part = f" at {coefficient}" if wise_ft else ""
                 log(
-                    f"tuned on {run['dataset']}{part}, tested on {title_of(manifest)}: "
+                    f"tuned on {run['dataset']}{part}, tested on {title_of(test.manifest)}: "
                     f"{scores[-1][0]['accuracy']:.3f}"
                 )
+            for path, dataset in kept:
+                if not path.exists():
+                    write_json(tuned.movement(dataset, embeddings / run["dataset"]), path)
+                who = {name: run[name] for name in ("model", "method", "dataset")}
+                moved.append(who | json.loads(path.read_text()))
     write_scores(scores, output, classes)
+    write_parquet(pa.Table.from_pylist(moved, MOVEMENT), movement, {"kind": "movement"})
 
 
-def describe_test(test: Path, text_cache: Path) -> tuple[dict, list[str], list]:
-    """A test's manifest, its captions, and what predictions depend on beside the weights."""
-    manifest = read_manifest(test)
+@dataclass
+class Test:
+    """A test, its captions, and what predictions depend on beside the weights."""
+
+    folder: Path
+    manifest: dict
+    captions: list[str]
+    made_from: list
+
+    def is_own(self, run: dict) -> bool:
+        """Whether it is the own test of the dataset that a checkpoint was tuned on."""
+        return self.manifest["name"] == run["dataset"] and self.manifest["split"] == "test"
+
+
+def describe_test(folder: Path, text_cache: Path) -> Test:
+    manifest = read_manifest(folder)
     texts = captions_of(text_cache, manifest)
     captions = list(texts.columns["caption"])
     base = [texts.metadata["weights"], texts.metadata["preprocessing"]]
-    return manifest, captions, [*base, manifest["digest"], captions]
+    return Test(folder, manifest, captions, [*base, manifest["digest"], captions])
 
 
 class Tuned:
@@ -96,3 +134,12 @@ class Tuned:
         images = prepare_images(test, "test", self.preprocess, self.prepared, self.log)
         vectors = encode_images(self.model, self.preprocess, images)
         return predict(vectors, encode_captions(self.model, self.tokenizer, captions))
+
+    def movement(self, dataset: Path, embeddings: Path) -> dict[str, float]:
+        """How far the dataset's training images are from where the base model had them."""
+        before, texts = read_pair(embeddings, "train", read_manifest(dataset)["digest"])
+        images = prepare_images(dataset, "train", self.preprocess, self.prepared, self.log)
+        after = encode_images(self.model, self.preprocess, images).numpy()
+        captions = encode_captions(self.model, self.tokenizer, list(texts.columns["caption"]))
+        labels = before.columns["label"]
+        return movement_of(before.vectors, after, labels, texts.vectors, captions.numpy(), SAMPLE)

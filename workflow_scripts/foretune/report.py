@@ -53,15 +53,15 @@ def build_report(
     analysis = Path(analysis)
     tasks = pd.read_parquet(analysis / "tasks.parquet")
     outcomes = pd.read_parquet(analysis / "outcomes.parquet")
-    outcomes = outcomes[
-        outcomes.wise_ft.fillna(1) == 1
-    ]  # interpolations have a figure of their own
+    # Interpolations have a figure of their own.
+    outcomes = outcomes[outcomes.wise_ft.fillna(1) == 1]
     measures = read_metadata(analysis / "tasks.parquet")["measures"]
     rows = json.loads((analysis / "statistics.json").read_text())
     statistics = pd.DataFrame(rows, columns=STATISTICS)
     measured = pd.read_parquet(analysis / "measures.parquet")
     wise_ft = pd.read_parquet(analysis / "wise_ft.parquet")
     how_many = pd.read_parquet(analysis / "curves.parquet")
+    moved = pd.read_parquet(analysis / "movement.parquet")
     trials = pd.concat([pd.read_parquet(path) for path in epochs]) if epochs else None
     described = [describe_dataset(Path(path)) for path in datasets]
     facts = json.loads(Path(provenance).read_text())
@@ -124,7 +124,8 @@ def build_report(
     page = environment.get_template("report.html.j2").render(
         title=title, runs=runs, charts=charts, measures=measures, outcomes=shown,
         first_measure=first_of(measures), order=order, datasets=described,
-        tables=tables(tasks, statistics, measured, measures, shifted), facts=facts, colours=COLOURS,
+        tables=tables(tasks, statistics, measured, measures, moved, shifted), facts=facts,
+        colours=COLOURS,
         shifted=shifted, converging=converging, trading=trading, notes=count_notes(measured),
         config=yaml.safe_dump(facts.get("config", {}), sort_keys=False, allow_unicode=True),
         # With n datasets, the best permutation p-value of a rank correlation is 2 / n!.
@@ -157,6 +158,10 @@ RESULTS = {
 }  # fmt: skip
 CHOSEN = {"learning_rate": plain, "weight_decay": plain, "best_epoch": plain,
           "val_accuracy": percent}  # fmt: skip
+MOVED = dict.fromkeys(
+    ["iimm_before", "iimm_after", "iimm_change", "bound", "moved", "moved_texts", "wasserstein",
+     "wasserstein_bound"], number,
+) | {"wasserstein_n": plain}  # fmt: skip
 WORDS = {"measure", "outcome", "note", *RUN}
 HEADS = {
     "zero_shot_accuracy": "zero-shot", "gain_over_zero_shot_error": "gain", "r2": "R²",
@@ -199,6 +204,7 @@ def tables(
     statistics: pd.DataFrame,
     measured: pd.DataFrame,
     measures: list[str],
+    moved: pd.DataFrame,
     shifted: bool,
 ) -> dict:
     """Every table; shifted: whether the study has shifted tests to show."""
@@ -212,6 +218,7 @@ def tables(
         ],
         "chosen": table(tasks, "Chosen trials", RUN | CHOSEN),
         "measured": with_intervals(measured, measures),
+        "moved": table(moved, "Movement of the embeddings by tuning", RUN | MOVED),
         "tested": table(statistics, "Statistics", tested),
     }
 
