@@ -68,7 +68,7 @@ def test_the_chain_runs_to_a_report(study):
     assert set(outcomes.predictions) == kept and len(kept) == len(outcomes)
     by_class = pd.read_parquet(checkout / "results/analysis/class_accuracy.parquet")
     assert len(by_class) == 10 * len(outcomes)
-    key = ["method", "trained_on", "evaluated_on", "split"]
+    key = ["method", "wise_ft", "trained_on", "evaluated_on", "split"]
     means = by_class.groupby(key, dropna=False).accuracy.mean()
     expected = outcomes.set_index(key).mean_class_accuracy
     pd.testing.assert_series_equal(means.sort_index(), expected.sort_index(), check_names=False)
@@ -78,6 +78,7 @@ def test_the_chain_runs_to_a_report(study):
 
 def test_a_shifted_test_is_tested_and_no_other_task(study):
     outcomes, tasks, _ = numbers(study[0])
+    outcomes = outcomes[outcomes.wise_ft.fillna(1) == 1]
     shifted = outcomes[outcomes.split == "digits"]
     assert set(shifted.evaluated_on) == {"mnist"}
     assert sorted(shifted.method) == [
@@ -121,13 +122,17 @@ def test_a_third_dataset_runs_only_what_is_new(study):
     assert jobs(run(checkout, "-n", *grown)) == expected
     assert jobs(run(checkout, *grown)) == expected
     assert all(path.stat().st_mtime_ns == mtime for path, mtime in before.items())
-    # Two old models on the new task, the new model on all four tests, and so with adapters; a
-    # new probe on its own test, and the zero-shot model on the new one.
-    assert len(set(checkout.glob("results/predictions/*.parquet")) - predictions) == 6 + 6 + 2
+    # Two old models on the new task, the new model on all four tests, each at two coefficients,
+    # and so with adapters, at one; a new probe on its own test, and the zero-shot model on the new.
+    new = set(checkout.glob("results/predictions/*.parquet")) - predictions
+    assert len(new) == 2 * 6 + 6 + 2
+    # Images are prepared when they are embedded, and by no job after that.
     log = (checkout / "logs/evaluate_model/clip_mini/full.log").read_text()
-    assert log.count("images prepared") == 4
+    assert log.count("images prepared") == 0
+    log = (checkout / "logs/embed_images/clip_mini/fashion_mnist.log").read_text()
+    assert log.count("images prepared") == 3
     outcomes, tasks, _ = numbers(checkout)
-    assert len(outcomes) == 4 + 3 * 4 + 3 * 4 + (2 + 1 + 1)
+    assert len(outcomes) == 4 + 2 * 3 * 4 + 3 * 4 + (2 + 1 + 1)
     assert tasks.ood_change[tasks.method == "full"].notna().all()
     assert "Nothing to be done" in run(checkout, *grown)
 
@@ -201,7 +206,7 @@ def start_until(checkout, pattern):
 
 
 def test_sigkill_of_everything_then_the_same_command_completes(study, checkout):
-    process = start_until(checkout, "results/trials/**/state.pt")
+    process = start_until(checkout, "results/trials/**/state/journal.json")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert list((checkout / ".snakemake/locks").iterdir()), "no stale lock: killed too late"
