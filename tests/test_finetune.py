@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,6 +95,14 @@ def test_full_trains_every_tensor_and_the_delta_is_what_validated(unbroken, smal
     images = encode_images(model, preprocess, job.images["val"])
     predicted = predict(images, encode_captions(model, tokenizer, job.captions))
     assert (predicted == job.labels["val"]).double().mean().item() == best["val_accuracy"]
+
+
+def test_the_test_split_is_not_read(unbroken, small_task, tmp_path):
+    shutil.copytree(small_task / "dataset", tmp_path / "dataset")
+    shutil.copytree(small_task / "embeddings", tmp_path / "embeddings")
+    (tmp_path / "dataset/test.parquet").unlink()
+    (tmp_path / "embeddings/test.parquet").unlink()
+    assert_same(tune(tmp_path, tmp_path / "job"), unbroken[0])
 
 
 @pytest.mark.parametrize("epochs_before", [1, 3, 4])

@@ -1,0 +1,89 @@
+"""Every method on every family of the bundled suite: what it trains, costs and reaches.
+
+Fine-tuning jobs as the study runs them, with the default study's recipes (config.yaml), on three
+bundled tasks; all families get the learning rates that the study has for its CLIP.
+"""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+import yaml
+from safetensors import safe_open
+
+from common import ROOT, write_table
+from foretune.cached import fit_cached
+from foretune.config import CACHED, check_config, expand_grid
+from foretune.datasets import prepare_dataset
+from foretune.embed import embed_captions, embed_images
+from foretune.finetune import finetune
+
+TASKS = ("emoji", "shapes", "flags")
+FAMILIES = ("clip", "siglip", "coca", "eva02")
+
+
+def count_parameters(delta: Path) -> int:
+    with safe_open(delta, "pt") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    return sum(int(torch.Size(shape).numel()) for shape in shapes if len(shape))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    study = yaml.safe_load((ROOT / "config.yaml").read_text())
+    for recipe in study["methods"].values():
+        recipe.pop("models", None)
+    study["models"] = {name: {"folder": str(ROOT / "resources/mini" / name)} for name in FAMILIES}
+    study["datasets"] = {task: {"parquet": str(ROOT / f"resources/mini/{task}.parquet")}
+                         for task in TASKS}  # fmt: skip
+    study = check_config(study)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        for task in TASKS:
+            prepare_dataset(task, study["datasets"][task], folder / task, seed=0)
+        for family in FAMILIES:
+            spec = study["models"][family]
+            for task in TASKS:
+                caches = folder / family / task
+                embed_images(spec, folder / task, caches, folder / "prepared", lambda line: None)
+                embed_captions(spec, folder / task, None, caches / "text.parquet")
+            for method, recipe in study["methods"].items():
+                row = {"method": method, "family": family}
+                paces = []
+                for task in TASKS:
+                    caches, output = folder / family / task, folder / family / method / task
+                    run = {"model": family, "method": method, "dataset": task}
+                    trials, started = expand_grid(recipe), time.perf_counter()
+                    if method in CACHED:
+                        fit_cached(run, folder / task, caches, recipe, trials, 0, output,
+                                   log=lambda line: None)  # fmt: skip
+                        # All trials at once: what an epoch of one of them took of it.
+                        epochs = len(trials) * recipe["epochs"]
+                        paces.append((time.perf_counter() - started) / epochs)
+                    else:
+                        finetune(run, spec, folder / task, caches / "text.parquet", recipe, trials,
+                                 0, output, folder / "prepared", lambda line: None)  # fmt: skip
+                        pace = pd.read_parquet(output / "epochs.parquet").images_per_second
+                        rows_of = json.loads((folder / task / "dataset.json").read_text())
+                        paces.append(rows_of["splits"]["train"]["rows"] / pace.median())
+                    best = json.loads((output / "best.json").read_text())
+                    row[task] = f"{best['val_accuracy']:.3f}"
+                parameters = count_parameters(output / "delta.safetensors")
+                row = {**row, "trained parameters": f"{parameters:,}"}
+                row["seconds an epoch"] = " ".join(f"{pace:.3g}" for pace in paces)
+                rows.append(row)
+                print(row, flush=True)
+    write_table(
+        "methods", "Methods by family", rows,
+        f"Best validation accuracy on {', '.join(TASKS)}; seconds of a training epoch on each, on "
+        "one thread (of methods on cached embeddings: of one trial, beside its others). Trained "
+        f"parameters are those for {TASKS[-1]}, on whose classes the probe's depend.",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
