@@ -36,6 +36,7 @@ def main() -> None:
     study = yaml.safe_load((ROOT / "config.yaml").read_text())
     for recipe in study["methods"].values():
         recipe.pop("models", None)
+    del study["measures"]  # its sources name the study's own models
     study["models"] = {name: {"folder": str(ROOT / "resources/mini" / name)} for name in FAMILIES}
     study["datasets"] = {task: {"parquet": str(ROOT / f"resources/mini/{task}.parquet")}
                          for task in TASKS}  # fmt: skip

@@ -440,9 +440,9 @@ def test_draws_every_figure_quietly_and_offline(page, report):
 def test_gain_against_forgetting_has_a_point_a_method_and_wise_fts_curve(page, markup):
     # Of full: half way, all the way, and the zero-shot model; a probe has no other tasks.
     (figure,) = page.locator("figure[id^=trade]").all()
-    assert figure.locator(".mark-symbol path").count() == 3
+    assert figure.locator(".mark-symbol.role-mark path").count() == 3
     assert figure.locator(".mark-line path").count() == 1
-    assert figure.locator(".mark-text.role-mark text").all_text_contents() == ["full"]
+    assert figure.locator(".role-legend-label text").all_text_contents() == ["full"]
     assert "WiSE-FT" in markup
 
 

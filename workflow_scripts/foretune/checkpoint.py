@@ -45,7 +45,7 @@ class State:
                 return
             self.rows, self.best, self.running = (saved[k] for k in ("rows", "best", "running"))
             if self.best:
-                self.best_weights()
+                load_file(self.best_file)  # whole?
         except Exception as error:  # a damaged disk gives errors of many kinds
             self._set_aside(error)
             self.clear()
@@ -57,8 +57,9 @@ class State:
             (self.folder / name).replace(damaged)
         self.log(f"{self.folder}: {name} cannot be read ({error}); kept as {damaged.name}")
 
-    def best_weights(self) -> dict[str, Tensor]:
-        return load_file(self.folder / self.best["file"])
+    @property
+    def best_file(self) -> Path:
+        return self.folder / self.best["file"]
 
     def resume(self, key: str) -> dict | None:
         """What `save` was given for an unfinished trial; None where it starts anew."""
@@ -71,11 +72,14 @@ class State:
         self.rows[key] = []
         return None
 
-    def save(self, key: str, training: dict | None, best: dict[str, Tensor] | None) -> None:
+    def save(
+        self, key: str, training: dict | None, best: dict[str, Tensor] | None,
+        described: dict[str, str],
+    ) -> None:  # fmt: skip
         """Keep the trial's newest epoch, the last of its rows.
 
-        training: weights and optimizer to go on with, None for a trial that has ended;
-        best: the weights, where that epoch is the best of all so far.
+        training: weights and optimizer to go on with, None for a trial that has ended; best: the
+        weights, where that epoch is the best of all so far, for a file with metadata `described`.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         stem = f"{digest_json(key)[:12]}-{len(self.rows[key])}"
@@ -86,8 +90,9 @@ class State:
                 torch.save(training, beside)
         if best is not None:
             self.best = {"key": key, "row": self.rows[key][-1], "file": f"{stem}.safetensors"}
-            with whole_file(self.folder / self.best["file"]) as beside:
-                save_file({name: tensor.contiguous() for name, tensor in best.items()}, beside)
+            weights = {name: tensor.contiguous() for name, tensor in best.items()}
+            with whole_file(self.best_file) as beside:
+                save_file(weights, beside, described)
         self.write()
 
     def write(self) -> None:

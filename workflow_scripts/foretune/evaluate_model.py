@@ -69,7 +69,7 @@ def evaluate_model(
             for path, test in zip(paths, described, strict=True):
                 if not path.exists():
                     rows = read_split(test.folder, "test", ["id", "label"])
-                    predicted = tuned.predict(test.folder, test.captions)
+                    predicted = tuned.predict(test)
                     title = title_of(test.manifest)
                     keep_predictions(path, rows["id"], rows["label"], predicted, title)
                 key = run["model"], run["method"], run["dataset"], coefficient
@@ -121,6 +121,7 @@ class Tuned:
     @torch.no_grad()
     def load(self, delta: str, coefficient: float) -> None:
         """Weights at (1 - coefficient) base + coefficient tuned; 1 is the tuned ones exactly."""
+        self.vectors: dict[str, torch.Tensor] = {}
         self.model.load_state_dict(self.base)
         if coefficient == 0:
             return
@@ -130,10 +131,15 @@ class Tuned:
                 if tensor.is_floating_point():
                     tensor.copy_(torch.lerp(self.base[name], tensor, coefficient))
 
-    def predict(self, test: Path, captions: list[str]) -> torch.Tensor:
-        images = prepare_images(test, "test", self.preprocess, self.prepared, self.log)
-        vectors = encode_images(self.model, self.preprocess, images)
-        return predict(vectors, encode_captions(self.model, self.tokenizer, captions))
+    def predict(self, test: Test) -> torch.Tensor:
+        # A test may be another task's shifted test too: the same images, other captions.
+        digest = test.manifest["test_digest"]
+        if digest not in self.vectors:
+            images = prepare_images(test.folder, "test", self.preprocess, self.prepared, self.log)
+            self.vectors[digest] = encode_images(self.model, self.preprocess, images)
+        return predict(
+            self.vectors[digest], encode_captions(self.model, self.tokenizer, test.captions)
+        )
 
     def movement(self, dataset: Path, embeddings: Path) -> dict[str, float]:
         """How far the dataset's training images are from where the base model had them."""

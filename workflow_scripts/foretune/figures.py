@@ -176,18 +176,17 @@ def trade_off(tasks: pd.DataFrame, wise_ft: pd.DataFrame) -> dict | None:
         alt.X("x:Q", title="mean change on other tasks", axis=alt.Axis(format="+.0%"),
               scale=alt.Scale(padding=40)),
         alt.Y("y:Q", title="mean gain over zero-shot error", scale=alt.Scale(padding=20)),
-        color=alt.Color("method:N", legend=None),
+        color=alt.Color("method:N", title=None),
         tooltip=["method:N", alt.Tooltip("wise_ft:Q", title="coefficient of the tuned weights"),
                  alt.Tooltip("x:Q", title="change on other tasks", format="+.2%"),
                  alt.Tooltip("y:Q", title="gain", format=".3f")],
     )  # fmt: skip
     line = base.mark_line(strokeWidth=2).encode(order="wise_ft:Q")
     dots = base.mark_point(filled=True, opacity=1).encode(
-        size=alt.condition("datum.wise_ft == 1", alt.value(110), alt.value(45))
+        alt.Shape("method:N", title=None),
+        size=alt.condition("datum.wise_ft == 1", alt.value(130), alt.value(50)),
     )
-    tuned = base.transform_filter("datum.wise_ft == 1")
-    names = tuned.mark_text(dy=-13).encode(text="method:N", color=alt.value(INK))
-    chart = alt.layer(line, dots, names).properties(height=320)
+    chart = alt.layer(line, dots).properties(height=320)
     label = "Gain against forgetting, means over datasets"
     if lines:
         label += "; a line goes from the zero-shot weights (0, 0) to the tuned ones (WiSE-FT)"

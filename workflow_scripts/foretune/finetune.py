@@ -114,13 +114,11 @@ class Job:
             for key, trial in zip(keys, trials, strict=True)
             for row in state.rows[key]
         ]
-        best, weights, described = None, {}, {}
+        best = None
         if state.best:
             trial = trials[keys.index(state.best["key"])]
             best = {**state.best["row"], "trial": trial["trial"]}
-            weights = state.best_weights()
-            described = describe_delta(self.run["method"], self.recipe | trial)
-        write_results(self.output, self.run, rows, best, weights, described)
+        write_results(self.output, self.run, rows, best, best and state.best_file)
 
     def train_trial(self, trial: dict, epochs: int, trials: list[dict]) -> None:
         """Train one trial to the given epoch, saving the state after each."""
@@ -152,7 +150,8 @@ class Job:
                 over = row["ended"] or len(rows) == recipe["epochs"]
                 weights = {name: p.detach().cpu().clone() for name, p in trained.items()}
                 training = {"weights": weights, "optimizer": optimizer.state_dict()}
-                state.save(key, None if over else training, weights if won else None)
+                described = describe_delta(self.run["method"], recipe | trial)
+                state.save(key, None if over else training, weights if won else None, described)
                 self.report_progress(trial, row, trials)
         except torch.OutOfMemoryError:
             raise ForetuneError(self.advise_batch_size()) from None

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from foretune.config import GRID
-from foretune.files import ForetuneError, digest_file, whole_file, write_json
+from foretune.files import ForetuneError, digest_file, link_or_copy, whole_file, write_json
 from foretune.tables import write_parquet
 
 EPOCH_SCHEMA = pa.schema(
@@ -91,13 +91,12 @@ def write_results(
     run: dict,
     epochs: list[dict],
     best: dict | None,
-    delta: dict,
-    described: dict[str, str] | None = None,
+    delta: dict | Path,
 ) -> None:
     """Write a job's files.
 
-    run: model, method, dataset; best: the winning epoch's row; delta: its trained tensors;
-    described: what a reader of the delta must know beside them.
+    run: model, method, dataset; best: the winning epoch's row; delta: its trained tensors, or a
+    file of them, which stays where it is.
     """
     from safetensors.torch import save_file  # select_trial should not wait for torch
 
@@ -108,7 +107,10 @@ def write_results(
     rows = [{**run, **row} for row in epochs]
     write_parquet(pa.Table.from_pylist(rows, EPOCH_SCHEMA), output / "epochs.parquet", run)
     with whole_file(output / "delta.safetensors") as beside:
-        save_file({name: tensor.contiguous() for name, tensor in delta.items()}, beside, described)
+        if isinstance(delta, Path):
+            link_or_copy(delta, beside)
+        else:
+            save_file({name: tensor.contiguous() for name, tensor in delta.items()}, beside)
     kept = ("trial", *GRID, "epoch", "val_accuracy")
     chosen = {key: best[key] for key in kept if key in best}
     chosen["learning_rate"] = best["learning_rate_peak"]  # the trial's, not the epoch's
