@@ -20,7 +20,7 @@ from foretune.evaluate import MOVEMENT
 from foretune.files import ForetuneError, write_json
 from foretune.report import FEW, STATISTICS, build_report, data_uri
 from foretune.tables import write_parquet
-from foretune.wording import number, percent, points
+from foretune.wording import number, percent, plain, points
 
 CHROMIUM = Path("/usr/bin/chromium")
 INSTALL = "apt-get install chromium"
@@ -273,6 +273,10 @@ def test_warns_of_few_datasets_only(tmp_path, markup):
     assert "n = 3 says very little" in markup and "p-value of 0.333" in markup
     page = build(tmp_path, names=NAMES[:FEW]).read_text()
     assert "says very little" not in page
+
+
+def test_counts_have_all_their_digits():
+    assert [plain(v) for v in (1800, 1e-05, 0.002, 12.0)] == ["1800", "1e−05", "0.002", "12"]
 
 
 def test_unknown_values_are_dashes():

@@ -183,7 +183,7 @@ def trade_off(tasks: pd.DataFrame, wise_ft: pd.DataFrame) -> dict | None:
     )  # fmt: skip
     line = base.mark_line(strokeWidth=2).encode(order="wise_ft:Q")
     dots = base.mark_point(filled=True, opacity=1).encode(
-        alt.Shape("method:N", title=None),
+        alt.Shape("method:N", legend=None),
         size=alt.condition("datum.wise_ft == 1", alt.value(130), alt.value(50)),
     )
     chart = alt.layer(line, dots).properties(height=320)

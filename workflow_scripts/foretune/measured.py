@@ -12,7 +12,7 @@ def tabulate_measures(rows: list[dict]) -> tuple[pd.DataFrame, list[str]]:
     `notes`. The names of the measures come beside the table.
     """
     # A file may be older than a measure that was switched on since; Snakemake makes it again.
-    names = list(dict.fromkeys(name for row in rows for name in row["measures"]))
+    names = sorted({name for row in rows for name in row["measures"]}, key=reading_order)
     table = []
     for row in rows:
         facts = {"model": row.get("model"), "dataset": row.get("dataset", row.get("embeddings"))}
@@ -31,6 +31,11 @@ def tabulate_measures(rows: list[dict]) -> tuple[pd.DataFrame, list[str]]:
     if "ncti" in names:
         combine_ncti(frame)
     return frame, names
+
+
+def reading_order(name: str) -> tuple[bool, str]:
+    """IIMM, which the study is about, and then the others by name."""
+    return name != "iimm", name
 
 
 def combine_ncti(frame: pd.DataFrame) -> None:

@@ -210,13 +210,14 @@ def tables(
     """Every table; shifted: whether the study has shifted tests to show."""
     tested = {key: text if key in WORDS else number for key in STATISTICS}
     tested |= {key: plain for key in STATISTICS if key == "n" or key.startswith("p_")}
+    grid = {name: plain for name in ("rank", "reduction") if name in tasks}
     results = {k: show for k, show in RESULTS.items() if shifted or k != "shifted_change"}
     return {
         "results": [
             table(group, f"Test results of {model}", results)
             for model, group in tasks.groupby("model", sort=False)
         ],
-        "chosen": table(tasks, "Chosen trials", RUN | CHOSEN),
+        "chosen": table(tasks, "Chosen trials", RUN | grid | CHOSEN),
         "measured": with_intervals(measured, measures),
         "moved": table(moved, "Movement of the embeddings by tuning", RUN | MOVED),
         "tested": table(statistics, "Statistics", tested),

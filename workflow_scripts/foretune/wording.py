@@ -21,6 +21,8 @@ def number(value) -> str:
 
 def plain(value) -> str:
     """A number that was chosen or counted, without digits that it does not have."""
+    if known(value) and float(value).is_integer() and abs(value) < 1e9:
+        return f"{int(value)}".replace("-", "−")
     return f"{value:.3g}".replace("-", "−") if known(value) else "–"
 
 
