@@ -152,6 +152,7 @@ def final_output():
         "results/report.html",
         "results/provenance.json",
         "results/analysis/statistics.json",
+        "results/analysis/paper_tables.md",
         *expand(
             "results/analysis/{table}.{kind}",
             table=[
@@ -162,6 +163,12 @@ def final_output():
                 "measures",
                 "curves",
                 "movement",
+                "statistics",
+                "differences",
+                "pooled",
+                "paper_tables",
+                "findings",
+                "findings_evidence",
             ],
             kind=["parquet", "csv"],
         ),
