@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from foretune import correlations
 from foretune.findings import PARTS, answer, collect_evidence, combine, verdict_of, vote_of
 from foretune.statistics import study_statistics
 
@@ -48,11 +49,25 @@ def study(rival=0.0, own=1.0, bend=0.6, forgets=-1.0, worst=-0.1, adapter=-0.2, 
 
 def found(**changes):
     """The findings, and their evidence, of such a study."""
-    tasks = study(**changes)
+    return judge(study(**changes))
+
+
+def judge(tasks):
     names = [name for name in MEASURES if name in tasks]
-    tables = study_statistics(tasks, tasks[["model", "dataset"]].drop_duplicates(), names, 0)
+    full = tasks[tasks.method == "full"]  # of the others the findings need no statistics
+    tables = study_statistics(full, tasks[["model", "dataset"]], names, 0)
     evidence = collect_evidence(tasks, *tables, seed=0)
     return answer(evidence).set_index("finding"), evidence
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    """No finding looks at p-values by permutation; the intervals may be coarse."""
+    monkeypatch.setattr(correlations, "PERMUTATIONS", 99)
+    monkeypatch.setattr(correlations, "RESAMPLES", 400)
+    correlations.resamples.cache_clear()
+    yield
+    correlations.resamples.cache_clear()
 
 
 def parts(row):
@@ -92,8 +107,7 @@ def test_each_part_can_be_refuted(finding, part, changes):
         tasks = study(**changes)
         for name in RIVALS:
             tasks[name] = tasks[GAIN] + 0.01 * tasks[name]
-        tables = study_statistics(tasks, tasks[["model", "dataset"]], MEASURES, 0)
-        findings = answer(collect_evidence(tasks, *tables, seed=0)).set_index("finding")
+        findings, _ = judge(tasks)
     else:
         findings, _ = found(**changes)
     assert parts(findings.parts[finding])[part] == "refuted"
@@ -123,8 +137,7 @@ def test_a_study_that_cannot_say():
     assert "nothing in this study to compare" in findings.evidence[4]
     tasks = study()[["model", "method", "dataset", GAIN, "accuracy", "ood_change",
                      "shifted_change", "zero_shot_accuracy", "emms"]]  # fmt: skip
-    tables = study_statistics(tasks, tasks[["model", "dataset"]], ["emms"], 0)
-    findings = answer(collect_evidence(tasks, *tables, seed=0)).set_index("finding")
+    findings, _ = judge(tasks)
     assert set(findings.verdict[[1, 2, 3]]) == {"undecided"} and len(findings) == 5
 
 
