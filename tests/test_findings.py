@@ -79,13 +79,15 @@ def test_all_that_the_papers_found_can_be_confirmed():
     findings, evidence = found(adapter=-0.05, attention=0.0)
     assert findings.verdict.drop(5).to_dict() == dict.fromkeys([1, 2, 3, 4], "confirmed")
     assert parts(findings.parts[5])["a"] == "confirmed"
-    assert findings["for"][1] == 3 * 4 and "12 for" in findings.evidence[1]
+    votes = evidence.vote[evidence.finding == 1]
+    assert len(votes) == 3 * 4 and findings["for"][1] == (votes == "for").sum() > 6
+    assert f"{(votes == 'for').sum()} for" in findings.evidence[1]
     # CLIP is not asked whether it forgets.
     assert list(evidence.model[evidence.finding == 3]) == ["coca_x", "eva_x"]
     # A balance is confirmed where attention is better than every other method.
     findings, _ = found(adapter=0.0, attention=0.2)
     assert parts(findings.parts[5]) == {"a": "confirmed", "b": "confirmed"}
-    assert findings.verdict[5] == "confirmed" and findings.verdict[4] == "refuted"
+    assert findings.verdict[5] == "confirmed" and findings.verdict[4] == "undecided"
 
 
 @pytest.mark.parametrize(

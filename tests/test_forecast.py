@@ -107,7 +107,7 @@ def test_the_rival_is_chosen_without_the_dataset_that_is_left_out():
 
 def test_what_is_impossible_is_cut_off():
     x, y = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.5, 0.7, 0.8, 0.95])
-    found = forecast_one(x, y, 0.9, GAIN)
+    found = forecast_one(x, y, 0.55, GAIN)
     assert found["expected"] == found["high"] == 1 and found["clipped"]
     assert found["low"] < 1
     assert forecast_one(x, y - 1, -1.0, "accuracy")["low"] == 0

@@ -175,7 +175,7 @@ def collect_evidence(
     tasks, statistics and differences are the study's tables of these names.
     """
     fits = statistics[(statistics.method == "full") & (statistics.measure == "iimm")]
-    no_clip = fits[[family_of(model) != "CLIP" for model in fits.model]]
+    no_clip = fits[fits.model.map(family_of).ne("CLIP")]
     tuned = tasks[tasks.method != "linear_probe"]
     methods = list(dict.fromkeys(tuned.method))
 
