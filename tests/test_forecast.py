@@ -1,13 +1,22 @@
 """Forecasts by hand and by statsmodels, and what they say where there is nothing to say."""
 
+import io
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 import statsmodels.formula.api as smf
+import yaml
+from conftest import ROOT
+from PIL import Image
 
+from foretune.config import check_config
 from foretune.files import ForetuneError
 from foretune.forecast import best_rival, forecast_datasets, forecast_one, leave_one_out, rank
 from foretune.tables import write_parquet
@@ -166,3 +175,63 @@ def test_errors_name_the_file(study, tmp_path):
     bare = write(tasks(), tmp_path / "bare", names=["sfda"])
     with pytest.raises(ForetuneError, match=r"tasks\.parquet: the study has no iimm"):
         forecast_datasets(bare, [measured(tmp_path)], weight=0.5)
+
+
+# ---------------------------------------------------------------- a folder of images
+
+
+def images(folder, classes=("crow", "jay"), count=20, side=8):
+    rng = np.random.default_rng(0)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            file = io.BytesIO()
+            Image.fromarray(rng.integers(0, 255, (side, side, 3), np.uint8)).save(file, "PNG")
+            (folder / name / f"{i}.png").write_bytes(file.getvalue())
+    return folder
+
+
+def forecast_folder(data):
+    command = [sys.executable, "workflow_scripts/forecast_folder.py", "--study", "config.yaml"]
+    return subprocess.run([*command, "--data", str(data)], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda data: None, "no such file or folder"),
+        (lambda data: data.mkdir(), "at least two; found []"),
+        (lambda data: images(data, count=0), "no images in its train split"),
+        (lambda data: images(data, ["crow"]), "at least two; found ['crow']"),
+        (lambda data: (images(data) / "jay/7.png").write_bytes(b"no"), "jay/7.png: not a readable"),
+        (lambda data: data.write_text("a file"), "no such folder"),
+    ],
+)
+def test_a_bad_folder_is_one_readable_line(tmp_path, spoil, said):
+    data = tmp_path / "birds"
+    spoil(data)
+    done = forecast_folder(data)
+    assert done.returncode == 1 and said in done.stderr and str(data) in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_folder_becomes_a_study_with_a_forecast(tmp_path, monkeypatch):
+    import forecast_folder as script
+
+    called = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "execv", lambda program, command: called.append(command))
+    data = images(tmp_path / "my birds")
+    here = {"folder": str(tmp_path)}
+    study = {"models": {"m": here}, "datasets": {"d": here}}
+    study["methods"] = {"full": {"learning_rate": [1]}}
+    Path("study.yaml").write_text(yaml.safe_dump(study))
+    monkeypatch.setattr(
+        sys, "argv", ["", "--data", str(data), "--study", "study.yaml", "--cores", "2"]
+    )
+    script.work()
+    (command,) = called
+    assert command[-2:] == ["--study", "results/forecast/study.yaml"] and "--cores" in command
+    made = yaml.safe_load(Path(command[-1]).read_text())
+    assert check_config(made)["forecast"]["datasets"] == {"my_birds": {"folder": str(data)}}
+    assert made["datasets"] == study["datasets"]

@@ -157,6 +157,16 @@ def test_a_pooled_fit_agrees_with_statsmodels_formulas():
     assert other["p_slopes_differ"] < 1e-6
 
 
+def test_a_model_without_a_slope_of_its_own():
+    frame = three_models()
+    frame.loc[frame.model == "c", "x"] = 0.5
+    found = fit_pooled(*(frame[c].to_numpy() for c in ("x", "y", "model")))
+    fit = smf.ols("y ~ C(model) + x", frame).fit()
+    varied = {name: frame.x.where(frame.model == name, 0) for name in "ab"}
+    each = smf.ols("y ~ C(model) + xa + xb", frame.assign(xa=varied["a"], xb=varied["b"])).fit()
+    assert found["p_slopes_differ"] == pytest.approx(each.compare_f_test(fit)[1])
+
+
 def test_a_pooled_fit_without_an_answer():
     frame = three_models()
     one = frame[frame.model == "a"]

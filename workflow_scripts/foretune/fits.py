@@ -96,7 +96,10 @@ def fit_pooled(x: np.ndarray, y: np.ndarray, model: np.ndarray) -> dict[str, flo
     low, high = fit.conf_int()[-1]
     facts |= {"slope": fit.params[-1], "slope_low": low, "slope_high": high,
               "p_slope": fit.pvalues[-1], "r2": fit.rsquared}  # fmt: skip
-    each = OLS(y, np.column_stack([levels, levels * x[:, None]])).fit()
-    if each.df_resid > 0 and each.df_model > fit.df_model:
+    # Of a model on whose datasets x is the same, there is no slope to differ.
+    apart = levels * (within / np.abs(within).max())[:, None]
+    apart = apart[:, np.abs(apart).max(axis=0) > 1e-12]
+    each = OLS(y, np.column_stack([levels, apart])).fit()
+    if each.df_resid > 0 and apart.shape[1] > 1:
         facts["p_slopes_differ"] = each.compare_f_test(fit)[1]
     return {name: float(value) for name, value in facts.items()}
