@@ -1,6 +1,7 @@
 """Correlations and fits against scipy and statsmodels, and where they have no answer."""
 
 import json
+import time
 
 import numpy as np
 import pandas as pd
@@ -291,6 +292,19 @@ def test_few_datasets_are_said_to_be_few(n, note, computed):
     assert table.spearman_low.notna().all() == (n >= 5)
     if n == 3:
         assert table.p_permutation.min() == pytest.approx(2 / 6)
+
+
+def test_many_measures_take_seconds():
+    """The default study: nine runs of twelve datasets, nineteen measures, four outcomes."""
+    rng = np.random.default_rng(0)
+    names = [f"m{i}" for i in range(18)]
+    tasks, measured = made_up(n=12, models=list("abcdefghi"), methods=["full"])
+    tasks = tasks.assign(shifted_change=rng.normal(size=108), **dict(zip(
+        names, rng.normal(size=(18, 108)), strict=True)))  # fmt: skip
+    started = time.process_time()
+    table, _ = study_statistics(tasks, measured, ["iimm", *names], seed=0)
+    assert len(table) == 9 * 19 * 4 and table.spearman.notna().all()
+    assert time.process_time() - started < 20
 
 
 def test_no_tasks_and_no_iimm():
