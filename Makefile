@@ -6,10 +6,19 @@ CORES ?= all
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/run_study.py \
 	--study $(STUDY) --profile profiles/local --cores $(CORES) $(SNAKEMAKE_FLAGS)
 
-.PHONY: demo test format suite suite-data
+.PHONY: demo forecast test format suite suite-data
 demo: $(BIN)/.run
 	@$(SNAKEMAKE)
 	@echo "The report: $(CURDIR)/results/report.html"
+
+# What fine-tuning would do to the images in DATA, a folder with one subfolder a class, by the study
+# in results/, which is run first where it was not.
+forecast: $(BIN)/.run
+	@test -n "$(DATA)" || { echo "give the images: make forecast DATA=path/to/folder"; exit 2; }
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/forecast_folder.py \
+		--data "$(DATA)" --study $(STUDY) --profile profiles/local --cores $(CORES) \
+		$(SNAKEMAKE_FLAGS)
+	@echo "The forecast: $(CURDIR)/results/forecast/forecasts.csv and rankings.csv"
 
 test: $(BIN)/.test
 	$(BIN)/ruff check workflow_scripts tests benchmarks

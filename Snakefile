@@ -16,6 +16,7 @@ include: "rules/measure.smk"
 include: "rules/finetune.smk"
 include: "rules/evaluate.smk"
 include: "rules/analyze.smk"
+include: "rules/forecast.smk"
 include: "rules/report.smk"
 include: "rules/resources.smk"
 

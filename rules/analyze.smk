@@ -6,6 +6,8 @@ rule analyze_study:
         selections=SELECTIONS,
         measures=MEASURED,
         embeddings=MEASURED_EMBEDDINGS,
+        paper="studies/paper.yaml",
+        paper_numbers="workflow_scripts/foretune/paper_tables.csv",
         script="workflow_scripts/analyze.py",
     output:
         outcomes="results/analysis/outcomes.parquet",
@@ -16,6 +18,13 @@ rule analyze_study:
         measures="results/analysis/measures.parquet",
         curves="results/analysis/curves.parquet",
         statistics="results/analysis/statistics.json",
+        statistics_table="results/analysis/statistics.parquet",
+        differences="results/analysis/differences.parquet",
+        pooled="results/analysis/pooled.parquet",
+        paper_tables="results/analysis/paper_tables.parquet",
+        paper_tables_text="results/analysis/paper_tables.md",
+        findings="results/analysis/findings.parquet",
+        evidence="results/analysis/findings_evidence.parquet",
         outcomes_csv=report(
             "results/analysis/outcomes.csv",
             caption="captions/outcomes.rst",
@@ -28,6 +37,22 @@ rule analyze_study:
             category="Tables",
             labels={"table": "tasks"},
         ),
+        statistics_csv=report(
+            "results/analysis/statistics.csv",
+            caption="captions/statistics.rst",
+            category="Tables",
+            labels={"table": "statistics"},
+        ),
+        findings_csv=report(
+            "results/analysis/findings.csv",
+            caption="captions/findings.rst",
+            category="Tables",
+            labels={"table": "findings"},
+        ),
+        differences_csv="results/analysis/differences.csv",
+        pooled_csv="results/analysis/pooled.csv",
+        paper_tables_csv="results/analysis/paper_tables.csv",
+        evidence_csv="results/analysis/findings_evidence.csv",
         wise_ft_csv="results/analysis/wise_ft.csv",
         movement_csv="results/analysis/movement.csv",
         class_accuracy_csv="results/analysis/class_accuracy.csv",
@@ -45,8 +70,12 @@ rule analyze_study:
     params:
         seed=STUDY["seed"],
         code=code_digest("analyze"),
+        # A function, because Snakemake would look for wildcards in the text.
+        models=lambda wildcards: as_json(STUDY["models"]),
+        datasets=DATASETS,
         folder=subpath(output.statistics, parent=True),
     shell:
         "python {input.script} --evaluations {input.evaluations} --classes {input.classes} --movements {input.movements} "
         "--selections {input.selections} --measures {input.measures} {input.embeddings} "
+        "--models {params.models:q} --datasets {params.datasets} --paper {input.paper} "
         "--seed {params.seed} --output {params.folder} 2>&1 | tee {log}"

@@ -20,6 +20,10 @@ except ForetuneError as error:
 MODELS, DATASETS, METHODS = list(STUDY["models"]), list(STUDY["datasets"]), list(STUDY["methods"])
 TUNED = [method for method in METHODS if method not in CACHED]
 FITTED = [method for method in METHODS if method in CACHED]
+# Datasets that are measured and never fine-tuned.
+FORECAST = list(STUDY["forecast"]["datasets"])
+FORECAST_STUDY = Path(STUDY["forecast"].get("study", "results"), "analysis")
+ENTRIES = STUDY["datasets"] | STUDY["forecast"]["datasets"]
 RUNS = [
     (model, method)
     for model in MODELS
@@ -42,7 +46,7 @@ def one_of(names):
 
 wildcard_constraints:
     model=one_of(MODELS),
-    dataset=one_of(DATASETS),
+    dataset=one_of(ENTRIES),
     method=one_of(METHODS),
     shift=one_of([shift for _, shift in SHIFTED]),
     embedding=one_of(STUDY["embeddings"]),
@@ -65,7 +69,7 @@ def embedding_files(wildcards):
 
 def entry_of(wildcards):
     """The config's entry of a dataset, or of one of its shifted tests."""
-    entry = STUDY["datasets"][wildcards.dataset]
+    entry = ENTRIES[wildcards.dataset]
     return entry["shifted"][wildcards.shift] if "shift" in wildcards.keys() else entry
 
 
@@ -135,6 +139,9 @@ MOVEMENTS = [
 ]
 CLASS_EVALUATIONS = [f"{path.removesuffix('.parquet')}_classes.parquet" for path in EVALUATIONS]
 MEASURED = expand("results/measures/{model}/{dataset}.json", model=MODELS, dataset=DATASETS)
+FORECAST_MEASURED = expand(
+    "results/measures/{model}/{dataset}.json", model=MODELS, dataset=FORECAST
+)
 MEASURED_EMBEDDINGS = expand("results/measures/{name}.json", name=STUDY["embeddings"])
 MANIFESTS = expand("results/datasets/{test}/dataset.json", test=TESTS)
 TRIALS = [
@@ -152,6 +159,7 @@ def final_output():
         "results/report.html",
         "results/provenance.json",
         "results/analysis/statistics.json",
+        "results/analysis/paper_tables.md",
         *expand(
             "results/analysis/{table}.{kind}",
             table=[
@@ -162,7 +170,19 @@ def final_output():
                 "measures",
                 "curves",
                 "movement",
+                "statistics",
+                "differences",
+                "pooled",
+                "paper_tables",
+                "findings",
+                "findings_evidence",
             ],
+            kind=["parquet", "csv"],
+        ),
+        *FORECAST_MEASURED,
+        *expand(
+            "results/forecast/{table}.{kind}",
+            table=["forecasts", "rankings"] if FORECAST else [],
             kind=["parquet", "csv"],
         ),
         *MANIFESTS,

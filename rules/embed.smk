@@ -54,7 +54,7 @@ rule embed_captions:
         manifest="results/datasets/{dataset}/dataset.json",
         own=lambda wildcards: (
             []
-            if "caption" in STUDY["datasets"][wildcards.dataset]
+            if "caption" in ENTRIES[wildcards.dataset]
             else f"results/embeddings/{wildcards.model}/{wildcards.dataset}/own_text.parquet"
         ),
         model=model_files,
@@ -73,7 +73,7 @@ rule embed_captions:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         spec=model_spec,
-        template=lambda wildcards: as_json(STUDY["datasets"][wildcards.dataset].get("caption")),
+        template=lambda wildcards: as_json(ENTRIES[wildcards.dataset].get("caption")),
         code=code_digest("embed"),
         dataset=subpath(input.manifest, parent=True),
     shell:

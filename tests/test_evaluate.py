@@ -7,11 +7,10 @@ import pytest
 import torch
 from conftest import CLIP_MINI
 from safetensors.torch import load_file, save_file
-from scipy import stats
 
 from foretune import evaluate_model as evaluate_module
 from foretune.adapter import Adapters
-from foretune.analyze import correlate, gain_over_zero_shot_error, join_outcomes, summarize_tasks
+from foretune.analyze import gain_over_zero_shot_error, join_outcomes, summarize_tasks
 from foretune.datasets import read_manifest
 from foretune.embeddings import read_embeddings, read_pair
 from foretune.evaluate import evaluate_adapter, evaluate_probe, evaluate_zero_shot
@@ -366,40 +365,3 @@ def test_shifted_change_by_hand_and_what_forgetting_leaves_out():
 
 def test_gain_without_zero_shot_error_is_undefined():
     assert np.isnan(gain_over_zero_shot_error(np.array([0.9]), np.array([1.0])))
-
-
-def test_correlation_agrees_with_scipy():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=7)
-    y = x + rng.normal(size=7)
-    result = correlate(x, y, seed=0)
-    assert result["spearman"] == pytest.approx(stats.spearmanr(x, y).statistic)
-    assert result["p_asymptotic"] == pytest.approx(stats.spearmanr(x, y).pvalue)
-    fit = stats.linregress(x, y)
-    assert (result["slope"], result["intercept"]) == pytest.approx((fit.slope, fit.intercept))
-    assert result["r2"] == pytest.approx(fit.rvalue**2)
-    exact = stats.permutation_test(
-        (x,), lambda order: stats.spearmanr(order, y).statistic,
-        permutation_type="pairings", n_resamples=10_000,
-    )  # fmt: skip
-    assert result["p_permutation"] == pytest.approx(exact.pvalue)
-
-
-def test_three_datasets_are_said_to_be_three():
-    result = correlate(np.array([1.0, 2, 3]), np.array([1.0, 2, 3.5]), seed=0)
-    assert result["spearman"] == pytest.approx(1)
-    assert result["p_permutation"] == pytest.approx(2 / 6) and result["p_asymptotic"] is None
-    assert "n = 3" in result["note"] and "nothing here is significant" in result["note"]
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "note"),
-    [
-        ([1.0, 2.0], [1.0, 2.0], "n = 2: too few"),
-        ([1.0, 2.0, np.nan], [1.0, 2.0, 3.0], "n = 2: too few"),
-        ([1.0, 1.0, 1.0], [1.0, 2.0, 3.0], "the same for every dataset"),
-    ],
-)
-def test_no_correlation_is_said_not_computed(x, y, note):
-    result = correlate(np.array(x), np.array(y), seed=0)
-    assert result["spearman"] is None and note in result["note"]

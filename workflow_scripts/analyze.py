@@ -1,5 +1,6 @@
 """Join measures with outcomes: tidy tables, correlations and fits."""
 
+import json
 from pathlib import Path
 
 from foretune import cli
@@ -11,13 +12,16 @@ def work() -> None:
         parser.add_argument(f"--{name}", type=Path, nargs="+", required=True)
     parser.add_argument("--movements", type=Path, nargs="*", default=[])
     parser.add_argument("--seed", type=int, required=True)
-    cli.add_paths(parser, output="folder for the tables")
+    parser.add_argument("--models", type=json.loads, required=True, help="config entries, JSON")
+    parser.add_argument("--datasets", nargs="+", required=True, help="names")
+    cli.add_paths(parser, paper="config of the paper's study", output="folder for the tables")
     args = parser.parse_args()
     from foretune.analyze import analyze
+    from foretune.paper import which_study
 
     analyze(
         args.evaluations, args.classes, args.movements, args.selections, args.measures,
-        args.output, args.seed,
+        args.output, args.seed, which_study(args.models, args.datasets, args.paper),
     )  # fmt: skip
 
 

@@ -7,14 +7,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy import stats
 
 from foretune.evaluate import MOVEMENT
 from foretune.files import whole_file, write_json
+from foretune.findings import answer, collect_evidence
 from foretune.measured import tabulate_curves, tabulate_measures
+from foretune.paper import as_markdown, paper_tables
+from foretune.statistics import pooled_fits, study_statistics
 from foretune.tables import write_parquet
 
-OUTCOMES = ("gain_over_zero_shot_error", "accuracy", "ood_change", "shifted_change")
 WISE_FT = ("gain_over_zero_shot_error", "ood_change", "shifted_change")
 
 
@@ -84,59 +85,16 @@ def summarize_tasks(outcomes: pd.DataFrame, selected: pd.DataFrame, measures: pd
     )
 
 
-def correlate(x: np.ndarray, y: np.ndarray, seed: int) -> dict:
-    """Spearman's rho and the linear fit of y on x, or a note that says why there is none.
-
-    The permutation p-value is exact where all orders can be tried, which scipy does up to
-    8 points with the number of resamples used here.
-    """
-    known = np.isfinite(x) & np.isfinite(y)
-    x, y = x[known], y[known]
-    empty = dict.fromkeys(
-        ("spearman", "p_asymptotic", "p_permutation", "slope", "intercept", "r2", "p_slope")
-    )
-    result = {"n": len(x), **empty, "note": ""}
-    if len(x) < 3:
-        return result | {"note": f"n = {len(x)}: too few datasets for a correlation or a fit"}
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return result | {"note": "one of the two is the same for every dataset"}
-    rho = stats.spearmanr(x, y)
-    permuted = stats.permutation_test(
-        (stats.zscore(stats.rankdata(x)),),  # Spearman's rho is Pearson's r of the ranks
-        lambda order, axis: np.mean(order * stats.zscore(stats.rankdata(y)), axis=axis),
-        permutation_type="pairings",
-        vectorized=True,
-        n_resamples=50_000 if len(x) <= 8 else 9_999,
-        rng=np.random.default_rng(seed),
-    )
-    fit = stats.linregress(x, y)
-    numbers = {
-        "spearman": rho.statistic, "p_asymptotic": rho.pvalue, "p_permutation": permuted.pvalue,
-        "slope": fit.slope, "intercept": fit.intercept, "r2": fit.rvalue**2, "p_slope": fit.pvalue,
-    }  # fmt: skip
-    if abs(rho.statistic) > 1 - 1e-12:
-        numbers["p_asymptotic"] = np.nan  # its formula divides by 1 - rho^2
-    result |= {k: float(v) if np.isfinite(v) else None for k, v in numbers.items()}
-    if len(x) < 5:
-        # Of n! orders one is the best and one the worst: two-sided p is at least 2 / n!.
-        least = 2 / np.prod(np.arange(1, len(x) + 1))
-        result["note"] = (
-            f"n = {len(x)}: no order of {len(x)} datasets has an exact p-value below {least:.2g}, "
-            "so nothing here is significant"
-        )
-    return result
-
-
 def analyze(
     evaluations: list[Path], classes: list[Path], movements: list[Path], selections: list[Path],
-    measures: list[Path], output: Path, seed: int,
+    measures: list[Path], output: Path, seed: int, studies: dict[str, str],
 ) -> None:  # fmt: skip
-    """Write the tables outcomes, class_accuracy, tasks, wise_ft, measures, curves and movement,
-    and statistics.json.
+    """Write a study's tables into the folder `output`, each as Parquet and as CSV.
 
-    A table is Parquet and CSV in `output`. classes, movements: the evaluations' files of class
-    accuracies, and of how far embeddings moved; measures: files of tasks, and of embeddings from
-    elsewhere, which have no outcomes.
+    outcomes, class_accuracy, tasks, wise_ft, measures, curves and movement hold what was found;
+    what is made of them is written by `write_statistics`. classes, movements: the evaluations'
+    files of class accuracies, and of how far embeddings moved; measures: files of tasks, and of
+    embeddings from elsewhere, which have no outcomes; studies: of `paper.which_study`.
     """
     key = ["model", "method", "wise_ft", "trained_on", "evaluated_on", "split"]
     outcomes = join_outcomes(read_tables(evaluations)).sort_values(key, ignore_index=True)
@@ -150,14 +108,6 @@ def analyze(
     tasks = every[whole].drop(columns="wise_ft").reset_index(drop=True)
     curves = ["model", "method", "dataset", "wise_ft", "accuracy", *WISE_FT]
     interpolated = every.groupby(["model", "method"]).wise_ft.transform("min") < 1
-    statistics = [
-        {"model": model, "method": method, "measure": name, "outcome": result,
-         **correlate(group[name].to_numpy(float), group[result].to_numpy(float), seed)}
-        for (model, method), group in tasks.groupby(["model", "method"])
-        for name in names
-        for result in OUTCOMES
-        if group[result].notna().any()
-    ]  # fmt: skip
     write_tables(outcomes, output / "outcomes.parquet", {"kind": "outcomes"})
     write_tables(by_class, output / "class_accuracy.parquet", {"kind": "class_accuracy"})
     write_tables(every.loc[interpolated, curves], output / "wise_ft.parquet", {"kind": "wise_ft"})
@@ -166,4 +116,31 @@ def analyze(
     moved = read_tables(movements) if movements else MOVEMENT.empty_table().to_pandas()
     write_tables(moved, output / "movement.parquet", {"kind": "movement"})
     write_tables(tabulate_curves(rows), output / "curves.parquet", {"kind": "curves"})
-    write_json(statistics, output / "statistics.json")
+    write_statistics(tasks, measured, names, seed, studies, output)
+
+
+def write_statistics(
+    tasks: pd.DataFrame, measured: pd.DataFrame, names: list[str], seed: int,
+    studies: dict[str, str], output: Path,
+) -> None:  # fmt: skip
+    """Write what the tables of tasks and measures say of the measures `names`.
+
+    statistics: a row for each (model, method, measure, outcome), with correlations and fits, also
+    as statistics.json; differences: iimm against each other measure; pooled: fits over models;
+    paper_tables: the paper's tables beside the study's, also in the paper's form as Markdown;
+    findings and findings_evidence: the papers' findings.
+    """
+    statistics, differences = study_statistics(tasks, measured, names, seed)
+    theirs = paper_tables(statistics, tasks, studies)
+    evidence = collect_evidence(tasks, statistics, differences, seed)
+    made = {
+        "statistics": statistics, "differences": differences, "pooled": pooled_fits(tasks, names),
+        "paper_tables": theirs, "findings": answer(evidence), "findings_evidence": evidence,
+    }  # fmt: skip
+    for kind, frame in made.items():
+        write_tables(frame, output / f"{kind}.parquet", {"kind": kind})
+    # JSON has no NaN.
+    rows = statistics.astype(object).where(statistics.notna(), None).to_dict("records")
+    write_json(rows, output / "statistics.json")
+    with whole_file(output / "paper_tables.md") as beside:
+        beside.write_text(as_markdown(theirs))

@@ -61,6 +61,14 @@ def check_config(config: dict) -> dict:
     for name, entry in config["datasets"].items():
         entries[f"datasets.{name}"] = entry
         entries |= {f"datasets.{name}.shifted.{k}": each for k, each in entry["shifted"].items()}
+    forecast = config["forecast"]
+    for name, entry in forecast["datasets"].items():
+        entries[f"forecast.datasets.{name}"] = entry
+        if name in config["datasets"]:
+            raise ForetuneError(f"forecast.datasets.{name}: is one of the study's datasets already")
+    study = forecast.get("study")
+    if study and not Path(study, "analysis/tasks.parquet").is_file():
+        raise ForetuneError(f"forecast.study: {study}: no study's results: it has no analysis/")
     measures, known = config["measures"], registered_measures()
     for key, names, choices in [
         ("also", measures["also"], known),

@@ -1,0 +1,120 @@
+"""Rank correlations of a few datasets: p-values by permutation, intervals by the bootstrap.
+
+Spearman's rho is the cosine of two vectors of centred ranks, Kendall's tau-b that of two vectors
+of the signs of all pairs' differences. So both are products of matrices, for all measures,
+outcomes, permutations and resamples at once; tests/test_statistics.py compares them with scipy.
+"""
+
+import functools
+
+import numpy as np
+from scipy import stats
+
+RESAMPLES = 2000  # of the bootstrap
+PERMUTATIONS = 9_999  # where n! is more than EXACT
+EXACT = 40_320  # 8!
+FEWEST = 5  # below so many datasets most resamples hold two or three of them: no interval
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Centred ranks along the last axis, doubled, so that they are whole and sums are exact."""
+    return 2 * stats.rankdata(values, axis=-1) - (np.shape(values)[-1] + 1)
+
+
+def signs(values: np.ndarray) -> np.ndarray:
+    """The sign of each pair's difference, (..., n) -> (..., n (n - 1) / 2)."""
+    first, second = np.triu_indices(np.shape(values)[-1], 1)
+    return np.sign(values[..., first] - values[..., second])
+
+
+SCORES = {"spearman": ranks, "kendall": signs}
+
+
+def unit(scores: np.ndarray) -> np.ndarray:
+    """Scaled to length 1 along the last axis; NaN where all are 0, as of a constant."""
+    length = np.sqrt(np.square(scores).sum(axis=-1, keepdims=True))
+    return scores / np.where(length == 0, np.nan, length)
+
+
+def permutation_p(x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Two-sided p-values of every row of x (m, n) with every row of y (k, n), as (k, m) each.
+
+    Exact up to 8 points, where all orders are tried, else from 9,999 random orders, the same for
+    all rows. Twice the smaller tail, at most 1, as scipy.stats.permutation_test has it.
+    """
+    n = x.shape[1]
+    fixed = [score(x).T for score in SCORES.values()]
+
+    def products(order, axis):
+        moved = np.moveaxis(y[:, order], 0, -2)  # (..., k, n)
+        each = zip(SCORES.values(), fixed, strict=True)
+        return np.stack([score(moved) @ against for score, against in each], axis=-3)
+
+    found = stats.permutation_test(
+        (np.arange(n),), products, permutation_type="pairings", vectorized=True,
+        n_resamples=EXACT if n <= 8 else PERMUTATIONS, rng=np.random.default_rng([seed, n]),
+    )  # fmt: skip
+    return dict(zip(SCORES, found.pvalue, strict=True))
+
+
+@functools.cache
+def resamples(n: int, seed: int) -> np.ndarray:
+    """(2000, n) row numbers drawn with replacement: the same for everything of n datasets."""
+    return np.random.default_rng([seed, n, 1]).integers(n, size=(RESAMPLES, n))
+
+
+def bootstrap(x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Both correlations of every row of x (m, n) and of y (k, n) in 2000 resamples of the n.
+
+    Returns (resamples, k, m) by name. A resample is degenerate where x or y is constant in it:
+    its correlation does not exist, and is NaN. All are NaN below 5 datasets.
+    """
+    if x.shape[1] < FEWEST:
+        return dict.fromkeys(SCORES, np.full((RESAMPLES, len(y), len(x)), np.nan))
+    drawn = resamples(x.shape[1], seed)
+    found = {}
+    for name, score in SCORES.items():
+        left = unit(score(y[:, drawn])).swapaxes(0, 1)  # (resamples, k, ...)
+        found[name] = np.stack(
+            [(left @ unit(score(row[drawn]))[..., None])[..., 0] for row in x], axis=-1
+        )
+    return found
+
+
+def interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The 95% percentile interval along the first axis: low, high, and how many draws there were.
+
+    Degenerate draws are left out; where they are more than half, there is no interval (NaN).
+    """
+    used = np.isfinite(draws).sum(axis=0)
+    enough = used > len(draws) / 2
+    kept = np.where(enough, draws, 0)  # a column of NaN alone would warn
+    low, high = np.nanquantile(kept, [0.025, 0.975], axis=0)
+    return np.where(enough, low, np.nan), np.where(enough, high, np.nan), used
+
+
+def correlate(x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Everything about the correlations of rows of x (m, n) with rows of y (k, n), finite, n >= 3.
+
+    Returns (k, m) arrays: spearman, p_asymptotic, p_permutation, spearman_low, spearman_high,
+    bootstrap_n (resamples that are not degenerate); kendall, p_kendall_asymptotic,
+    p_kendall_permutation, kendall_low, kendall_high; and `draws`, (resamples, k, m) of Spearman's
+    rho. NaN where a row is constant; the asymptotic p of a rho of 1 is NaN, too, because its
+    formula divides by 1 - rho^2.
+    """
+    shape = len(y), len(x)
+    rho, tau = (np.full((2, *shape), np.nan) for _ in range(2))
+    flat = np.ptp(y, axis=1)[:, None] * np.ptp(x, axis=1) == 0
+    for k, m in zip(*np.nonzero(~flat), strict=True):
+        rho[:, k, m] = stats.spearmanr(x[m], y[k])
+        tau[:, k, m] = stats.kendalltau(x[m], y[k], method="asymptotic")
+    rho[1][np.abs(rho[0]) > 1 - 1e-12] = np.nan
+    p = permutation_p(x, y, seed)
+    draws = bootstrap(x, y, seed)
+    found = {"spearman": rho[0], "p_asymptotic": rho[1], "p_permutation": p["spearman"]}
+    found["spearman_low"], found["spearman_high"], used = interval(draws["spearman"])
+    found |= {"bootstrap_n": used.astype(float), "kendall": tau[0]}
+    found |= {"p_kendall_asymptotic": tau[1], "p_kendall_permutation": p["kendall"]}
+    found["kendall_low"], found["kendall_high"], _ = interval(draws["kendall"])
+    found = {name: np.where(flat, np.nan, values) for name, values in found.items()}
+    return found | {"draws": draws["spearman"]}
