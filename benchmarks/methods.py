@@ -82,7 +82,8 @@ def main() -> None:
         "methods", "Methods by family", rows,
         f"Best validation accuracy on {', '.join(TASKS)}; seconds of a training epoch on each, on "
         "one thread (of methods on cached embeddings: of one trial, beside its others). Trained "
-        f"parameters are those for {TASKS[-1]}, on whose classes the probe's depend.",
+        f"parameters are those for {TASKS[-1]}, on whose classes the probe's depend, without the "
+        "logit scale and bias.",
     )  # fmt: skip
 
 
