@@ -51,3 +51,12 @@ def checkout(tmp_path) -> Path:
     for name in ("rules", "workflow_scripts", "studies", "profiles", "envs", "resources"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory) -> tuple[Path, str]:
+    """A checkout in which the smoke study ran to its end, and what that printed."""
+    from smoke import run
+
+    folder = checkout.__wrapped__(tmp_path_factory.mktemp("study"))
+    return folder, run(folder)

@@ -1,53 +1,13 @@
 """The smoke study through the real Snakemake, as a user runs it."""
 
 import os
-import re
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
-
-ENV = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-COMMAND = [
-    sys.executable, "workflow_scripts/run_study.py", "--profile", "profiles/local", "--cores", "2",
-    "--study", "studies/smoke.yaml",
-]  # fmt: skip
-
-
-def run(checkout, *arguments, check=True):
-    done = subprocess.run(
-        [*COMMAND, *arguments], cwd=checkout, env=ENV, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    assert not check or done.returncode == 0, done.stdout[-5000:]
-    return done.stdout
-
-
-def jobs(printed):
-    """Rule -> number of jobs, from Snakemake's own table."""
-    table = re.search(r"job\s+count\n[-\s]+\n(.*?)total\s+\d+", printed, re.S)
-    rows = (line.split() for line in table[1].splitlines() if line.strip()) if table else ()
-    return {rule: int(count) for rule, count in rows}
-
-
-def numbers(checkout):
-    tables = [pd.read_parquet(checkout / f"results/analysis/{name}.parquet")
-              for name in ("outcomes", "tasks", "measures")]  # fmt: skip
-    return tables
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """A checkout in which the smoke study ran to its end, and what that printed."""
-    from conftest import checkout
-
-    folder = checkout.__wrapped__(tmp_path_factory.mktemp("study"))
-    return folder, run(folder)
+from smoke import ENV, jobs, numbers, run
 
 
 def test_the_chain_runs_to_a_report(study):
@@ -191,59 +151,6 @@ def test_a_method_runs_on_the_models_it_names(study):
            for method in ("clip_adapter", "linear_probe")},
     }  # fmt: skip
     assert "other, linear_probe" in (checkout / "results/report.html").read_text()
-
-
-def start_until(checkout, pattern):
-    """Start the study in a session of its own; return once a file matches."""
-    process = subprocess.Popen(
-        COMMAND, cwd=checkout, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-    while not list(checkout.glob(pattern)) and process.poll() is None:
-        time.sleep(0.05)
-    assert process.poll() is None, "it ended before it could be killed"
-    return process
-
-
-def test_sigkill_of_everything_then_the_same_command_completes(study, checkout):
-    process = start_until(checkout, "results/trials/**/state/journal.json")
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert list((checkout / ".snakemake/locks").iterdir()), "no stale lock: killed too late"
-    run(checkout)
-    for mine, whole in zip(numbers(checkout), numbers_of_two(study[0]), strict=True):
-        pd.testing.assert_frame_equal(mine, whole, check_exact=True)
-
-
-def numbers_of_two(checkout):
-    """The study's numbers as the smoke config has it, whether or not it has grown since."""
-    run(checkout)
-    return numbers(checkout)
-
-
-def test_sigkill_of_snakemake_alone_leaves_an_orphan_that_does_no_harm(study, checkout):
-    process = start_until(checkout, "results/trials/**/.lock")
-    process.kill()
-    process.wait()
-    orphans = Path("/proc").glob("[0-9]*/cmdline")
-    assert any(str(checkout.name) in cwd_of(p) and "finetune.py" in read(p) for p in orphans)
-    run(checkout)  # while the orphaned jobs go on
-    for mine, whole in zip(numbers(checkout), numbers_of_two(study[0]), strict=True):
-        pd.testing.assert_frame_equal(mine, whole, check_exact=True)
-
-
-def read(path):
-    try:
-        return path.read_text()
-    except OSError:  # the process has ended meanwhile
-        return ""
-
-
-def cwd_of(cmdline):
-    try:
-        return os.readlink(cmdline.with_name("cwd"))
-    except OSError:
-        return ""
 
 
 @pytest.mark.parametrize(
