@@ -125,7 +125,7 @@ rule evaluate_model:
         code=code_digest("evaluate_model"),
         tests=expand("results/datasets/{test}", test=TESTS),
         predictions="results/predictions",
-        embeddings="results/embeddings/{model}",
+        embeddings=lambda wildcards: f"results/embeddings/{wildcards.model}",
         prepared="results/prepared",
         wise_ft=lambda wildcards: STUDY["methods"][wildcards.method]["wise_ft"],
     shell:
