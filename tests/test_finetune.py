@@ -144,6 +144,12 @@ def test_sigkill_at_any_moment_resumes_to_the_same_numbers(unbroken, small_task,
     assert_same(results(tmp_path / "job"), unbroken[0])
 
 
+def epochs_in(journal) -> int:
+    return (
+        sum(map(len, json.loads(journal.read_text())["rows"].values())) if journal.exists() else 0
+    )
+
+
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_twenty_kills_at_random_moments_change_no_number(method, small_task, tmp_path):
     """Ten a method; the children are forked, so that none waits for torch's import."""
@@ -152,15 +158,17 @@ def test_twenty_kills_at_random_moments_change_no_number(method, small_task, tmp
     trials = [{**trial, **({"rank": 2} if method == "lora" else {})} for trial in TRIALS]
     started = time.monotonic()
     expected = tune(small_task, tmp_path / "unbroken", recipe, trials, method=method)
-    duration = time.monotonic() - started
-    moments, resumed = np.random.default_rng(0).uniform(0.1, 0.9, 10), 0
-    for number, moment in enumerate(moments):
+    an_epoch = (time.monotonic() - started) / 6
+    draw, resumed = np.random.default_rng(0), 0
+    for number, finished in enumerate(draw.integers(0, 6, 10)):
         output = tmp_path / str(number)
         child = os.fork()
         if child == 0:
             tune(small_task, output, recipe, trials, method=method)
             os._exit(0)
-        time.sleep(moment * duration)
+        while epochs_in(output / "state/journal.json") < finished:
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, an_epoch))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         resumed += (output / "state/journal.json").exists()
