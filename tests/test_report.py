@@ -404,8 +404,8 @@ def open_page(browser, path: Path, **options):
     )
     page.on("pageerror", lambda error: page.seen["errors"].append(str(error)))
     page.on("request", lambda request: page.seen["requests"].append(request.url))
-    page.goto(path.as_uri())
-    page.wait_for_selector("html[data-drawn]", state="attached", timeout=60_000)
+    page.goto(path.as_uri(), timeout=120_000)  # a busy machine
+    page.wait_for_selector("html[data-drawn]", state="attached", timeout=120_000)
     return page
 
 

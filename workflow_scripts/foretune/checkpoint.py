@@ -4,7 +4,7 @@ It lies in a folder beside the job's outputs, undeclared, because Snakemake dele
 outputs of a job that failed. A small journal says what is done and which files belong to it; the
 files of an epoch are written first, then the journal, and last what it no longer names is
 removed. So a kill at any moment leaves a journal whose files are all there. Only trained weights
-and the optimizer's state are kept.
+and the optimizer's state are kept. (Pretraining, of one trial, has one file: the two functions.)
 """
 
 import json
@@ -103,3 +103,26 @@ class State:
         for path in self.folder.iterdir():
             if path.suffix in (".pt", ".safetensors") and path.name not in named:
                 path.unlink()
+
+
+def save_checkpoint(state: dict, path: Path | str, made_from: dict) -> None:
+    """made_from: all that the training's numbers depend on, its code included."""
+    with whole_file(path) as beside:
+        torch.save({"made_from": made_from, "state": state}, beside)
+
+
+def load_checkpoint(path: Path | str, made_from: dict, log=print) -> dict | None:
+    """The state last saved at `path`; None without one, or with one made from other things."""
+    if not Path(path).exists():
+        return None
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds, OSError too, for a file cut short
+        # Hours of training may be in it, and the disk may be at fault: it is not written over.
+        aside = Path(path).replace(Path(path).with_suffix(".damaged"))
+        log(f"{path}: cannot be read ({error}); kept as {aside.name}, starting anew")
+        return None
+    if saved["made_from"] != made_from:
+        log(f"{path}: made from another config, data or code; starting anew")
+        return None
+    return saved["state"]
