@@ -204,7 +204,8 @@ def test_zero_shot_accuracy_is_above_twice_chance(name, tmp_path):
 
     folder = prepared(name, tmp_path)
     images, texts = (tmp_path / f"embeddings/{name}.parquet" for name in ("test", "text"))
-    evaluate_zero_shot("clip_mini", [folder], [images], [texts], tmp_path / "rows.parquet")
+    rows, classes = tmp_path / "rows.parquet", tmp_path / "classes.parquet"
+    evaluate_zero_shot("clip_mini", [folder], [images], [texts], tmp_path, rows, classes)
     row = pd.read_parquet(tmp_path / "rows.parquet").iloc[0]
     assert row.n == len(read_split(folder, "test")) and row.chance == 0.1
     assert row.accuracy > 2 * row.chance
@@ -215,18 +216,22 @@ def test_full_fine_tuning_reaches_95_percent_on_mnist(tmp_path):
     import pandas as pd
     import yaml
 
-    from foretune.config import expand_grid
+    from foretune.config import check_config, expand_grid
     from foretune.evaluate_model import evaluate_model
     from foretune.finetune import finetune
     from foretune.trials import select_trial
 
     folder, text = prepared("mnist", tmp_path), tmp_path / "embeddings/text.parquet"
-    recipe = yaml.safe_load((ROOT / "config.yaml").read_text())["methods"]["full"]
-    trials = expand_grid(recipe)
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/mnist").symlink_to(tmp_path / "embeddings")
+    study = yaml.safe_load((ROOT / "config.yaml").read_text())
+    recipe = check_config(study)["methods"]["full"]
     run = {"model": "clip_mini", "method": "full", "dataset": "mnist"}
-    finetune(run, CLIP_MINI, folder, text, recipe, trials, 0, tmp_path / "trials")
+    finetune(run, CLIP_MINI, folder, text, recipe, expand_grid(recipe), 0, tmp_path / "trials")
     select_trial([tmp_path / "trials/best.json"], tmp_path / "best.json")
     evaluate_model(
-        [tmp_path / "best.json"], CLIP_MINI, [folder], [text], tmp_path, "c", tmp_path / "r.parquet"
-    )
+        [tmp_path / "best.json"], CLIP_MINI, [], [folder], [text], tmp_path / "base",
+        tmp_path / "prepared", tmp_path, "c", tmp_path / "r.parquet", tmp_path / "c.parquet",
+        tmp_path / "m.parquet",
+    )  # fmt: skip
     assert pd.read_parquet(tmp_path / "r.parquet").accuracy[0] >= 0.95

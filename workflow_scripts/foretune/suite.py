@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image, ImageDraw
 
 from foretune.classify import predict
 from foretune.datasets import decode, read_parquet_source
+from foretune.embed import encode_captions, encode_images
 from foretune.files import whole_file
 from foretune.leaks import SIDE
 from foretune.models import CONFIG_NAME, WEIGHTS_NAME, load_model
@@ -35,9 +35,10 @@ def zero_shot_accuracies(encoder: Path, tasks: list[Path]) -> dict[str, float]:
     for path in tasks:
         source = read_parquet_source(path)
         _, encoded, labels = zip(*source.rows["test"], strict=True)
-        images = torch.stack([preprocess(decode(image, path.name)) for image in encoded])
+        images = np.stack([preprocess(decode(image, path.name)).numpy() for image in encoded])
         captions = [source.caption.replace("{}", name) for name in source.classes]
-        predicted = predict(model, preprocess, tokenizer, images, captions).numpy()
+        vectors = encode_images(model, preprocess, images)
+        predicted = predict(vectors, encode_captions(model, tokenizer, captions)).numpy()
         accuracies[path.stem] = float(np.mean(predicted == np.array(labels)))
     return accuracies
 
