@@ -121,29 +121,30 @@ def main() -> None:
         if compiled:
             switches["torch.compile"] = epoch_of(*make_job(folder, compile=True))
         times = compare(switches)
-        for name, value in times.items():
-            rows.append({
-                "what": f"clip, {name}", "images/s": f"{n / value:.0f}",
-                "alternative, images/s": f"{n / times['as it is']:.0f}",
-                "time, ratio": f"{value / times['as it is']:.2f}",
-            })  # fmt: skip
+        rows += ratios(times, "as it is", n)
         images = job.images["train"]
         model = job.model.eval()
         times = compare({
             size: lambda size=size: encode_images(model, job.preprocess, images, size)
             for size in (16, 64, 256)
         })  # fmt: skip
-        for size, value in times.items():
-            rows.append({
-                "what": f"clip, embedding by batches of {size}", "images/s": f"{n / value:.0f}",
-                "alternative, images/s": f"{n / times[64]:.0f}",
-                "time, ratio": f"{value / times[64]:.2f}",
-            })  # fmt: skip
+        rows += ratios({f"embedding by batches of {k}": v for k, v in times.items()},
+                       "embedding by batches of 64", n)  # fmt: skip
     write_table(
         "training", "Training and embedding", rows,
         "Medians of 5 runs in turn, on one thread, on the bundled task `shapes`; batch 32, AdamW. "
         "The row for torch.compile comes with `--compile`; compilation itself is not in it.",
     )  # fmt: skip
+
+
+def ratios(times: dict[str, float], alternative: str, n: int) -> list[dict]:
+    """A row for each time of n images, beside that of the alternative."""
+    beside = times[alternative]
+    return [
+        {"what": f"clip, {name}", "images/s": f"{n / value:.0f}",
+         "alternative, images/s": f"{n / beside:.0f}", "time, ratio": f"{value / beside:.2f}"}
+        for name, value in times.items()
+    ]  # fmt: skip
 
 
 def unfused(job: Job, trial: dict):

@@ -38,6 +38,7 @@ class State:
         self.running: dict[str, str] = {}
 
     def _read(self) -> None:
+        name = self.journal.name
         try:
             saved = json.loads(self.journal.read_text())
             if saved["made_from"] != self.made_from:
@@ -45,12 +46,13 @@ class State:
                 return
             self.rows, self.best, self.running = (saved[k] for k in ("rows", "best", "running"))
             if self.best:
+                name = self.best["file"]
                 load_file(self.best_file)  # whole?
         except Exception as error:  # a damaged disk gives errors of many kinds
-            self._set_aside(error)
+            self._set_aside(error, name)
             self.clear()
 
-    def _set_aside(self, error: Exception, name: str = "journal.json") -> None:
+    def _set_aside(self, error: Exception, name: str) -> None:
         # Hours of training may be in it, and the disk may be at fault: it is not written over.
         damaged = self.folder / f"{name}.damaged"
         if (self.folder / name).exists():
