@@ -34,6 +34,9 @@ CASES = {
     "ncti": (100, 3, 1.5, None),
     "logme": (100, 3, None, None),
 }
+# What those that pass over the images take from the class statistics.
+EXTENTS = dict.fromkeys(["silhouette_cosine", "silhouette_euclidean", "davies_bouldin"], "sums")
+EXTENTS |= dict.fromkeys(["transrate", "sfda", "ncti"], "scatter")
 
 
 def draw(images: int, width: int, classes: int):
@@ -92,7 +95,7 @@ def timed(call, runs: int) -> tuple[float, float]:
 
 def run_case(name: str, images: int, width: int, runs: int) -> dict:
     """Both sides of one case, in this process."""
-    from foretune.class_statistics import SCATTER, SUMS, VARIANCES, Arrays
+    from foretune.class_statistics import ALL, FIELDS, Arrays
     from foretune.measures import MEASURES
     from foretune.task import Task, value_of
 
@@ -100,12 +103,7 @@ def run_case(name: str, images: int, width: int, runs: int) -> dict:
     x, texts, labels, sources = draw(images, width, classes)
     each = MEASURES[name]
     # From arrays to the value: the statistics are gathered in the time, as much as it needs.
-    first_order = each.needs == SUMS or name in (
-        "silhouette_cosine",
-        "silhouette_euclidean",
-        "davies_bouldin",
-    )
-    extent = SUMS if first_order else VARIANCES if each.needs == VARIANCES else SCATTER
+    extent = each.needs if each.needs in FIELDS else EXTENTS.get(name, ALL)
 
     def ours():
         task = Task(Arrays(x, texts, labels), extent, images, sources=sources)

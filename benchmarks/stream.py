@@ -53,7 +53,7 @@ def run_one(what: str, folder: Path) -> dict:
 
     source = Files(folder / "images.parquet", folder / "texts.npy")
     # Those that sums, or class statistics, determine.
-    kinds = {"sums": {"sums"}, "class statistics": {"sums", "variances", "scatter"}}
+    kinds = {"sums": {"sums"}, "class statistics": {"sums", "variances", "scatter", "all"}}
     start = time.monotonic()
     if what == "read":
         for _ in source.parquet_blocks():

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from foretune.class_statistics import (
+    ALL,
     SCATTER,
     SUMS,
     VARIANCES,
@@ -51,11 +52,14 @@ def test_against_numpy():
 
 def test_extents_gather_no_more_than_they_say():
     source = Arrays(*draw())
-    sums, variances = (gather(source, extent)[0].whole for extent in (SUMS, VARIANCES))
-    full = gather(source, SCATTER)[0].whole
-    assert sums.squares is sums.moment is variances.moment is None
-    assert sums.class_sums == pytest.approx(full.class_sums, rel=1e-12)
-    assert np.array_equal(variances.squares, full.squares)
+    sums, variances, scatter, full = (
+        gather(source, extent)[0].whole for extent in (SUMS, VARIANCES, SCATTER, ALL)
+    )
+    assert sums.squares is sums.moment is variances.moment is scatter.squares is None
+    for each in (sums, variances, scatter):
+        assert each.class_sums == pytest.approx(full.class_sums, rel=1e-12)
+    assert variances.class_variances == pytest.approx(full.class_variances, rel=1e-11)
+    assert np.array_equal(scatter.scatter, full.scatter)
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32 - 1))
@@ -80,7 +84,7 @@ def test_random_shards_are_equal_parts_of_the_whole(shards):
     assert_same(found.whole, gather(Arrays(images, texts, labels))[0].whole, 1e-9)
     sizes = found.counts.sum(1)
     assert len(found) == shards and np.ptp(sizes) <= 3  # one a block
-    every = next(found.subsets(np.ones((1, shards)), SCATTER))
+    every = next(found.subsets(np.ones((1, shards)), ALL))
     assert_same(every, found.whole, 1e-9)
     assert kept == pytest.approx(unit(images)[[0, 5, 9000, 19_999]], rel=1e-14)
     assert np.array_equal(kept_labels, labels[[0, 5, 9000, 19_999]])
@@ -89,7 +93,7 @@ def test_random_shards_are_equal_parts_of_the_whole(shards):
 def test_a_subset_of_shards_is_the_sum_of_its_shards():
     found = gather(Arrays(*draw(64)), shards=8)[0]
     weights = np.array([[1, 0, 0, 1, 0, 1, 0, 0], [0, 1, 1, 1, 1, 1, 1, 1.0]])
-    for row, subset in zip(weights > 0, found.subsets(weights, SCATTER), strict=True):
+    for row, subset in zip(weights > 0, found.subsets(weights, ALL), strict=True):
         assert subset.n == found.counts[row].sum()
         assert subset.moment == pytest.approx(found.moment[row].sum(0), rel=1e-12)
         assert subset.sums == pytest.approx(found.sums[row].sum(0), rel=1e-12)
@@ -115,7 +119,7 @@ def test_halves_are_converted_exactly(block):
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
-@pytest.mark.parametrize("extent", [SUMS, VARIANCES, SCATTER])
+@pytest.mark.parametrize("extent", [SUMS, VARIANCES, SCATTER, ALL])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_bad_row_is_named_past_the_first_block(kind, extent, bad):
     images, texts, labels = draw(9000, 4)
@@ -140,8 +144,8 @@ def test_bad_texts_and_labels_are_named():
 
 
 def test_shard_count_is_bounded_by_images_and_memory():
-    assert shard_count(10**6, 10, 128, SCATTER) == 64
-    assert shard_count(100, 10, 128, SCATTER) == 16
-    assert shard_count(3, 10, 128, SCATTER) == 1
-    assert shard_count(10**6, 1000, 1024, SCATTER) == 8
-    assert shard_count(10**6, 22_000, 1024, SCATTER) == 1
+    assert shard_count(10**6, 10, 128, ALL) == 64
+    assert shard_count(100, 10, 128, ALL) == 16
+    assert shard_count(3, 10, 128, ALL) == 1
+    assert shard_count(10**6, 1000, 1024, ALL) == 8
+    assert shard_count(10**6, 22_000, 1024, ALL) == 1

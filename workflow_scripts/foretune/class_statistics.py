@@ -16,13 +16,16 @@ from typing import Protocol
 
 import numpy as np
 from scipy import sparse
+from scipy.linalg import blas
 
 from foretune.embeddings import unit_rows
 from foretune.files import ForetuneError
 
-BLOCK = 8192  # rows: 32 MB of float64 at a width of 512
-# What is summed: counts and class sums; class sums of squares too; and the scatter too.
-SUMS, VARIANCES, SCATTER = "sums", "variances", "scatter"
+BLOCK = 8192  # rows that a source gives at once: 32 MB of float64 at a width of 512
+PIECE = 1024  # rows that a processor's cache holds through all that is done with them
+# What is summed beside counts and class sums, as the fields of Statistics.
+SUMS, VARIANCES, SCATTER, ALL = "sums", "variances", "scatter", "all"
+FIELDS = {SUMS: (), VARIANCES: ("squares",), SCATTER: ("moment",), ALL: ("squares", "moment")}
 SHARDS_BYTES = 128 << 20
 
 
@@ -82,7 +85,7 @@ def checked_lengths(block: np.ndarray, labels: np.ndarray, classes: int, start: 
     if len(wrong):
         row = wrong[0]
         raise ForetuneError(f"row {start + row}: label {labels[row]} is not in 0..{classes - 1}")
-    lengths = np.sqrt(np.einsum("nd,nd->n", block, block))
+    lengths = np.sqrt(np.vecdot(block, block))
     wrong = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
     if len(wrong):
         row = wrong[0]
@@ -102,7 +105,7 @@ def unit_texts(texts: np.ndarray) -> np.ndarray:
 
 
 def working(block: np.ndarray) -> np.ndarray:
-    """The block in the type that it is multiplied in."""
+    """The block in the type that it is multiplied in: float32 for float16, else float64."""
     if block.dtype != np.float16:
         return block.astype(np.float64, copy=False)
     bits = np.ascontiguousarray(block).view(np.int16)
@@ -231,8 +234,7 @@ class Shards:
 
     def subsets(self, weights: np.ndarray, extent: str) -> Iterator[Statistics]:
         """Statistics of the shards with weight 1, one a row of weights (R, G)."""
-        fields = ["counts", "sums"]
-        fields += ["squares"] * (extent != SUMS) + ["moment"] * (extent == SCATTER)
+        fields = ("counts", "sums", *FIELDS[extent])
         flat = {name: getattr(self, name).reshape(len(self), -1) for name in fields}
         # A product for several rows reads the shards once, and is kept small.
         step = max(1, (32 << 20) // (8 * sum(each.shape[1] for each in flat.values())))
@@ -253,21 +255,49 @@ def shard_count(n: int, classes: int, width: int, extent: str) -> int:
     More than 8 only where their statistics take at most SHARDS_BYTES, and a block has enough rows
     of each for fast products; 8, which an interval needs, up to four times that.
     """
-    size = 8 * classes * width * (1 + (extent != SUMS)) + 8 * width**2 * (extent == SCATTER)
+    squares, moment = ("squares" in FIELDS[extent]), ("moment" in FIELDS[extent])
+    size = 8 * classes * width * (1 + squares) + 8 * width**2 * moment
     count = 64
     while count > 1 and (
         n < 4 * count
         or count * size > 4 * SHARDS_BYTES
         or (count > 8 and count * size > SHARDS_BYTES)
-        or (count > 8 and extent == SCATTER and count * width > 2 * BLOCK)
+        or (count > 8 and moment and count * width > 2 * BLOCK)
     ):
         count //= 2
     return count
 
 
+def pieces(source: Source, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The blocks of a source by `rows` rows at most, in the type that they are multiplied in."""
+    for stored, labels in source.blocks():
+        for start in range(0, len(stored), rows):
+            yield working(stored[start : start + rows]), labels[start : start + rows]
+
+
+def add_outer(moment: np.ndarray, rows: np.ndarray) -> None:
+    """Add rows' rows to the lower triangle of a (d, d) float64 matrix, in place."""
+    if rows.dtype == np.float64:
+        # BLAS adds in place, to what is in its order of axes the upper triangle.
+        blas.dsyrk(1.0, rows.T, beta=1.0, c=moment.T, overwrite_c=True)
+    else:
+        moment += blas.ssyrk(1.0, rows.T).T
+
+
+def symmetric(moment: np.ndarray) -> np.ndarray:
+    """(..., d, d) with the lower triangle in the upper one's place, too."""
+    return moment + np.tril(moment, -1).swapaxes(-1, -2)
+
+
+def one_hot(labels: np.ndarray, classes: int, weights: np.ndarray | None = None):
+    """(classes, N), sparse: times rows (N, d) it sums them by class, each with its weight."""
+    weights = np.ones(len(labels), np.float32) if weights is None else weights
+    return sparse.csc_array((weights, labels, np.arange(len(labels) + 1)), (classes, len(labels)))
+
+
 def gather(
     source: Source,
-    extent: str = SCATTER,
+    extent: str = ALL,
     shards: int = 1,
     seed: int = 0,
     keep: np.ndarray | None = None,
@@ -283,13 +313,13 @@ def gather(
     classes, width = texts.shape
     counts = np.zeros(shards * classes, np.int64)
     sums = np.zeros((shards * classes, width))
-    squares = np.zeros_like(sums) if extent != SUMS else None
-    moment = np.zeros((shards, width, width)) if extent == SCATTER else None
+    squares = np.zeros_like(sums) if "squares" in FIELDS[extent] else None
+    moment = np.zeros((shards, width, width)) if "moment" in FIELDS[extent] else None
     shift, start, buffer = np.zeros(width), 0, np.empty((0, width))
     kept, kept_labels = [np.empty((0, width))], [np.empty(0, np.int64)]
     rng = np.random.default_rng(seed)
-    for stored, labels in source.blocks():
-        block, rows = working(stored), len(stored)
+    for block, labels in pieces(source, PIECE * min(shards, BLOCK // PIECE)):
+        rows = len(block)
         lengths = checked_lengths(block, labels, classes, start)
         if keep is not None:
             low, high = np.searchsorted(keep, (start, start + rows))
@@ -297,9 +327,7 @@ def gather(
             kept.append(block[inside] / lengths[inside, None].astype(float))
             kept_labels.append(labels[inside])
         scale, keys, ends = 1 / lengths, labels, (0, rows)
-        # Sums alone need no scaled copy: the scale weighs the rows.
-        copied = shards > 1 or extent != SUMS
-        if copied and (len(buffer) < rows or buffer.dtype != block.dtype):
+        if len(buffer) < rows or buffer.dtype != block.dtype:
             buffer = np.empty((rows, width), block.dtype)
         if shards > 1:
             # In order of shard, so that each shard's rows are a slice.
@@ -308,27 +336,27 @@ def gather(
             ends = np.searchsorted(parts, np.arange(shards + 1))
             block = np.take(block, order, axis=0, out=buffer[:rows], mode="clip")
             scale, keys = scale[order], labels[order] + parts * classes
-        if extent != SUMS:
+        # Rows are moved to the shift where a product needs it, or where squares in float32 would
+        # lose what they differ by; else the scale weighs them, and nothing is copied.
+        if moment is not None or (squares is not None and block.dtype == np.float32):
             block = np.multiply(block, scale[:, None], out=buffer[:rows])
             if start == 0:
-                shift = block.mean(0, dtype=np.float64)
+                shift = block.mean(0, dtype=np.float64).astype(block.dtype).astype(np.float64)
             block -= shift.astype(block.dtype)
             scale = np.ones_like(scale)
-        if extent == SCATTER:
+        if moment is not None:
             for shard in range(shards):
-                part = block[ends[shard] : ends[shard + 1]]
-                moment[shard] += part.T @ part
-        belongs = sparse.csc_array((scale, keys, np.arange(rows + 1)), (shards * classes, rows))
+                add_outer(moment[shard], block[ends[shard] : ends[shard + 1]])
+        belongs = one_hot(keys, shards * classes, scale)
         sums += belongs @ block
         counts += np.bincount(keys, minlength=len(counts))
-        if extent != SUMS:
-            squares += belongs @ np.square(block, out=block)
+        if squares is not None:
+            belongs.data **= 2
+            squares += belongs @ np.square(block, out=buffer[:rows])
         start += rows
     if start == 0:
         raise ForetuneError("there is no image")
-    # What was subtracted is the shift as the blocks' type has it.
-    if buffer.dtype == np.float32:
-        shift = shift.astype(np.float32).astype(np.float64)
+    moment = None if moment is None else symmetric(moment)
     counts, sums = counts.reshape(shards, classes), sums.reshape(shards, classes, width)
     if squares is not None:
         squares = squares.reshape(shards, classes, width)

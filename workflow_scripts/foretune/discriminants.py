@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import linalg
 
-from foretune.class_statistics import Statistics
+from foretune.class_statistics import Statistics, add_outer, one_hot, symmetric
 from foretune.task import MATRIX, ROWS, Task, Undefined, Value, measure
 
 
@@ -82,7 +82,7 @@ def sfda(task: Task) -> float:
     others = (means.sum(0) - means) / (classes - 1)
 
     confidence = np.empty(task.n)
-    sums, moment, start = np.zeros_like(means), np.zeros_like(within), 0
+    sums, moment, start = np.zeros(means.shape), np.zeros(within.shape), 0
     for block, stored in task.blocks():
         rows, labels = block - s.mean.astype(block.dtype), number[stored]
         likely = probabilities(rows @ first.astype(rows.dtype) + intercepts)
@@ -91,10 +91,12 @@ def sfda(task: Task) -> float:
         confidence[start : start + len(rows)] = sure
         start += len(rows)
         rows *= sure[:, None].astype(rows.dtype)
-        rows += (others[labels] * (1 - sure)[:, None]).astype(rows.dtype)
-        moment += rows.T @ rows
-        for label in np.unique(labels):
-            sums[label] += rows[labels == label].sum(0, dtype=float)
+        mixed_in = others[labels]
+        mixed_in *= (1 - sure)[:, None]
+        rows += mixed_in
+        add_outer(moment, rows)
+        sums += one_hot(labels, classes) @ rows
+    moment = symmetric(moment)
     mixed = sums / counts[:, None]
     within = (moment - (mixed * counts[:, None]).T @ mixed) / s.n
     second, intercepts = linear(shrunk(within, shrinkage), mixed, priors)

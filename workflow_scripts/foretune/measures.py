@@ -11,7 +11,7 @@ appears in every table and plot.
 import numpy as np
 
 from foretune import alignment, clustering, discriminants, separation  # noqa: F401, they register
-from foretune.class_statistics import SCATTER, SUMS, Arrays, Source
+from foretune.class_statistics import ALL, SUMS, Arrays, Source
 from foretune.files import ForetuneError
 from foretune.task import MATRIX, MEASURES, Task, value_of
 from foretune.uncertainty import uncertainty
@@ -58,9 +58,9 @@ def measure_task(
     Raises ForetuneError, which names the source's files where it has some, and the row.
     """
     chosen = [MEASURES[name] for name in chosen_measures(also, without)]
-    extent = SUMS if all(each.needs == SUMS for each in chosen) else SCATTER
+    extent = SUMS if all(each.needs == SUMS for each in chosen) else ALL
     shards = None if bootstrap else 1
-    task = Task(source, extent, sample, seed, shards, sources, keep=extent == SCATTER)
+    task = Task(source, extent, sample, seed, shards, sources, keep=extent == ALL)
     try:
         s = task.statistics
     except ForetuneError as error:

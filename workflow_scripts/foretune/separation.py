@@ -6,7 +6,6 @@ images class by class. K is the number of classes that have an image; the others
 
 import numpy as np
 from scipy import linalg
-from scipy.special import logsumexp
 
 from foretune.class_statistics import SCATTER, VARIANCES, Statistics
 from foretune.task import MATRIX, Task, Undefined, Value, measure
@@ -85,7 +84,8 @@ def gaussians(s: Statistics) -> tuple[np.ndarray, np.ndarray, float]:
 
 def overlap_score(distance: np.ndarray) -> float:
     """-log of the sum of exp(-distance) over ordered pairs, each given once in `distance`."""
-    return -(logsumexp(-distance) + np.log(2))
+    least = distance.min()
+    return least - np.log(2 * np.exp(least - distance).sum())
 
 
 @measure("GBC, spherical, Pandy et al. 2022", VARIANCES, rises=True)
@@ -97,15 +97,14 @@ def gbc_spherical(s: Statistics) -> Value:
     floors at 1e-4 of the images' mean variance, which does not depend on d.
     """
     means, by_dimension, least = gaussians(s)
-    first, second = np.triu_indices(len(means), 1)
-    squares = np.einsum("kd,kd->k", means, means)
-    apart = squares[:, None] + squares - 2 * means @ means.T
-    apart = np.maximum(apart[first, second], 0)
+    squares = np.vecdot(means, means)
+    pair = np.tri(len(means), k=-1, dtype=bool)
+    apart = np.maximum((squares[:, None] + squares - 2 * means @ means.T)[pair], 0)
 
     def score(variances: np.ndarray, times: int) -> float:
-        middle = (variances[first] + variances[second]) / 2
-        logs = np.log(variances)
-        shape = np.log(middle) - (logs[first] + logs[second]) / 2
+        middle = np.add.outer(variances, variances)[pair] / 2
+        logs = np.log(variances) / 2
+        shape = np.log(middle) - np.add.outer(logs, logs)[pair]
         return overlap_score(apart / (8 * middle) + times * shape / 2)
 
     public = np.maximum(by_dimension, 1e-4).mean(1)

@@ -7,16 +7,16 @@ from functools import cached_property
 import numpy as np
 
 from foretune.class_statistics import (
-    SCATTER,
+    ALL,
+    FIELDS,
     SUMS,
-    VARIANCES,
     Arrays,
     Shards,
     Source,
     Statistics,
     gather,
+    pieces,
     shard_count,
-    working,
 )
 
 ROWS, MATRIX = "rows", "matrix"
@@ -40,11 +40,11 @@ class Value:
 class Measure:
     """A registered measure.
 
-    needs: SUMS (counts and class sums), VARIANCES (class sums of squares, too), SCATTER (all class
-    statistics), ROWS (further passes over the images) or MATRIX (all of them at once, so that it
-    sees a random sample of a large task). The function takes `Statistics` in the first three
-    cases, else a `Task`. rises: whether a higher value means more gain from tuning; None where no
-    source says.
+    needs: SUMS (counts and class sums), VARIANCES (class sums of squares, too), SCATTER (the
+    scatter of all images, too), ALL (both), ROWS (further passes over the images) or MATRIX (all
+    of them at once, so that it sees a random sample of a large task). The function takes
+    `Statistics` in the first four cases, else a `Task`. rises: whether a higher value means more
+    gain from tuning; None where no source says.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Task:
     def __init__(
         self,
         source: Source,
-        extent: str = SCATTER,
+        extent: str = ALL,
         sample: int = 10_000,
         seed: int = 0,
         shards: int | None = 1,
@@ -150,11 +150,8 @@ class Task:
         if self.whole and self.keep:
             yield from Arrays(self.rows, self.texts, self.labels).blocks()
             return
-        for stored, labels in self.source.blocks():
-            for start in range(0, len(stored), CHUNK):
-                block = working(stored[start : start + CHUNK])
-                lengths = np.sqrt(np.einsum("nd,nd->n", block, block))
-                yield block / lengths[:, None], labels[start : start + CHUNK]
+        for block, labels in pieces(self.source, CHUNK):
+            yield block * (1 / np.sqrt(np.vecdot(block, block)))[:, None], labels
 
     def by_class(self) -> Iterator[np.ndarray]:
         """The images in memory class by class, in order: unit rows of the present classes."""
@@ -165,7 +162,7 @@ class Task:
         ends = np.flatnonzero(np.diff(labels[order], append=len(self.texts))) + 1
         for rows in np.split(order, ends[:-1]):
             block = given.images[rows].astype(np.float64, copy=False)  # a copy already
-            block /= np.sqrt(np.einsum("nd,nd->n", block, block))[:, None]
+            block *= (1 / np.sqrt(np.vecdot(block, block)))[:, None]
             yield block
 
     def of(self, rows: np.ndarray) -> "Task":
@@ -181,7 +178,7 @@ class Task:
 def value_of(each: Measure, given: Task | Statistics) -> Value:
     """A measure of a task, or of statistics that suffice for it; NaN with a note if undefined."""
     if isinstance(given, Task):
-        if each.needs in (SUMS, VARIANCES, SCATTER):
+        if each.needs in FIELDS:
             given = given.statistics
         elif each.needs == MATRIX:
             given = given.in_memory

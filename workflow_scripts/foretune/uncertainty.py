@@ -17,10 +17,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from foretune.class_statistics import SCATTER, SUMS, VARIANCES, Statistics
+from foretune.class_statistics import ALL, FIELDS, SCATTER, SUMS, VARIANCES, Statistics
 from foretune.task import MATRIX, ROWS, Measure, Task, value_of
 
-IN_SHARDS = {SUMS, VARIANCES, SCATTER}
 NORMAL = 1.959964  # two-sided 95%
 ENOUGH = 8  # shards, and subsets on which a measure must be defined
 
@@ -34,7 +33,7 @@ def draw_subsets(
     task: Task, parts: int, size: int, count: int, kinds: set[str], rng: np.random.Generator
 ) -> Iterator[Task | Statistics]:
     """`count` random subsets of size / parts of the images, as these kinds of measure take them."""
-    if kinds <= IN_SHARDS:
+    if kinds <= FIELDS.keys():
         weights = np.zeros((count, parts))
         weights[:, :size] = 1
         yield from task.shards.subsets(rng.permuted(weights, axis=1), *kinds)
@@ -54,13 +53,14 @@ def uncertainty(task: Task, measures: list[Measure], values: dict, replicates: i
     """
     result = {each.name: {"interval": None, "curve": [], "notes": []} for each in measures}
     rng = np.random.default_rng([task.seed, 2])
-    groups = [({SUMS}, 1, 4), ({VARIANCES}, 8, 40), ({SCATTER}, 8, 40), ({ROWS, MATRIX}, 8, 40)]
+    groups = [({SUMS}, 1, 4)] + [({kind}, 8, 40) for kind in (VARIANCES, SCATTER, ALL)]
+    groups.append(({ROWS, MATRIX}, 8, 40))
     for kinds, share, smaller in groups:
         chosen = [each for each in measures if each.needs in kinds]
         chosen = [each for each in chosen if np.isfinite(values[each.name].value)]
         if not chosen:
             continue
-        in_shards = kinds <= IN_SHARDS
+        in_shards = kinds <= FIELDS.keys()
         parts = task.shard_count if in_shards else 64
         n = task.n if in_shards else len(task.rows)
         while parts > 1 and n < 4 * parts:
