@@ -9,10 +9,12 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow_scripts"))
 
-from foretune.config import CACHED, PROBES, check_config, code_digest, expand_grid
+from foretune.config import CACHED, PROBES, check_config, code_digest, expand_grid, read_study
 from foretune.files import ForetuneError, digest_json
 
 try:
+    for path in workflow.configfiles:
+        read_study(path)
     STUDY = check_config(config)
 except ForetuneError as error:
     raise WorkflowError(f"The config is not right:\n{error}") from None

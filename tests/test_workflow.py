@@ -211,7 +211,13 @@ def test_a_run_beside_a_run_is_refused(study):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "cannot be read"), ("a: [", "cannot be read"), ("", "not a study"), ("- a", "not a")],
+    [
+        (None, "cannot be read"),
+        ("a: [", "cannot be read"),
+        ("", "not a study"),
+        ("- a", "not a"),
+        ("a:\n  b: 1\n  c: 2\n  b: 3", "b: stands twice, in lines 2 and 4"),
+    ],
 )
 def test_a_study_that_cannot_be_read_is_named(checkout, text, message):
     if text is not None:

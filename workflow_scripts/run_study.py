@@ -12,7 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
+from foretune.config import read_study
+from foretune.files import ForetuneError
 
 
 def main() -> None:
@@ -20,11 +21,9 @@ def main() -> None:
     parser.add_argument("--study", type=Path, default=Path("config.yaml"), help="config file")
     args, others = parser.parse_known_args()
     try:
-        # Snakemake would answer an unreadable file with a traceback.
-        if not isinstance(yaml.safe_load(args.study.read_text()), dict):
-            sys.exit(f"error: {args.study}: not a study: it has no keys")
-    except (OSError, yaml.YAMLError) as error:
-        sys.exit(f"error: {args.study}: cannot be read: {error}")
+        read_study(args.study)  # Snakemake would answer an unreadable file with a traceback
+    except ForetuneError as error:
+        sys.exit(f"error: {error}")
     snakemake = [sys.executable, "-m", "snakemake", *others, "--configfile", str(args.study)]
     if not {"-n", "--dry-run", "--dryrun"} & set(others):  # a dry run needs no lock
         Path("results").mkdir(exist_ok=True)

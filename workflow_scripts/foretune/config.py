@@ -39,6 +39,32 @@ VALIDATOR = jsonschema.validators.extend(
 )
 
 
+class OneOfEach(yaml.SafeLoader):
+    """YAML, but a key that stands twice in a mapping is an error: YAML would drop the first."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                lines = f"lines {seen[key.value]} and {key.start_mark.line + 1}"
+                raise yaml.YAMLError(f"{key.value}: stands twice, in {lines}")
+            seen[key.value] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
+def read_study(path: Path | str) -> dict:
+    """A study's config as it is written. Raises ForetuneError, which names the file."""
+    try:
+        config = yaml.load(Path(path).read_text(), OneOfEach)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ForetuneError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise ForetuneError(f"{path}: not a study: it has no keys")
+    return config
+
+
 def check_config(config: dict) -> dict:
     """A copy of the config with every default in it.
 
