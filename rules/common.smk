@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -22,6 +23,8 @@ except ForetuneError as error:
 MODELS, DATASETS, METHODS = list(STUDY["models"]), list(STUDY["datasets"]), list(STUDY["methods"])
 TUNED = [method for method in METHODS if method not in CACHED]
 FITTED = [method for method in METHODS if method in CACHED]
+# Methods whose trials are split over several jobs.
+SPLIT = [method for method in METHODS if STUDY["methods"][method]["parts"] > 1]
 # Datasets that are measured and never fine-tuned.
 FORECAST = list(STUDY["forecast"]["datasets"])
 FORECAST_STUDY = Path(STUDY["forecast"].get("study", "results"), "analysis")
@@ -96,7 +99,12 @@ def folder_listing(wildcards):
 
 def model_files(wildcards):
     """The files that a local model is read from, so that other weights make its jobs rerun."""
-    spec = STUDY["models"][wildcards.model]
+    return files_of_model(wildcards.model)
+
+
+@cache
+def files_of_model(model):
+    spec = STUDY["models"][model]
     if "folder" in spec:
         names = ("*.json", "*.safetensors", "*.gz")
         return sorted(str(f) for name in names for f in Path(spec["folder"]).glob(name))
@@ -125,11 +133,21 @@ def parts_of(wildcards):
     ]
 
 
-SELECTIONS = [
-    f"results/selected/{model}/{method}/{dataset}.json"
-    for model, method in RUNS
-    for dataset in DATASETS
-]
+def selections(model, method):
+    """The selected trial of each dataset: the best of the parts, or of the only one."""
+    folder = (
+        "results/selected/{}/{}/{}.json"
+        if method in SPLIT
+        else "results/trials/{}/{}/{}/0/best.json"
+    )
+    return [folder.format(model, method, dataset) for dataset in DATASETS]
+
+
+def selections_of(wildcards):
+    return selections(wildcards.model, wildcards.method)
+
+
+SELECTIONS = [path for run in RUNS for path in selections(*run)]
 EVALUATIONS = [
     f"results/evaluations/{model}/{method}.parquet"
     for model, method in [*((model, "zero_shot") for model in MODELS), *RUNS]

@@ -28,7 +28,7 @@ rule evaluate_zero_shot:
 
 rule evaluate_probe:
     input:
-        selections=expand("results/selected/{{model}}/{{method}}/{dataset}.json", dataset=DATASETS),
+        selections=selections_of,
         manifests=MANIFESTS,
         images=expand("results/embeddings/{{model}}/{test}/test.parquet", test=TESTS),
         script="workflow_scripts/evaluate.py",
@@ -58,7 +58,7 @@ rule evaluate_probe:
 
 rule evaluate_adapter:
     input:
-        selections=expand("results/selected/{{model}}/{{method}}/{dataset}.json", dataset=DATASETS),
+        selections=selections_of,
         manifests=MANIFESTS,
         images=expand("results/embeddings/{{model}}/{test}/test.parquet", test=TESTS),
         texts=expand("results/embeddings/{{model}}/{dataset}/text.parquet", dataset=TEST_PARENTS),
@@ -92,7 +92,7 @@ rule evaluate_adapter:
 # has all checkpoints of a method, for which each test's images are prepared once.
 rule evaluate_model:
     input:
-        selections=expand("results/selected/{{model}}/{{method}}/{dataset}.json", dataset=DATASETS),
+        selections=selections_of,
         manifests=MANIFESTS,
         tests=ancient(expand("results/datasets/{test}/test.parquet", test=TESTS)),
         texts=expand("results/embeddings/{{model}}/{dataset}/text.parquet", dataset=TEST_PARENTS),

@@ -83,6 +83,7 @@ rule fit_cached:
         "--embeddings {params.embeddings} --output {params.folder} 2>&1 | tee {log}"
 
 
+# A method whose trials run in one job has its best.json there: nothing is left to select.
 rule select_trial:
     input:
         parts=parts_of,
@@ -93,6 +94,8 @@ rule select_trial:
         "logs/select_trial/{model}/{method}/{dataset}.log",
     benchmark:
         "logs/benchmarks/select_trial/{model}/{method}/{dataset}.tsv"
+    wildcard_constraints:
+        method=one_of(SPLIT),
     conda:
         "../envs/foretune.yaml"
     resources:

@@ -6,6 +6,7 @@ Free of torch, because every dry run imports it.
 import ast
 import copy
 import difflib
+import functools
 import hashlib
 import itertools
 import math
@@ -235,12 +236,20 @@ def code_digest(module: str) -> str:
         if name in seen or name in ("files", "tables", "config") or not path.exists():
             return
         seen[name] = path.read_bytes()
-        for node in ast.walk(ast.parse(seen[name])):
-            if isinstance(node, ast.ImportFrom) and node.module == "foretune":
-                for imported in node.names:
-                    visit(imported.name)
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("foretune."):
-                visit(node.module.removeprefix("foretune."))
+        for imported in imported_modules(seen[name]):
+            visit(imported)
 
     visit(module)
     return hashlib.sha256(b"\0".join(seen[name] for name in sorted(seen))).hexdigest()[:16]
+
+
+@functools.cache  # every rule asks, and parsing takes a second of a dry run
+def imported_modules(source: bytes) -> list[str]:
+    """Names that a module's source imports from the library."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module == "foretune":
+            names += [imported.name for imported in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("foretune."):
+            names.append(node.module.removeprefix("foretune."))
+    return names
