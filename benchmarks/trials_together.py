@@ -24,12 +24,14 @@ sys.path.insert(0, str(ROOT / "workflow_scripts"))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from foretune.cached import STACKS, batches_of  # noqa: E402
+from foretune.adapter import adapter_stacks  # noqa: E402
+from foretune.cached import batches_of  # noqa: E402
 from foretune.config import expand_grid  # noqa: E402
 from foretune.datasets import prepare_dataset  # noqa: E402
 from foretune.embed import embed_captions, embed_images  # noqa: E402
 from foretune.embeddings import read_pair, write_embeddings  # noqa: E402
 from foretune.files import write_json  # noqa: E402
+from foretune.probe import Probes  # noqa: E402
 from foretune.stacked import StackedOptimizer  # noqa: E402
 
 COMMAND = "python benchmarks/trials_together.py"
@@ -79,7 +81,10 @@ def bare_loop(method: str, folder: Path, trials: list[dict], batch_size: int, st
     vectors = torch.from_numpy(images.vectors.copy())
     labels = torch.from_numpy(images.columns["label"].copy()).long()
     captions, scale = torch.from_numpy(texts.vectors.copy()), texts.metadata["logit_scale"]
-    stacks = STACKS[method](trials, vectors, captions, scale, RECIPE, 0)
+    if method == "linear_probe":
+        stacks = [Probes(trials, vectors.shape[1], len(captions))]
+    else:
+        stacks = adapter_stacks(trials, captions, scale, RECIPE, 0)
     optimizers = [StackedOptimizer(RECIPE, stack.trials, stack.parameters) for stack in stacks]
     batches = batches_of(len(labels), batch_size, seed=0, epoch=0)[:steps]
 

@@ -72,7 +72,7 @@ rule analyze_study:
         code=code_digest("analyze"),
         # A function, because Snakemake would look for wildcards in the text.
         models=lambda wildcards: as_json(STUDY["models"]),
-        datasets=DATASETS,
+        datasets=sorted(DATASETS),
         folder=subpath(output.statistics, parent=True),
     shell:
         "python {input.script} --evaluations {input.evaluations} --classes {input.classes} --movements {input.movements} "

@@ -125,6 +125,13 @@ def trials(wildcards):
     return as_json(expand_grid(STUDY["methods"][wildcards.method], int(wildcards.part)))
 
 
+def captions_of_adapter(wildcards):
+    """A probe has a head of its own and reads no caption."""
+    if wildcards.method in PROBES:
+        return []
+    return f"results/embeddings/{wildcards.model}/{wildcards.dataset}/text.parquet"
+
+
 def parts_of(wildcards):
     """The best.json of every part of a method's grid, for one model and dataset."""
     return [
@@ -222,6 +229,7 @@ def final_output():
         *SELECTIONS,
         *EVALUATIONS,
         *CLASS_EVALUATIONS,
+        *MOVEMENTS,
         *expand(
             "results/embeddings/{model}/{dataset}/{file}.parquet",
             model=MODELS,

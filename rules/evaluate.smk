@@ -18,10 +18,9 @@ rule evaluate_zero_shot:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         code=code_digest("evaluate"),
-        tests=expand("results/datasets/{test}", test=TESTS),
         predictions="results/predictions",
     shell:
-        "python {input.script} zero-shot --model {wildcards.model} --tests {params.tests} "
+        "python {input.script} zero-shot --model {wildcards.model} --manifests {input.manifests} "
         "--images {input.images} --texts {input.texts} --predictions {params.predictions} "
         "--output {output.rows} --classes {output.classes} 2>&1 | tee {log}"
 
@@ -48,10 +47,9 @@ rule evaluate_probe:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         code=code_digest("evaluate"),
-        tests=expand("results/datasets/{test}", test=TESTS),
         predictions="results/predictions",
     shell:
-        "python {input.script} probe --selections {input.selections} --tests {params.tests} "
+        "python {input.script} probe --selections {input.selections} --manifests {input.manifests} "
         "--images {input.images} --predictions {params.predictions} --output {output.rows} "
         "--classes {output.classes} 2>&1 | tee {log}"
 
@@ -79,10 +77,9 @@ rule evaluate_adapter:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         code=code_digest("evaluate"),
-        tests=expand("results/datasets/{test}", test=TESTS),
         predictions="results/predictions",
     shell:
-        "python {input.script} adapter --selections {input.selections} --tests {params.tests} "
+        "python {input.script} adapter --selections {input.selections} --manifests {input.manifests} "
         "--images {input.images} --texts {input.texts} --predictions {params.predictions} "
         "--output {output.rows} --classes {output.classes} 2>&1 | tee {log}"
 
@@ -123,13 +120,12 @@ rule evaluate_model:
     params:
         spec=model_spec,
         code=code_digest("evaluate_model"),
-        tests=expand("results/datasets/{test}", test=TESTS),
         predictions="results/predictions",
         embeddings=lambda wildcards: f"results/embeddings/{wildcards.model}",
         prepared="results/prepared",
         wise_ft=lambda wildcards: STUDY["methods"][wildcards.method]["wise_ft"],
     shell:
         "python {input.script} model --selections {input.selections} "
-        "--model-spec {params.spec:q} --wise-ft {params.wise_ft} --tests {params.tests} "
+        "--model-spec {params.spec:q} --wise-ft {params.wise_ft} --manifests {input.manifests} "
         "--texts {input.texts} --embeddings {params.embeddings} --prepared {params.prepared} --predictions {params.predictions} --code {params.code} --output {output.rows} "
         "--classes {output.classes} --movement {output.movement} 2>&1 | tee {log}"

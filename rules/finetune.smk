@@ -50,7 +50,7 @@ rule fit_cached:
         manifest="results/datasets/{dataset}/dataset.json",
         train="results/embeddings/{model}/{dataset}/train.parquet",
         val="results/embeddings/{model}/{dataset}/val.parquet",
-        text="results/embeddings/{model}/{dataset}/text.parquet",
+        text=captions_of_adapter,
         script="workflow_scripts/fit_cached.py",
     output:
         best="results/trials/{model}/{method}/{dataset}/{part}/best.json",

@@ -162,7 +162,7 @@ def test_an_adapter_starts_as_torchs_linear_layers_do():
 
 def test_every_trial_is_in_one_stack_of_its_reduction():
     trials = grid(learning_rate=[10.0**-k for k in range(20)], reduction=[4, 8])
-    stacks = adapter_stacks(trials, None, torch.ones(2, 16), 1.0, RECIPE, 0)
+    stacks = adapter_stacks(trials, torch.ones(2, 16), 1.0, RECIPE, 0)
     assert [len(stack.trials) for stack in stacks] == [16, 4, 16, 4]
     stacked = [trial["trial"] for stack in stacks for trial in stack.trials]
     assert sorted(stacked) == list(range(40))

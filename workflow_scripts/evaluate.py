@@ -24,13 +24,13 @@ def work() -> None:
     )
     tuned.add_argument("--code", required=True, help="digest of the evaluation's code")
     for command, lists in (
-        (zero_shot, ("tests", "images", "texts")),
-        (probe, ("selections", "tests", "images")),
-        (adapter, ("selections", "tests", "images", "texts")),
-        (tuned, ("selections", "tests", "texts")),
+        (zero_shot, ("manifests", "images", "texts")),
+        (probe, ("selections", "manifests", "images")),
+        (adapter, ("selections", "manifests", "images", "texts")),
+        (tuned, ("selections", "manifests", "texts")),
     ):
         for name in lists:
-            text = "folders" if name == "tests" else "a file for each"
+            text = "dataset.json of each test" if name == "manifests" else "a file for each"
             command.add_argument(f"--{name}", type=Path, nargs="+", required=True, help=text)
         cli.add_paths(
             command,
@@ -39,12 +39,13 @@ def work() -> None:
             classes="Parquet, a row a class of a test",
         )
     args = parser.parse_args()
+    tests = [manifest.parent for manifest in args.manifests]
     to = {"predictions": args.predictions, "output": args.output, "classes": args.classes}
     if args.command == "model":
         from foretune.evaluate_model import evaluate_model
 
         evaluate_model(
-            args.selections, args.model_spec, args.wise_ft, args.tests, args.texts,
+            args.selections, args.model_spec, args.wise_ft, tests, args.texts,
             args.embeddings, args.prepared, code=args.code, movement=args.movement,
             log=cli.log, **to,
         )  # fmt: skip
@@ -52,11 +53,11 @@ def work() -> None:
     from foretune import evaluate  # the others need no torch
 
     if args.command == "zero-shot":
-        evaluate.evaluate_zero_shot(args.model, args.tests, args.images, args.texts, **to)
+        evaluate.evaluate_zero_shot(args.model, tests, args.images, args.texts, **to)
     elif args.command == "probe":
-        evaluate.evaluate_probe(args.selections, args.tests, args.images, **to)
+        evaluate.evaluate_probe(args.selections, tests, args.images, **to)
     else:
-        evaluate.evaluate_adapter(args.selections, args.tests, args.images, args.texts, **to)
+        evaluate.evaluate_adapter(args.selections, tests, args.images, args.texts, **to)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def backward(vectors, up: Tensor, side, other, gradients: Tensor, radial: Tensor
     return down, torch.bmm(hidden.transpose(1, 2), outer)
 
 
-def adapter_stacks(trials, images, texts: Tensor, scale, recipe, seed) -> list[Adapters]:
+def adapter_stacks(trials, texts: Tensor, scale, recipe, seed) -> list[Adapters]:
     """The trials in stacks of one reduction each, for texts (C, d).
 
     Raises ForetuneError, which names the key, where a reduction leaves no hidden unit.

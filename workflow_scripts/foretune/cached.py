@@ -14,14 +14,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from foretune.adapter import adapter_stacks
+from foretune.config import PROBES
 from foretune.datasets import read_manifest
-from foretune.embeddings import read_pair
+from foretune.embeddings import read_embeddings
 from foretune.files import ForetuneError
-from foretune.probe import probe_stacks
+from foretune.probe import Probes
 from foretune.stacked import StackedOptimizer
 from foretune.trials import is_better, trial_columns, write_results
-
-STACKS = {"linear_probe": probe_stacks, "clip_adapter": adapter_stacks}
 
 
 def fit_cached(
@@ -33,18 +32,20 @@ def fit_cached(
     weights are no longer finite ends there and is never chosen.
     Raises ForetuneError where all trials ended so.
     """
-    digest = read_manifest(dataset)["digest"]
-    data = {}
+    manifest, data = read_manifest(dataset), {}
     for split in ("train", "val"):
-        images, texts = read_pair(embeddings, split, digest)
+        images = read_embeddings(embeddings / f"{split}.parquet", dataset=manifest["digest"])
         labels = torch.from_numpy(images.columns["label"].copy()).long()
         data[split] = torch.from_numpy(images.vectors.copy()), labels
-    if "logit_scale" not in texts.metadata:
-        raise ForetuneError(
-            f"{embeddings}/text.parquet: has no logit_scale; delete it and run again"
-        )
-    captions, scale = torch.from_numpy(texts.vectors.copy()), texts.metadata["logit_scale"]
-    stacks = STACKS[run["method"]](trials, data["train"][0], captions, scale, recipe, seed)
+    if run["method"] in PROBES:  # other captions change nothing of a probe
+        stacks = [Probes(trials, images.vectors.shape[1], len(manifest["classes"]))]
+    else:
+        path, weights = embeddings / "text.parquet", images.metadata["weights"]
+        texts = read_embeddings(path, dataset=manifest["digest"], weights=weights)
+        if "logit_scale" not in texts.metadata:
+            raise ForetuneError(f"{path}: has no logit_scale; delete it and run again")
+        captions, scale = torch.from_numpy(texts.vectors.copy()), texts.metadata["logit_scale"]
+        stacks = adapter_stacks(trials, captions, scale, recipe, seed)
     rows, best, delta = [], None, {}
     name = f"{run['dataset']} {run['method']}"
     epochs = tqdm(  # shown only where it takes long

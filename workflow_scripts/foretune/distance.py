@@ -24,10 +24,11 @@ import numpy as np
 import ot
 from scipy.spatial.distance import cdist
 
+# Registers iimm; not `measures`, of which a user adds some: that reruns no evaluation.
+from foretune import alignment  # noqa: F401
 from foretune.class_statistics import Arrays, unit_texts
 from foretune.files import ForetuneError
-from foretune.measures import MEASURES
-from foretune.task import Task, value_of
+from foretune.task import MEASURES, Task, value_of
 
 
 def wasserstein(before: np.ndarray, after: np.ndarray) -> float:

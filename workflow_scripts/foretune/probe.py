@@ -35,8 +35,3 @@ class Probes:
         """A copy of one trial's layer: weight (d, C), bias (C,)."""
         weight, bias = self.parameters
         return {"weight": weight[number].T.clone(), "bias": bias[number].clone()}
-
-
-def probe_stacks(trials, images: Tensor, texts: Tensor, scale, recipe, seed) -> list[Probes]:
-    """One stack of all trials, for images (N, d) and texts (C, d)."""
-    return [Probes(trials, images.shape[1], len(texts))]

@@ -1,0 +1,215 @@
+"""What a change makes Snakemake run again: a row each, from the list of jobs that it prints.
+
+The study is the default one, complete but for its contents: Snakemake touched every output, which
+records the inputs, params and code that a run would have recorded.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+import yaml
+from conftest import ROOT
+from smoke import ENV, jobs, run
+
+# Snakemake waits a tenth of a second for each job that it touches.
+TOUCH = (
+    "from snakemake.executors.touch import Executor; Executor.SLEEPING_TIME = 0;"
+    "from snakemake.cli import main; main()"
+)
+STUDY = yaml.safe_load((ROOT / "config.yaml").read_text())
+MORE = {"parquet": "resources/mini/digits.parquet"}
+# Models, datasets, shifted tests; methods are full on all models, and five on clip_mini.
+M, D, S = 4, 12, 3
+SUMMARY = {"analyze_study": 1, "write_report": 1, "all": 1}
+EVALUATION = {
+    "evaluate_zero_shot": M, "evaluate_model": M + 3, "evaluate_adapter": 1, "evaluate_probe": 1
+}  # fmt: skip
+NEW_DATASET = {
+    "prepare_dataset": 1, "embed_images": M, "embed_captions": M, "measure_task": M,
+    "finetune_model": M + 3, "fit_cached": 2,
+}  # fmt: skip
+OF_SHIFTED = {"prepare_shifted_test": 1, "embed_shifted_test": M}
+
+
+def complete(checkout):
+    """Make the study in config.yaml complete, without its contents."""
+    printed = run(checkout, "-n", "--study", "config.yaml")
+    for names in re.findall(r"^    output: (.*)$", printed, re.M):
+        for name in names.split(", "):
+            path = checkout / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    subprocess.run(
+        [sys.executable, "-c", TOUCH, "--touch", "--forceall", "-q", "--profile", "profiles/local"],
+        cwd=checkout, env=ENV, check=True, capture_output=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def default(tmp_path_factory):
+    """A checkout in which the default study is complete."""
+    from conftest import checkout
+
+    folder = checkout.__wrapped__(tmp_path_factory.mktemp("default"))
+    complete(folder)
+    return folder
+
+
+@contextmanager
+def edited(checkout, changes):
+    """Files as the changes have them, name -> text, bytes, or None for one that is deleted."""
+    before = {}
+    for name, content in changes.items():
+        path = checkout / name
+        before[path] = (path.read_bytes(), path.stat()) if path.exists() else None
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+    yield
+    for path, kept in before.items():
+        if kept is None:
+            path.unlink()
+        else:
+            path.write_bytes(kept[0])
+            os.utime(path, ns=(kept[1].st_atime_ns, kept[1].st_mtime_ns))
+
+
+def study(**sections):
+    """config.yaml with other sections; comments are lost on the way, which is no change."""
+    return {"config.yaml": yaml.safe_dump(STUDY | sections, sort_keys=False)}
+
+
+def method(name, **keys):
+    return study(methods=STUDY["methods"] | {name: STUDY["methods"][name] | keys})
+
+
+def datasets(**entries):
+    return study(datasets=STUDY["datasets"] | entries)
+
+
+def appended(*names, text="\n# changed\n"):
+    return {name: (ROOT / name).read_bytes() + text.encode() for name in names}
+
+
+def library(name):
+    return appended(f"workflow_scripts/foretune/{name}")
+
+
+def touched(*names):
+    return appended(*names, text="")
+
+
+def deleted(name):
+    return {f"results/{name}": None}
+
+
+def without(section, name):
+    return study(**{section: {k: v for k, v in STUDY[section].items() if k != name}})
+
+
+CHANGES = {
+    "nothing": ({}, {}),
+    "a dataset added": (datasets(more=MORE), NEW_DATASET | EVALUATION | SUMMARY),
+    # Of the evaluations nothing is left to predict: their tables lose rows.
+    "a dataset removed": (without("datasets", "stamps"), EVALUATION | SUMMARY),
+    "datasets reordered": (study(datasets=dict(reversed(STUDY["datasets"].items()))), {}),
+    "a shifted test added": (
+        datasets(digits=MORE | {"shifted": {"mnist": {"parquet": "resources/mini/mnist.parquet"}}}),
+        OF_SHIFTED | EVALUATION | SUMMARY,
+    ),
+    "a model added": (
+        study(models=STUDY["models"] | {"more": {"folder": "resources/mini/clip"}}),
+        {"embed_images": D, "embed_shifted_test": S, "embed_captions": D, "measure_task": D,
+         "finetune_model": D, "evaluate_zero_shot": 1, "evaluate_model": 1} | SUMMARY,
+    ),
+    "a model removed": (
+        without("models", "coca_mini"), SUMMARY
+    ),
+    "a method on one more model": (
+        method("bitfit", models=["clip_mini", "coca_mini"]),
+        {"finetune_model": D, "evaluate_model": 1} | SUMMARY,
+    ),
+    "a method removed": (without("methods", "lora"), SUMMARY),
+    "a grid point added": (
+        method("full", learning_rate=[5.0e-4, 1.0e-4]),
+        {"finetune_model": M * D, "evaluate_model": M} | SUMMARY,
+    ),
+    "a grid point of a probe added": (
+        method("linear_probe", learning_rate=[1.0, 0.1, 0.01, 0.001]),
+        {"fit_cached": D, "evaluate_probe": 1} | SUMMARY,
+    ),
+    # A probe has no captions; EMMS, a measure, takes them from other models too.
+    "a caption template changed": (
+        datasets(stamps=STUDY["datasets"]["stamps"] | {"caption": "the {} {y}"}),
+        {"embed_captions": M, "measure_task": M, "finetune_model": M + 3, "fit_cached": 1}
+        | {k: v for k, v in EVALUATION.items() if k != "evaluate_probe"} | SUMMARY,
+    ),
+    "a measure switched on": (
+        study(measures=STUDY["measures"] | {"also": ["entropy_total"]}),
+        {"measure_task": M * D} | SUMMARY,
+    ),
+    "a measure written": (library("measures.py"), {"measure_task": M * D} | SUMMARY),
+    "the probe's module edited": (
+        library("probe.py"),
+        {"fit_cached": 2 * D, "evaluate_adapter": 1, "evaluate_probe": 1} | SUMMARY,
+    ),
+    "the training loop edited": (
+        library("finetune.py"), {"finetune_model": (M + 3) * D, "evaluate_model": M + 3} | SUMMARY
+    ),
+    "the evaluation edited": (library("evaluate_model.py"), {"evaluate_model": M + 3} | SUMMARY),
+    "the statistics edited": (library("fits.py"), SUMMARY),
+    "the figures edited": (library("figures.py"), {"write_report": 1, "all": 1}),
+    "the report's template edited": (library("report.html.j2"), {"write_report": 1, "all": 1}),
+    "a config key of the report changed": (study(title="a {title}"), {"write_report": 1, "all": 1}),
+    "a licence added": (
+        datasets(stamps=STUDY["datasets"]["stamps"] | {"licence": "CC0"}),
+        {"write_report": 1, "all": 1},
+    ),
+    "trained weights deleted": (
+        deleted("trials/clip_mini/lora/stamps/0/delta.safetensors"),
+        {"finetune_model": 1, "evaluate_model": 1} | SUMMARY,
+    ),
+    "a probe's embeddings deleted": (
+        deleted("embeddings/clip_mini/flags/shifted/artists/test.parquet"),
+        {"embed_shifted_test": 1, "evaluate_zero_shot": 1, "evaluate_adapter": 1,
+         "evaluate_probe": 1} | SUMMARY,
+    ),
+    "a measure's file deleted": (
+        deleted("measures/clip_mini/stamps.json"), {"measure_task": 1} | SUMMARY
+    ),
+    "a table deleted": (deleted("analysis/tasks.csv"), SUMMARY),
+    "the report deleted": (deleted("report.html"), {"write_report": 1, "all": 1}),
+    "the provenance deleted": (deleted("provenance.json"), {"write_report": 1, "all": 1}),
+    "files touched": (
+        touched("config.yaml", "resources/mini/mnist.parquet", "workflow_scripts/finetune.py",
+                "workflow_scripts/foretune/finetune.py", "resources/mini/clip/merges.txt.gz"), {},
+    ),
+    "a comment in config.yaml": (appended("config.yaml"), {}),
+    "other weights": (
+        appended("resources/mini/coca/open_clip_model.safetensors"),
+        {"embed_images": D, "embed_shifted_test": S, "embed_captions": D, "measure_task": D,
+         "finetune_model": D, "evaluate_zero_shot": 1, "evaluate_model": 1} | SUMMARY,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_reruns_what_it_must(default, change):
+    changes, expected = CHANGES[change]
+    with edited(default, changes):
+        printed = run(default, "-n", "--study", "config.yaml")
+    assert jobs(printed) == expected, printed[-3000:]
+
+
+def test_every_output_is_asked_for(default):
+    """So that one that is lost, with all that was made of it at hand, is noticed."""
+    printed = run(default, "-n", "--study", "config.yaml", "--forceall")
+    made = {name for names in re.findall(r"^    output: (.*)$", printed, re.M)
+            for name in names.split(", ")}  # fmt: skip
+    asked = re.search(r"^rule all:\n    input: (.*)$", printed, re.M)[1].split(", ")
+    assert made <= set(asked)
