@@ -23,6 +23,7 @@ except ForetuneError as error:
 MODELS, DATASETS, METHODS = list(STUDY["models"]), list(STUDY["datasets"]), list(STUDY["methods"])
 TUNED = [method for method in METHODS if method not in CACHED]
 FITTED = [method for method in METHODS if method in CACHED]
+SHARDED = [dataset for dataset, entry in ENTRIES.items() if entry["shards"] > 1]
 # Methods whose trials are split over several jobs.
 SPLIT = [method for method in METHODS if STUDY["methods"][method]["parts"] > 1]
 # Datasets that are measured and never fine-tuned.
@@ -95,6 +96,18 @@ def folder_listing(wildcards):
     files = sorted(Path(folder).rglob("*")) if folder else []
     facts = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     return digest_json(facts)
+
+
+def shard_files(wildcards):
+    """The embeddings of every shard of a dataset by one model."""
+    return expand(
+        "results/embeddings/{model}/{dataset}/shards/{shard}-{shards}/{file}.parquet",
+        model=wildcards.model,
+        dataset=wildcards.dataset,
+        shard=range(entry_of(wildcards)["shards"]),
+        shards=entry_of(wildcards)["shards"],
+        file=["train", "val", "test", "own_text"],
+    )
 
 
 def model_files(wildcards):

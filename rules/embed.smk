@@ -17,6 +17,8 @@ rule embed_images:
         "logs/embed_images/{model}/{dataset}.log",
     benchmark:
         "logs/benchmarks/embed_images/{model}/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of([dataset for dataset in ENTRIES if dataset not in SHARDED]),
     conda:
         "../envs/foretune.yaml"
     threads: 1
@@ -30,9 +32,61 @@ rule embed_images:
         dataset=subpath(input.manifest, parent=True),
         prepared="results/prepared",
         folder=subpath(output.test, parent=True),
+        shard="",
     shell:
         "python {input.script} --model-spec {params.spec:q} --dataset {params.dataset} "
-        "--prepared {params.prepared} --output {params.folder} 2>&1 | tee {log}"
+        "--prepared {params.prepared} --output {params.folder} {params.shard} 2>&1 | tee {log}"
+
+
+# A dataset with `shards: n` is embedded by n jobs. Their files are joined and not kept.
+use rule embed_images as embed_shard with:
+    output:
+        train=temp("results/embeddings/{model}/{dataset}/shards/{shard}-{shards}/train.parquet"),
+        val=temp("results/embeddings/{model}/{dataset}/shards/{shard}-{shards}/val.parquet"),
+        test=temp("results/embeddings/{model}/{dataset}/shards/{shard}-{shards}/test.parquet"),
+        own_text=temp(
+            "results/embeddings/{model}/{dataset}/shards/{shard}-{shards}/own_text.parquet"
+        ),
+    log:
+        "logs/embed_shard/{model}/{dataset}/{shard}-{shards}.log",
+    benchmark:
+        "logs/benchmarks/embed_shard/{model}/{dataset}/{shard}-{shards}.tsv"
+    wildcard_constraints:
+        dataset=one_of(SHARDED),
+        shard=r"\d+",
+        shards=r"\d+",
+    params:
+        shard=lambda wildcards: f"--shard {wildcards.shard} {wildcards.shards}",
+
+
+rule join_shards:
+    input:
+        shards=shard_files,
+        script="workflow_scripts/join_shards.py",
+    output:
+        train="results/embeddings/{model}/{dataset}/train.parquet",
+        val="results/embeddings/{model}/{dataset}/val.parquet",
+        test="results/embeddings/{model}/{dataset}/test.parquet",
+        own_text="results/embeddings/{model}/{dataset}/own_text.parquet",
+    log:
+        "logs/join_shards/{model}/{dataset}.log",
+    benchmark:
+        "logs/benchmarks/join_shards/{model}/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=one_of(SHARDED),
+    conda:
+        "../envs/foretune.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        code=code_digest("shards"),
+        shards=lambda wildcards, input: list(
+            dict.fromkeys(str(Path(path).parent) for path in input.shards)
+        ),
+        folder=subpath(output.test, parent=True),
+    shell:
+        "python {input.script} --shards {params.shards} --output {params.folder} 2>&1 | tee {log}"
 
 
 use rule embed_images as embed_shifted_test with:
@@ -47,6 +101,8 @@ use rule embed_images as embed_shifted_test with:
         "logs/embed_shifted_test/{model}/{dataset}/{shift}.log",
     benchmark:
         "logs/benchmarks/embed_shifted_test/{model}/{dataset}/{shift}.tsv"
+    wildcard_constraints:
+        dataset=one_of(DATASETS),
 
 
 rule embed_captions:

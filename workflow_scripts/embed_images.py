@@ -14,10 +14,11 @@ def work() -> None:
         prepared="folder where prepared images are kept",
         output="folder for the caches",
     )
+    parser.add_argument("--shard", type=int, nargs=2, help="k n: the k-th of n parts, from 0 on")
     args = parser.parse_args()
     from foretune.embed import embed_images  # after the arguments: torch takes seconds to load
 
-    embed_images(args.model_spec, args.dataset, args.output, args.prepared, cli.log)
+    embed_images(args.model_spec, args.dataset, args.output, args.prepared, cli.log, args.shard)
 
 
 if __name__ == "__main__":

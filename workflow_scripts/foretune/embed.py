@@ -12,6 +12,7 @@ from foretune.datasets import read_manifest, read_split
 from foretune.embeddings import write_embeddings
 from foretune.images import prepare_images, take
 from foretune.models import Preprocess, digest_weights, encode_text, load_model
+from foretune.shards import prepare_rows, shard_rows
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # On a CPU, the activations of more images do not fit its caches: half as fast again with 64 of a
@@ -42,11 +43,17 @@ def encode_captions(model: nn.Module, tokenizer, captions: list[str]) -> Tensor:
 
 
 def embed_images(
-    model_spec: dict, dataset: Path, output: Path, prepared: Path | None = None, log=print
+    model_spec: dict,
+    dataset: Path,
+    output: Path,
+    prepared: Path | None = None,
+    log=print,
+    shard: tuple[int, int] | None = None,
 ) -> None:
     """Write `output/{split}.parquet` for each split of a prepared dataset.
 
     prepared: the folder where prepared images are kept (see images.py); None keeps none.
+    shard: (k, n) for the k-th of n parts of each split, of which no image is kept (see shards.py).
     """
     model, preprocess, tokenizer = load_model(model_spec, DEVICE)
     manifest = read_manifest(dataset)
@@ -58,15 +65,21 @@ def embed_images(
         "dataset": manifest["digest"],
     }
     for split in manifest["splits"]:
-        rows = read_split(dataset, split)
-        images = prepare_images(dataset, split, preprocess, prepared, log)
+        rows, facts = read_split(dataset, split, ["id", "label"]), {**provenance, "split": split}
+        if shard:
+            start, stop = shard_rows(len(rows), *shard)
+            facts["shard"] = [start, stop, len(rows)]
+            rows = rows.slice(start, stop - start)
+            parts = prepare_rows(dataset, split, preprocess, start, stop)
+        else:
+            parts = [prepare_images(dataset, split, preprocess, prepared, log)]
         started = time.monotonic()
-        vectors = encode_images(model, preprocess, images).numpy()
+        vectors = [encode_images(model, preprocess, images) for images in parts]
+        if not vectors:  # a shard of a split that is too small for so many
+            vectors = [encode_captions(model, tokenizer, manifest["classes"])[:0]]
         log(f"{len(rows)} images embedded, {len(rows) / (time.monotonic() - started):.0f} images/s")
         columns = {"id": rows["id"], "label": rows["label"]}
-        write_embeddings(
-            output / f"{split}.parquet", vectors, columns, {**provenance, "split": split}
-        )
+        write_embeddings(output / f"{split}.parquet", torch.cat(vectors).numpy(), columns, facts)
     if "parent" not in manifest:  # a shifted test's captions are those of the task it belongs to
         own = output / "own_text.parquet"
         write_captions((model, preprocess, tokenizer), manifest, manifest["caption"], own)

@@ -35,7 +35,10 @@ def write_embeddings(path: Path | str, vectors: np.ndarray, columns: dict, metad
         raise ForetuneError(f"{path}: row {broken[0]} ({len(broken)} in all) is not finite")
     flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
     column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-    table = pa.table({**columns, "embedding": column})
+    write_table(pa.table({**columns, "embedding": column}), path, metadata)
+
+
+def write_table(table: pa.Table, path: Path | str, metadata: dict) -> None:
     # One chunk a file is what lets a reader map it without a copy; a dictionary of vectors' values
     # makes reading several times slower.
     rows = max(1, len(table))

@@ -1,0 +1,19 @@
+"""Join the embeddings of a dataset's shards into the files of the whole."""
+
+from pathlib import Path
+
+from foretune import cli
+
+
+def work() -> None:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--shards", type=Path, nargs="+", required=True, help="folders, in order")
+    cli.add_paths(parser, output="folder for the caches")
+    args = parser.parse_args()
+    from foretune.shards import join_shards
+
+    join_shards(args.shards, args.output)
+
+
+if __name__ == "__main__":
+    cli.main(work)
