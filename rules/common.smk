@@ -23,13 +23,13 @@ except ForetuneError as error:
 MODELS, DATASETS, METHODS = list(STUDY["models"]), list(STUDY["datasets"]), list(STUDY["methods"])
 TUNED = [method for method in METHODS if method not in CACHED]
 FITTED = [method for method in METHODS if method in CACHED]
-SHARDED = [dataset for dataset, entry in ENTRIES.items() if entry["shards"] > 1]
 # Methods whose trials are split over several jobs.
 SPLIT = [method for method in METHODS if STUDY["methods"][method]["parts"] > 1]
 # Datasets that are measured and never fine-tuned.
 FORECAST = list(STUDY["forecast"]["datasets"])
 FORECAST_STUDY = Path(STUDY["forecast"].get("study", "results"), "analysis")
 ENTRIES = STUDY["datasets"] | STUDY["forecast"]["datasets"]
+SHARDED = [dataset for dataset, entry in ENTRIES.items() if entry["shards"] > 1]
 RUNS = [
     (model, method)
     for model in MODELS
