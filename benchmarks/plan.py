@@ -1,0 +1,55 @@
+"""What `make plan` says of the default study against what its jobs took.
+
+    python benchmarks/plan.py path/to/logs/benchmarks
+
+The folder is that of a finished run of the default study on this machine.
+"""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from common import ROOT, write_table
+from foretune.config import check_config
+from foretune.plan import Plan, costs_of, read_jobs, sizes_of
+
+
+def main() -> None:
+    logs = Path(sys.argv[1])
+    study = check_config(yaml.safe_load((ROOT / "config.yaml").read_text()))
+    dry_run = [sys.executable, "workflow_scripts/run_study.py", "-n", "--forceall",
+               "--profile", "profiles/local"]  # fmt: skip
+    printed = subprocess.run(dry_run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    jobs, sizes = read_jobs(printed), sizes_of(study)
+    costs, speeds, _ = costs_of(study, sizes, time_steps=True, tflops=None)
+    planned: dict[str, float] = {}
+    for job, each in zip(jobs, Plan(study, sizes, costs, speeds).seconds(jobs), strict=True):
+        planned[job.rule] = planned.get(job.rule, 0) + each
+    rows, total = [], [0.0, 0.0]
+    for rule, expected in sorted(planned.items()):
+        files = [*logs.glob(f"{rule}.tsv"), *logs.glob(f"{rule}/**/*.tsv")]
+        if not files:
+            continue
+        took = 0.0
+        for file in files:
+            with open(file) as lines:
+                took += float(next(csv.DictReader(lines, delimiter="\t"))["s"])
+        rows.append(row(rule, len(files), expected, took))
+        total = [total[0] + expected, total[1] + took]
+    rows.append(row("in all", "", *total))
+    write_table("plan", "The plan of the default study against its run", rows,
+                "Jobs' seconds, from Snakemake's benchmark files.")  # fmt: skip
+
+
+def row(rule: str, jobs, planned: float, took: float) -> dict:
+    return {
+        "rule": rule, "jobs": jobs, "planned, min": f"{planned / 60:.1f}",
+        "took, min": f"{took / 60:.1f}", "planned over taken": f"{planned / took:.2f}",
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,376 @@
+"""What a study will take before its first job: jobs, hours, disk and memory. Free of torch.
+
+Jobs are what Snakemake's dry run lists, so that a study that is half done is planned for its other
+half. Their hours are operations over speed; `describe_basis` says where both come from.
+"""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from foretune.config import CACHED, PROBES, expand_grid
+from foretune.files import ForetuneError
+
+# Images of public datasets: train, test, classes; found by a part of the source's name.
+KNOWN = {
+    "imagenetv2": (0, 10_000, 1000), "imagenet_sketch": (0, 50_889, 1000),
+    "imagenetr": (0, 30_000, 200), "imageneta": (0, 7_500, 200),
+    "imagenet_r": (0, 30_000, 200), "imagenet_a": (0, 7_500, 200),
+    "imagenet": (1_281_167, 50_000, 1000), "cars": (8_144, 8_041, 196),
+    "cifar100": (50_000, 10_000, 100), "cifar10": (50_000, 10_000, 10),
+    "dtd": (1_880, 1_880, 47), "eurosat": (21_600, 5_400, 10), "gtsrb": (26_640, 12_630, 43),
+    "fashionmnist": (60_000, 10_000, 10), "mnist": (60_000, 10_000, 10),
+    "resisc45": (25_200, 6_300, 45), "sun397": (87_003, 21_751, 397),
+    "svhn": (73_257, 26_032, 10), "fmow": (76_863, 22_108, 62),
+}  # fmt: skip
+UNKNOWN = (10_000, 2_000, 20)
+# Speeds that are assumed where nothing is timed, of an A100: operations a second in bf16
+# training and in float32 passes, about a third and two thirds of what its data sheet has.
+TRAINING, PASSES = 100e12, 12e12
+# Of a core: operations a second, and images of 224 pixels a second, decoded and resized.
+CORE, DECODED = 10e9, 150
+STARTS = 5.0  # seconds until a job has torch and a model; others take one
+# Forward and backward over forward alone, by method: weights' gradients cost one, too.
+STEP = {"full": 3.0, "attention": 2.25, "bitfit": 2.0, "lora": 2.0}
+GPU_RULES = {
+    "embed_images", "embed_shard", "embed_shifted_test", "finetune_model", "evaluate_model"
+}  # fmt: skip
+# `model_costs.Cost` of a model that cannot be built here.
+LIKE_B16 = (35e9, 6e9, 350e6, 110e6, 150_000_000, 224, 512)
+# For Adam's two moments, SGD's one; beside weights and gradients, float32.
+MOMENTS = {"adamw": 2, "sgd": 1}
+
+
+@dataclass
+class Size:
+    """Of a dataset or shifted test: images a split, classes, and how that is known."""
+
+    train: int
+    val: int
+    test: int
+    classes: int
+    basis: str
+
+
+@dataclass
+class Job:
+    rule: str
+    wildcards: dict[str, str]
+
+
+def read_jobs(printed: str) -> list[Job]:
+    """The jobs of a dry run, as Snakemake prints them."""
+    jobs = []
+    for rule, block in re.findall(r"^rule (\w+):\n((?:    .*\n)+)", printed, re.M):
+        found = re.search(r"^    wildcards: (.*)$", block, re.M)
+        pairs = (pair.split("=", 1) for pair in found[1].split(", ")) if found else ()
+        jobs.append(Job(rule, dict(pairs)))
+    return jobs
+
+
+def sizes_of(study: dict, results: Path = Path("results")) -> dict[str, Size]:
+    """Size of each dataset, and of each shifted test as `dataset/shift`."""
+    sizes = {}
+    for name, entry in (study["datasets"] | study["forecast"]["datasets"]).items():
+        sizes[name] = size_of(name, entry, results / "datasets" / name)
+        for shift, each in entry.get("shifted", {}).items():
+            folder = results / "datasets" / name / "shifted" / shift
+            size = size_of(shift, each, folder)
+            sizes[f"{name}/{shift}"] = Size(0, 0, size.test, sizes[name].classes, size.basis)
+    return sizes
+
+
+def size_of(name: str, entry: dict, prepared: Path) -> Size:
+    if (prepared / "dataset.json").is_file():
+        manifest = json.loads((prepared / "dataset.json").read_text())
+        rows = {split: each["rows"] for split, each in manifest["splits"].items()}
+        classes = len(manifest["classes"])
+        return Size(rows.get("train", 0), rows.get("val", 0), rows["test"], classes, "as prepared")
+    if "parquet" in entry:
+        import pyarrow.parquet as pq
+
+        from foretune.tables import read_metadata
+
+        path = Path(entry["parquet"])
+        splits = pq.read_table(path, columns=["split"])["split"].to_pylist()
+        train, test = splits.count("train"), splits.count("test")
+        return divided(train, test, len(read_metadata(path)["classes"]), "counted in its file")
+    if "folder" in entry and Path(entry["folder"]).is_dir():
+        return count_folder(Path(entry["folder"]))
+    kinds = ("torchvision", "webdataset", "huggingface")
+    said = next((str(entry[kind]) for kind in kinds if kind in entry), name)
+    plain = said.lower().replace("-", "_")
+    key = next((key for key in KNOWN if key in plain or key in plain.replace("_", "")), None)
+    if key:
+        return divided(*KNOWN[key], "its published size")
+    return divided(*UNKNOWN, f"not known, taken for {UNKNOWN[0]:,} images")
+
+
+def count_folder(folder: Path) -> Size:
+    def images(top: Path) -> int:
+        return sum(1 for path in top.rglob("*") if path.is_file() and path.name[0] != ".")
+
+    parts = [folder / "train", folder / "test"]
+    own = all(part.is_dir() for part in parts)
+    top = parts[0] if own else folder
+    classes = sum(1 for path in top.iterdir() if path.is_dir())
+    n = images(top)
+    train, test = (n, images(parts[1])) if own else (n - n // 5, n // 5)
+    return divided(train, test, classes, "counted in its folder")
+
+
+def divided(train: int, test: int, classes: int, basis: str) -> Size:
+    val = min(train // 10, 5000)
+    return Size(train - val, val, test, classes, basis)
+
+
+class Plan:
+    """Hours of a study's jobs, its disk and memory.
+
+    costs: `model_costs.Cost` by model; speeds: operations a second by (model, method), and by
+    (model, "passes"), where they were timed.
+    """
+
+    def __init__(self, study: dict, sizes: dict[str, Size], costs: dict, speeds: dict):
+        self.study, self.sizes, self.costs, self.speeds = study, sizes, costs, speeds
+        self.methods = study["methods"]
+        self.tests = [name for name in sizes if name.split("/")[0] in study["datasets"]]
+
+    def seconds(self, jobs: list[Job]) -> list[float]:
+        """Of each job."""
+        self.new_runs, self.new_tests = set(), set()
+        for job in jobs:
+            w = job.wildcards
+            if job.rule == "finetune_model":
+                self.new_runs.add((w["model"], w["method"], w["dataset"]))
+            if job.rule.startswith("embed_"):
+                test = "/".join(w[name] for name in ("dataset", "shift") if name in w)
+                self.new_tests.add((w["model"], test))
+        rules = {job.rule: getattr(self, job.rule, None) for job in jobs}
+        return [rules[job.rule](**job.wildcards) if rules[job.rule] else 1.0 for job in jobs]
+
+    def passes(self, model: str, images: int, captions: int = 0) -> float:
+        cost = self.costs[model]
+        work = images * cost.image + captions * cost.caption
+        return work / self.speeds.get((model, "passes"), PASSES)
+
+    def decoding(self, images: int, pixels: int = 224) -> float:
+        return images / DECODED * (pixels / 224) ** 2
+
+    def prepare_dataset(self, dataset: str) -> float:
+        size = self.sizes[dataset]
+        return 1 + self.decoding(size.train + size.val + size.test, 112)  # decoded, not resized
+
+    def prepare_shifted_test(self, dataset: str, shift: str) -> float:
+        return 1 + self.decoding(self.sizes[f"{dataset}/{shift}"].test, 112)
+
+    def embed_images(self, model: str, dataset: str, shards: int = 1) -> float:
+        size = self.sizes[dataset]
+        images = (size.train + size.val + size.test) / shards
+        prepared = self.decoding(images, self.costs[model].pixels)
+        return STARTS + prepared + self.passes(model, images, size.classes)
+
+    def embed_shard(self, model: str, dataset: str, shard: str, shards: str) -> float:
+        return self.embed_images(model, dataset, int(shards))
+
+    def embed_shifted_test(self, model: str, dataset: str, shift: str) -> float:
+        images = self.sizes[f"{dataset}/{shift}"].test
+        prepared = self.decoding(images, self.costs[model].pixels)
+        return STARTS + prepared + self.passes(model, images)
+
+    def embed_captions(self, model: str, dataset: str) -> float:
+        if "caption" not in (self.study["datasets"] | self.study["forecast"]["datasets"])[dataset]:
+            return 0.1  # the images' job did it
+        return STARTS + self.passes(model, 0, self.sizes[dataset].classes)
+
+    def measure_task(self, model: str, dataset: str) -> float:
+        width = self.costs[model].width
+        return 2 + self.sizes[dataset].train * width**2 * 20 / CORE
+
+    def finetune_model(self, model: str, method: str, dataset: str, part: str) -> float:
+        recipe, size, cost = self.methods[method], self.sizes[dataset], self.costs[model]
+        steps = math.ceil(size.train / recipe["batch_size"])
+        work = STEP[method] * (size.train * cost.image + steps * size.classes * cost.caption)
+        epoch = work / self.speeds.get((model, method), TRAINING)
+        epoch += self.passes(model, size.val, size.classes)
+        return STARTS + self.epochs(recipe, int(part)) * epoch
+
+    def epochs(self, recipe: dict, part: int) -> float:
+        """Of all trials of a part; successive halving drops most of them early."""
+        trials, search, epochs = len(expand_grid(recipe, part)), recipe["search"], recipe["epochs"]
+        if search["kind"] != "halving":
+            return trials * epochs
+        rungs = [epochs / search["eta"] ** k for k in reversed(range(search["brackets"]))]
+        spans = (later - earlier for earlier, later in zip([0, *rungs], rungs, strict=False))
+        return sum(trials / search["eta"] ** k * span for k, span in enumerate(spans))
+
+    def fit_cached(self, model: str, method: str, dataset: str, part: str) -> float:
+        recipe, size, width = self.methods[method], self.sizes[dataset], self.costs[model].width
+        trials = expand_grid(recipe, int(part))
+        per_image = 6 * width * size.classes
+        hidden = [width / trial["reduction"] for trial in trials if "reduction" in trial]
+        work = len(trials) * per_image + 12 * width * sum(hidden)
+        if hidden:  # captions pass their adapter in every step
+            work *= 1 + size.classes / recipe["batch_size"] / 2
+        return 2.5 + recipe["epochs"] * size.train * work / CORE
+
+    def evaluate_model(self, model: str, method: str) -> float:
+        """Of the pairs that are new: their checkpoint or their test is among the jobs."""
+        coefficients = len(self.methods[method]["wise_ft"]) + 1
+        seconds = STARTS
+        for dataset in self.study["datasets"]:
+            tuned = (model, method, dataset) in self.new_runs
+            tests = [test for test in self.tests if tuned or (model, test) in self.new_tests]
+            images = sum(self.sizes[test].test for test in tests)
+            captions = sum(self.sizes[test].classes for test in tests)
+            seconds += coefficients * self.passes(model, images, captions)
+            if tuned:  # how far its own images' embeddings moved
+                seconds += self.passes(model, self.sizes[dataset].train) + 1
+        return seconds
+
+    def evaluate_adapter(self, model: str, method: str) -> float:
+        images = sum(self.sizes[test].test for test in self.tests)
+        width = self.costs[model].width
+        return 2 + len(self.study["datasets"]) * images * width * 200 / CORE
+
+    def analyze_study(self) -> float:
+        return 5 + 0.2 * len(self.study["models"]) * len(self.methods)
+
+    def write_report(self) -> float:
+        return 10 + 0.05 * len(self.study["models"]) * len(self.study["datasets"])
+
+    def disk(self) -> dict[str, float]:
+        """Bytes by folder of results/, once all is done."""
+        images = {k: size.train + size.val + size.test for k, size in self.sizes.items()}
+        kept = [name for name, entry in self.study["datasets"].items() if entry["shards"] == 1]
+        vectors = sum(4 * cost.width for cost in self.costs.values()) * sum(images.values())
+        # Models with one preprocessing share prepared images; by their size, one cannot tell less.
+        pixels = {cost.pixels for cost in self.costs.values()}
+        shown = sum(n for name, n in images.items() if name.split("/")[0] in kept)
+        weights = sum(
+            len(self.study["datasets"]) * recipe["parts"] * self.delta(model, method)
+            for method, recipe in self.methods.items()
+            for model in recipe["models"]
+        )
+        return {
+            "embeddings": vectors,
+            "prepared (may be deleted)": sum(3 * p * p for p in pixels) * shown,
+            "trials (trained weights)": weights,
+        }
+
+    def delta(self, model: str, method: str) -> float:
+        """Bytes of a trial's trained weights: all, or a share that the methods' ranks leave."""
+        cost = self.costs[model]
+        shares = {"full": 1, "attention": 0.25, "bitfit": 0.002, "lora": 0.01}
+        if method in CACHED:
+            return 4 * cost.width * (100 if method in PROBES else cost.width)
+        # The best trial's file is a hard link of the state's.
+        return 4 * cost.parameters * shares[method]
+
+    def gpu_bytes(self) -> dict[tuple[str, str], float]:
+        """Of a training step by (model, method): weights, gradients, moments, kept activations."""
+        found = {}
+        for method, recipe in self.methods.items():
+            for model in recipe["models"] if method not in CACHED else ():
+                cost = self.costs[model]
+                trained = cost.parameters if method == "full" else 0.05 * cost.parameters
+                classes = max(self.sizes[name].classes for name in self.study["datasets"])
+                activations = recipe["batch_size"] * cost.image_bytes + classes * cost.caption_bytes
+                fixed = 4 * (2 * cost.parameters + (1 + MOMENTS[recipe["optimizer"]]) * trained)
+                found[model, method] = fixed + activations
+        return found
+
+
+def plan_study(study: dict, jobs: list[Job], time_steps: bool = True, tflops=None) -> str:
+    """The plan as text. study: as `check_config` gives it; jobs: of `read_jobs`."""
+    if not jobs:
+        return "Nothing is left to run."
+    sizes = sizes_of(study)
+    costs, speeds, notes = costs_of(study, sizes, time_steps, tflops)
+    plan = Plan(study, sizes, costs, speeds)
+    seconds, rows = plan.seconds(jobs), {}
+    for job, each in zip(jobs, seconds, strict=True):
+        row = rows.setdefault(job.rule, [0, 0.0, 0.0])
+        row[0], row[1] = row[0] + 1, row[1] + each
+        row[2] = max(row[2], each)
+    rows.pop("all", None)  # it asks for the others
+    lines = [f"{'':<22}{'jobs':>8}{'in all':>12}{'longest':>12}"]
+    lines += [
+        f"{rule:<22}{count:>8,}{duration(total):>12}{duration(longest):>12}"
+        for rule, (count, total, longest) in sorted(rows.items())
+    ]
+    on_gpu = sum(row[1] for rule, row in rows.items() if rule in GPU_RULES) / 3600
+    rest = sum(row[1] for row in rows.values()) / 3600 - on_gpu
+    lines += [
+        "",
+        f"GPU hours  {on_gpu:,.1f} (of jobs that ask for one)",
+        f"CPU hours  {rest:,.1f}",
+        "",
+        "Disk, when all is done",
+    ]
+    lines += [f"  results/{name:<28}{size / 1e9:>8.1f} GB" for name, size in plan.disk().items()]
+    needed = plan.gpu_bytes()
+    if needed:
+        (model, method), most = max(needed.items(), key=lambda item: item[1])
+        lines += ["", f"GPU memory, at most  {most / 1e9:.1f} GB ({method} of {model})"]
+    largest = max(cost.parameters for cost in costs.values())
+    host = 1e9 + 4 * 4 * largest
+    lines += [
+        f"Memory of a job, at most  {host / 1e9:.1f} GB, and what the system caches of images"
+    ]
+    by_basis: dict[str, list[str]] = {}
+    for name, size in sizes.items():
+        by_basis.setdefault(size.basis, []).append(name)
+    images = "; ".join(f"{basis}: {', '.join(names)}" for basis, names in by_basis.items())
+    lines += ["", "Based on", *(f"  {note}" for note in notes), f"  numbers of images {images}"]
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    hours, left = divmod(round(seconds), 3600)
+    return f"{hours:,} h {left // 60:02} min" if hours else f"{left // 60} min {left % 60:02} s"
+
+
+def costs_of(study: dict, sizes: dict[str, Size], time_steps: bool, tflops: float | None):
+    """Each model's cost, the speeds that were timed, and what the estimate rests on."""
+    from foretune.model_costs import CPU, Cost, count_costs, time_images, time_step
+
+    costs, speeds, notes, timed = {}, {}, [], []
+    training = tflops * 1e12 if tflops else TRAINING
+    classes = sorted(size.classes for size in sizes.values())[len(sizes) // 2]
+    for model, spec in study["models"].items():
+        try:
+            cost = costs[model] = count_costs(spec)
+        except ForetuneError as error:
+            cost = costs[model] = Cost(*LIKE_B16)
+            notes.append(f"{model}: {error}: taken for a ViT-B/16")
+        if tflops:
+            speeds[model, "passes"] = tflops * 1e12 * PASSES / TRAINING
+        weights = Path(spec.get("folder", spec.get("pretrained", "")))
+        if not time_steps or not weights.exists():
+            speeds |= {(model, method): training for method in STEP}
+            continue
+        speeds[model, "passes"] = cost.image / time_images(spec, 256)
+        for method, recipe in study["methods"].items():
+            if method in STEP and model in recipe["models"]:
+                step = time_step(spec, method, recipe, expand_grid(recipe)[0], classes)
+                batch = recipe["batch_size"] * cost.image + classes * cost.caption
+                speeds[model, method] = STEP[method] * batch / step
+        timed.append(model)
+    if timed:
+        where = "one CPU thread of this machine" if CPU else "this machine's GPU"
+        notes.append(f"{', '.join(timed)}: 256 images and a step of each method, timed on {where}")
+    if len(timed) < len(costs):
+        speed = (
+            f"{training / 1e12:g} TFLOP/s in training, {training / TRAINING * PASSES / 1e12:g} else"
+        )
+        notes.append(
+            f"{', '.join(set(costs) - set(timed))}: operations counted, without weights; "
+            f"a GPU that does {speed} (an A100, assumed; TFLOPS=... sets it)"
+        )
+    notes.append(
+        f"decoding {DECODED} images/s of 224 pixels, {CORE / 1e9:.0f} GFLOP/s a core, assumed"
+    )
+    return costs, speeds, notes

@@ -1,0 +1,41 @@
+"""Print what a study will take before its first job: jobs, hours, disk and memory.
+
+Nothing is run or downloaded. Jobs are those that Snakemake would run now.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from foretune import cli
+
+
+def work() -> None:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--study", type=Path, default=Path("config.yaml"), help="config file")
+    parser.add_argument("--profile", default="profiles/local", help="of Snakemake")
+    parser.add_argument(
+        "--tflops", type=float, help="a GPU's real speed in training; default: an A100's, assumed"
+    )
+    parser.add_argument(
+        "--no-timing", action="store_true", help="do not time models whose weights lie here"
+    )
+    args = parser.parse_args()
+    from foretune.config import check_config
+    from foretune.files import ForetuneError
+    from foretune.plan import plan_study, read_jobs
+
+    dry_run = [sys.executable, str(Path(__file__).with_name("run_study.py")), "-n"]
+    dry_run += ["--study", str(args.study), "--profile", args.profile]
+    done = subprocess.run(dry_run, capture_output=True, text=True)
+    if done.returncode:
+        raise ForetuneError(f"the dry run failed:\n{done.stdout}{done.stderr}".strip())
+    study = check_config(yaml.safe_load(args.study.read_text()))
+    jobs = read_jobs(done.stdout)
+    print(plan_study(study, jobs, time_steps=not args.no_timing, tflops=args.tflops))
+
+
+if __name__ == "__main__":
+    cli.main(work)
