@@ -1,5 +1,6 @@
 """The config checked, the run table, wildcard constraints, and what `all` asks for."""
 
+import gc
 import json
 import re
 import sys
@@ -12,6 +13,10 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow_scripts"))
 
 from foretune.config import CACHED, PROBES, check_config, code_digest, expand_grid, read_study
 from foretune.files import ForetuneError, digest_json
+
+# Thousands of jobs are objects that live to the end: looking for garbage among them takes a fifth
+# of a large study's dry run.
+gc.set_threshold(100_000, 20, 20)
 
 try:
     for path in workflow.configfiles:

@@ -1,0 +1,92 @@
+"""How long Snakemake takes until it knows what to run, by the size of the study.
+
+Each is the first paper's study (studies/paper.yaml) or several times it; datasets are bundled
+ones under many names, of which a dry run reads nothing but that they exist.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from common import ROOT, write_table
+from foretune.config import check_config, grid_points
+
+PAPER = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())
+SOURCE = {"parquet": "resources/mini/digits.parquet"}
+
+
+def study(models: int = 4, datasets: int = 9, everywhere: bool = False, split: bool = False):
+    """The paper's methods on so many models and datasets.
+
+    everywhere: all methods on all models, not on the first alone; split: each trial a job.
+    """
+    kinds = list(PAPER["models"].values())
+    named = {f"model{i}": kinds[i % len(kinds)] for i in range(models)}
+    methods = {name: dict(recipe) for name, recipe in PAPER["methods"].items()}
+    for recipe in methods.values():
+        if recipe.pop("models", None) and not everywhere:
+            recipe["models"] = ["model0"]
+    made = {
+        "models": named,
+        "datasets": {f"dataset{i}": dict(SOURCE) for i in range(datasets)},
+        "methods": methods,
+    }
+    if split:
+        for name, recipe in check_config(made)["methods"].items():
+            methods[name]["parts"] = len(grid_points(recipe))
+    return made
+
+
+CASES = {  # name -> config
+    "the paper's: 4 models, 9 datasets, 6 methods": study(),
+    "the same, each of its 1,620 trials a job": study(split=True),
+    "ten times the paper's: 90 datasets": study(datasets=90),
+    "the same, each of its 16,200 trials a job": study(datasets=90, split=True),
+    "40 models, 40 datasets, 6 methods on all": study(40, 40, everywhere=True),
+}
+
+
+def dry_run(config: Path) -> tuple[int, float, float, float]:
+    """Jobs, seconds, CPU seconds and megabytes of a dry run."""
+    command = [sys.executable, "-m", "snakemake", "-n", "-q", "rules", "--profile",
+               "profiles/local", "--configfile", str(config)]  # fmt: skip
+    with tempfile.TemporaryFile("w+") as printed:
+        started = time.perf_counter()
+        process = subprocess.Popen(command, cwd=ROOT, stdout=printed, stderr=subprocess.STDOUT)
+        _, status, used = os.wait4(process.pid, 0)
+        took = time.perf_counter() - started
+        printed.seek(0)
+        text = printed.read()
+    assert status == 0, text
+    jobs = int(re.search(r"^total\s+(\d+)", text, re.M)[1])
+    return jobs, took, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
+def main() -> None:
+    os.chdir(ROOT)  # a study's paths are relative to the checkout
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, config in CASES.items():
+            path = Path(folder, "study.yaml")
+            path.write_text(yaml.safe_dump(config, sort_keys=False))
+            runs = [dry_run(path) for _ in range(1 if "40" in name or "16" in name else 3)]
+            jobs, took, cpu, memory = sorted(runs, key=lambda run: run[2])[0]
+            rows.append({"study": name, "jobs": f"{jobs:,}", "seconds": f"{took:.1f}",
+                         "CPU seconds": f"{cpu:.1f}", "MB": f"{memory:.0f}"})  # fmt: skip
+            print(rows[-1], flush=True)
+    write_table(
+        "dry_run", "A dry run", rows,
+        "`snakemake -n -q rules` without results, the best of 3 runs of the small ones. The "
+        "seconds are of a machine that was busy with other work; the CPU's are not.",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    main()

@@ -1,0 +1,284 @@
+"""A simulation: a study of many models and datasets, from its last evaluation to its report.
+
+Nothing is embedded, trained or evaluated: a study of 40 models, 40 datasets and 6 methods would
+take weeks of the mini encoders. Its files are made up, in the real formats, with accuracies that
+follow a made-up IIMM; Snakemake finds them complete and runs what sums up, for real, through
+the command that users run. What is measured is Snakemake's own share (the dry run, the start of
+the run), the analysis, the report, and how long a browser takes to open it.
+
+    python benchmarks/large_study.py [--models 40] [--datasets 40] [--folder F]
+"""
+
+import argparse
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from common import ROOT, write_table
+from foretune.config import check_config, expand_grid
+from foretune.datasets import prepare_dataset, read_manifest, read_split
+from foretune.evaluate import CLASS_SCHEMA, MOVEMENT, SCHEMA, keep_predictions
+from foretune.files import write_json
+from foretune.measures import compute_measures
+from foretune.tables import write_parquet
+from foretune.trials import EPOCH_SCHEMA
+
+ENCODERS = ("clip", "siglip", "coca", "eva02")
+METHODS = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())["methods"]
+# Later steps' files must be newer than earlier ones'.
+STEPS = ("datasets", "embeddings", "measures", "trials", "evaluations")
+
+
+def make_config(models: int, datasets: int) -> dict:
+    tasks = yaml.safe_load((ROOT / "config.yaml").read_text())["datasets"]
+    sources = [{"parquet": entry["parquet"]} for entry in tasks.values()]
+    methods = {name: dict(recipe) | {"epochs": 30} for name, recipe in METHODS.items()}
+    for recipe in methods.values():
+        recipe.pop("models", None)
+    return {
+        "title": f"a simulation of {models} models, {datasets} datasets",
+        "models": {f"model{i:02}": {"folder": f"resources/mini/{ENCODERS[i % 4]}"}
+                   for i in range(models)},
+        "datasets": {f"dataset{i:02}": sources[i % len(sources)] for i in range(datasets)},
+        "methods": methods,
+    }  # fmt: skip
+
+
+class Simulation:
+    """Files of a study's jobs, made up."""
+
+    def __init__(self, config: dict, folder: Path):
+        self.study, self.folder, self.rng = check_config(config), folder, np.random.default_rng(0)
+        self.models, self.datasets = list(self.study["models"]), list(self.study["datasets"])
+        shape = len(self.models), len(self.datasets)
+        self.iimm = self.rng.uniform(0.3, 0.6, shape)
+        self.zero_shot = self.rng.uniform(0.1, 0.7, shape)
+
+    def write_datasets(self) -> None:
+        prepared: dict[str, Path] = {}
+        for name, entry in self.study["datasets"].items():
+            output = self.folder / "results/datasets" / name
+            source = entry["parquet"]
+            if source in prepared:
+                shutil.copytree(prepared[source], output, dirs_exist_ok=True)
+                manifest = read_manifest(output) | {"name": name}
+                # Else all that have one source would be one task to the analysis.
+                write_json(manifest | {"test_digest": name}, output / "dataset.json")
+            else:
+                prepare_dataset(name, {"parquet": self.folder / source}, output, 0)
+                prepared[source] = output
+        self.manifests = [
+            read_manifest(self.folder / "results/datasets" / d) for d in self.datasets
+        ]
+        for name in self.datasets:
+            rows = read_split(self.folder / "results/datasets" / name, "test", ["id", "label"])
+            path = self.folder / f"results/predictions/{name}.parquet"
+            labels = rows["label"].to_numpy()
+            keep_predictions(path, rows["id"], labels, self.rng.permutation(labels), name)
+
+    def write_measures(self) -> None:
+        images, texts = self.rng.normal(size=(200, 16)), self.rng.normal(size=(10, 16))
+        names = compute_measures(images, texts, np.arange(200) % 10)
+        for i, model in enumerate(self.models):
+            for j, dataset in enumerate(self.datasets):
+                values = {name: float(self.rng.normal()) for name in names}
+                values["iimm"] = float(self.iimm[i, j])
+                details = {
+                    name: {"interval": [value - 0.1, value + 0.1], "variants": {}, "notes": [],
+                           "curve": [{"n": n, "mean": value, "deviation": n**-0.5}
+                                     for n in (15, 30, 60, 120, 240, 480)]}
+                    for name, value in values.items()
+                }  # fmt: skip
+                content = {"model": model, "dataset": dataset, "weights": f"of {model}", "n": 1000,
+                           "measures": values, "details": details, "notes": []}  # fmt: skip
+                write_json(content, self.folder / f"results/measures/{model}/{dataset}.json")
+
+    def write_runs(self) -> None:
+        for method, recipe in self.study["methods"].items():
+            trials = expand_grid(recipe)
+            for i, model in enumerate(self.models):
+                after = self.tuned(i, method)
+                for j, dataset in enumerate(self.datasets):
+                    self.write_run(model, method, dataset, trials, recipe["epochs"], after[j, j])
+                self.write_evaluation(i, method, after)
+        for i in range(len(self.models)):
+            self.write_evaluation(i, "zero_shot", self.zero_shot[i][None])
+
+    def tuned(self, i: int, method: str) -> np.ndarray:
+        """Accuracies (trained on, tested on): more gain and more forgetting with IIMM."""
+        size = len(self.datasets)
+        lost = 0.3 * self.iimm[i][:, None] + self.rng.normal(0, 0.03, (size, size))
+        after = np.clip(self.zero_shot[i] - lost, 0, 1)
+        gained = (1 - self.zero_shot[i]) * (self.iimm[i] + self.rng.normal(0, 0.05, size))
+        np.fill_diagonal(after, np.clip(self.zero_shot[i] + gained, 0, 1))
+        return after
+
+    def write_run(self, model, method, dataset, trials, epochs: int, accuracy: float) -> None:
+        run = {"model": model, "method": method, "dataset": dataset}
+        output = self.folder / f"results/trials/{model}/{method}/{dataset}/0"
+        n = len(trials) * epochs
+        columns = {key: [value] * n for key, value in run.items()}
+        columns |= {
+            "learning_rate_peak": [t["learning_rate"] for t in trials for _ in range(epochs)]
+        }
+        for key in ("trial", "weight_decay", "rank", "reduction"):
+            columns[key] = [trial.get(key) for trial in trials for _ in range(epochs)]
+        columns["epoch"] = list(range(1, epochs + 1)) * len(trials)
+        columns["val_accuracy"] = accuracy * (1 - np.exp(-np.array(columns["epoch"]) / 3))
+        columns["loss"], columns["learning_rate"] = np.ones(n), columns["learning_rate_peak"]
+        columns["images_per_second"], columns["ended"] = np.full(n, 300.0), [None] * n
+        table = pa.table([columns[name] for name in EPOCH_SCHEMA.names], schema=EPOCH_SCHEMA)
+        write_parquet(table, output / "epochs.parquet", run)
+        best = {**run, **trials[0], "epoch": epochs, "val_accuracy": accuracy,
+                "delta": f"{output}/delta.safetensors", "sha256": "simulated"}  # fmt: skip
+        write_json(best, output / "best.json")
+
+    def write_evaluation(self, i: int, method: str, accuracies: np.ndarray) -> None:
+        model, zero_shot = self.models[i], method == "zero_shot"
+        rows, classes, moved = [], [], []
+        for j, trained_on in enumerate([None] if zero_shot else self.datasets):
+            for k, dataset in enumerate(self.datasets):
+                if method == "linear_probe" and j != k:
+                    continue
+                accuracy, names = float(accuracies[j, k]), self.manifests[k]["classes"]
+                key = {"model": model, "method": method, "trained_on": trained_on,
+                       "wise_ft": None if zero_shot else 1.0, "evaluated_on": dataset,
+                       "split": "test"}  # fmt: skip
+                rows.append({**key, "accuracy": accuracy, "mean_class_accuracy": accuracy,
+                             "n": 1000, "chance": 1 / len(names), "test_digest": dataset,
+                             "predictions": f"{dataset}.parquet"})  # fmt: skip
+                classes += [{**key, "class": name, "n": 100, "accuracy": accuracy}
+                            for name in names]  # fmt: skip
+            if not zero_shot:
+                run = {"model": model, "method": method, "dataset": trained_on}
+                moved.append(run | dict.fromkeys(MOVEMENT.names[3:], 0.1))
+        where = self.folder / f"results/evaluations/{model}/{method}"
+        for suffix, some, schema in (("", rows, SCHEMA), ("_classes", classes, CLASS_SCHEMA)):
+            table = pa.Table.from_pylist(some, schema)
+            write_parquet(table, where.with_name(f"{method}{suffix}.parquet"), {"kind": "outcomes"})
+        if moved and method not in ("linear_probe", "clip_adapter"):
+            moved = [row | {"wasserstein_n": 500} for row in moved]
+            table = pa.Table.from_pylist(moved, MOVEMENT)
+            write_parquet(
+                table, where.with_name(f"{method}_movement.parquet"), {"kind": "movement"}
+            )
+
+
+def run(folder: Path, *arguments: str) -> tuple[str, float, float, float]:
+    """What Snakemake printed; its seconds, CPU seconds and MB (of it alone in a dry run)."""
+    command = [sys.executable, "workflow_scripts/run_study.py", "--study", "large.yaml",
+               "--profile", "profiles/local", *arguments]  # fmt: skip
+    with tempfile.TemporaryFile("w+") as printed:
+        started = time.perf_counter()
+        process = subprocess.Popen(command, cwd=folder, stdout=printed, stderr=subprocess.STDOUT)
+        _, status, used = os.wait4(process.pid, 0)
+        took = time.perf_counter() - started
+        printed.seek(0)
+        text = printed.read()
+    assert status == 0, text[-3000:]
+    return text, took, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
+def place_files(folder: Path, printed: str) -> int:
+    """Empty files for outputs that nothing reads here; each step's older than the next one's."""
+    jobs = printed.count("\n    jobid: ")
+    now = time.time()
+    for names in re.findall(r"^    output: (.*)$", printed, re.M):
+        for name in names.split(", "):
+            step = name.split("/")[1]
+            if step in STEPS:
+                path = folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+                age = len(STEPS) - STEPS.index(step) + (path.name != "text.parquet") / 2
+                os.utime(path, (now - 60 * age,) * 2)
+    return jobs
+
+
+def benchmark_of(folder: Path, rule: str) -> dict[str, str]:
+    header, values = (folder / f"logs/benchmarks/{rule}.tsv").read_text().splitlines()[:2]
+    return dict(zip(header.split("\t"), values.split("\t"), strict=True))
+
+
+def seconds_to_open(page: Path) -> float | None:
+    """Until Chromium has laid out the page and run its scripts; None without Chromium."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser:
+        return None
+    started = time.perf_counter()
+    subprocess.run(
+        [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--timeout=600000",
+         "--dump-dom", page.as_uri()], check=True, capture_output=True, timeout=900,
+    )  # fmt: skip
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", type=int, default=40)
+    parser.add_argument("--datasets", type=int, default=40)
+    parser.add_argument("--folder", type=Path, help="kept; default: a temporary one")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("rules", "workflow_scripts", "studies", "profiles", "envs", "resources"):
+            shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
+        for name in ("Snakefile", "config.yaml"):
+            shutil.copy(ROOT / name, folder)
+        config = make_config(args.models, args.datasets)
+        (folder / "large.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        os.chdir(folder)
+        rows = [{"what": f"{args.models} models, {args.datasets} datasets, {len(METHODS)} methods"}]
+        printed, took, cpu, memory = run(folder, "-n")
+        simulation = Simulation(config, folder)
+        simulation.write_datasets()
+        simulation.write_measures()
+        simulation.write_runs()
+        jobs = place_files(folder, printed)
+        rows.append(row("the dry run, without results", took, cpu, memory, f"{jobs:,} jobs"))
+        print(rows, flush=True)
+        printed, took, cpu, memory = run(folder, "-n")
+        left = printed.count("\n    jobid: ")
+        rows.append(row("the dry run, all but analysis and report complete", took, cpu, memory,
+                        f"{left} jobs"))  # fmt: skip
+        print(rows, flush=True)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        run(folder)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        print("run", after.ru_utime - before.ru_utime, flush=True)
+        for rule in ("analyze_study", "write_report"):
+            kept = benchmark_of(folder, rule)
+            rows.append(row(rule, float(kept["s"]), float(kept["cpu_time"]),
+                            float(kept["max_rss"]), ""))  # fmt: skip
+        page = folder / "results/report.html"
+        opening = seconds_to_open(page)
+        rows.append({"what": "the report opens in Chromium", "seconds": opening and round(opening),
+                     "": f"{page.stat().st_size / 1e6:.1f} MB"})  # fmt: skip
+        tables = sum(file.stat().st_size for file in (folder / "results/analysis").iterdir())
+        rows.append({"what": "results/analysis", "": f"{tables / 1e6:.0f} MB"})
+        os.chdir(ROOT)
+    write_table(
+        "large_study", "A large study: a simulation", rows,
+        "Files of embeddings, training and evaluation are made up and in place; Snakemake, the "
+        "analysis and the report are real. The seconds are of a machine busy with other work.",
+    )  # fmt: skip
+
+
+def row(what: str, took: float, cpu: float, memory: float, more: str) -> dict:
+    return {"what": what, "seconds": f"{took:.0f}", "CPU seconds": f"{cpu:.0f}",
+            "MB": f"{memory:.0f}", "": more}  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
