@@ -1,0 +1,104 @@
+"""The estimate before the first job."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import ROOT
+from smoke import ENV
+
+from foretune.config import check_config
+from foretune.model_costs import count_costs
+from foretune.plan import KNOWN, Job, Plan, Size, plan_study, read_jobs, size_of, sizes_of
+
+SMOKE = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
+
+
+@pytest.fixture(autouse=True)
+def in_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def make_plan(**full):
+    study = {**SMOKE, "methods": {"full": {**SMOKE["methods"]["full"], **full}}}
+    study = check_config(study)
+    costs = {"clip_mini": count_costs(study["models"]["clip_mini"])}
+    return Plan(study, sizes_of(study), costs, {})
+
+
+def seconds(plan, *jobs):
+    return plan.seconds([Job(rule, dict(wildcards)) for rule, wildcards in jobs])
+
+
+TUNING = (
+    "finetune_model",
+    {"model": "clip_mini", "method": "full", "dataset": "mnist", "part": "0"},
+)
+EVALUATING = ("evaluate_model", {"model": "clip_mini", "method": "full"})
+
+
+def test_costs_are_counted_without_weights():
+    cost = count_costs({"architecture": "ViT-B-32", "pretrained": "openai"})
+    # 2 x 4.4 G multiply-adds an image, as open_clip's own table has; 151 M parameters.
+    assert cost.image == pytest.approx(8.8e9, rel=0.01) and cost.parameters == 151_277_313
+    assert (cost.pixels, cost.width) == (224, 512)
+    mini = count_costs(SMOKE["models"]["clip_mini"])
+    assert mini.pixels == 32 and mini.image < cost.image / 50
+
+
+def test_sizes_are_counted_or_known(tmp_path):
+    assert sizes_of(check_config(SMOKE))["mnist"] == Size(
+        1800, 200, 1000, 10, "counted in its file"
+    )
+    for number in range(10):
+        image = tmp_path / f"{'crow' if number % 2 else 'jay'}/{number}.png"
+        image.parent.mkdir(exist_ok=True)
+        image.touch()
+    found = size_of("birds", {"folder": str(tmp_path)}, tmp_path / "none")
+    assert (found.train, found.val, found.test, found.classes) == (8, 0, 2, 2)
+    cars = size_of("x", {"webdataset": "clip-benchmark/wds_cars"}, tmp_path)
+    assert (cars.train + cars.val, cars.test, cars.classes) == KNOWN["cars"]
+    assert size_of("x", {"huggingface": "a/imagenet-r"}, tmp_path).test == 30_000
+    assert "not known" in size_of("x", {"huggingface": "me/mine"}, tmp_path).basis
+
+
+def test_hours_follow_the_grid():
+    once, more, halved = (
+        seconds(make_plan(epochs=27, **keys), TUNING)[0] - 5  # without the job's start
+        for keys in (
+            {"learning_rate": [1.0]},
+            {"learning_rate": [float(i + 1) for i in range(9)]},
+            {"learning_rate": [float(i + 1) for i in range(9)], "search": {"kind": "halving"}},
+        )
+    )
+    assert more == pytest.approx(9 * once)
+    assert halved == pytest.approx(once * (9 * 3 + 3 * 6 + 1 * 18) / 27)
+
+
+def test_an_evaluation_costs_its_new_pairs():
+    plan = make_plan()
+    nothing, one = (seconds(plan, *jobs)[-1] for jobs in ([EVALUATING], [TUNING, EVALUATING]))
+    column = seconds(
+        plan, ("embed_images", {"model": "clip_mini", "dataset": "digits"}), EVALUATING
+    )[-1]
+    assert 5 == nothing < column < one
+
+
+def test_jobs_are_those_that_snakemake_lists(checkout):
+    command = [sys.executable, "workflow_scripts/plan.py", "--study", "studies/smoke.yaml"]
+    done = subprocess.run(command, cwd=checkout, env=ENV, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines() if line.strip()}
+    assert rows["finetune_model"] == "2" and rows["fit_cached"] == "4" and "all" not in rows
+    assert "timed on" in done.stdout and "counted in its file: mnist" in done.stdout
+    assert not (checkout / "results").exists()
+    (checkout / "studies/smoke.yaml").write_text("metods: {}")
+    done = subprocess.run(command, cwd=checkout, env=ENV, capture_output=True, text=True)
+    assert done.returncode == 1 and "did you mean methods?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_left_is_said():
+    assert read_jobs("Nothing to be done\n") == []
+    assert plan_study(check_config(SMOKE), []) == "Nothing is left to run."
