@@ -12,7 +12,6 @@ the run), the analysis, the report, and how long a browser takes to open it.
 import argparse
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -236,6 +235,8 @@ def main() -> None:
             shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
         for name in ("Snakefile", "config.yaml"):
             shutil.copy(ROOT / name, folder)
+        for path in folder.rglob("*"):  # older than what is made of it
+            os.utime(path, (0, 0))
         config = make_config(args.models, args.datasets)
         (folder / "large.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         os.chdir(folder)
@@ -253,10 +254,8 @@ def main() -> None:
         rows.append(row("the dry run, all but analysis and report complete", took, cpu, memory,
                         f"{left} jobs"))  # fmt: skip
         print(rows, flush=True)
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert left < 9, "made-up files are not complete"  # analysis, report, `all`
         run(folder)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        print("run", after.ru_utime - before.ru_utime, flush=True)
         for rule in ("analyze_study", "write_report"):
             kept = benchmark_of(folder, rule)
             rows.append(row(rule, float(kept["s"]), float(kept["cpu_time"]),

@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
-
 from foretune import cli
 
 
@@ -23,7 +21,7 @@ def work() -> None:
         "--no-timing", action="store_true", help="do not time models whose weights lie here"
     )
     args = parser.parse_args()
-    from foretune.config import check_config
+    from foretune.config import check_config, read_study
     from foretune.files import ForetuneError
     from foretune.plan import plan_study, read_jobs
 
@@ -32,7 +30,7 @@ def work() -> None:
     done = subprocess.run(dry_run, capture_output=True, text=True)
     if done.returncode:
         raise ForetuneError(f"the dry run failed:\n{done.stdout}{done.stderr}".strip())
-    study = check_config(yaml.safe_load(args.study.read_text()))
+    study = check_config(read_study(args.study))
     jobs = read_jobs(done.stdout)
     print(plan_study(study, jobs, time_steps=not args.no_timing, tflops=args.tflops))
 
