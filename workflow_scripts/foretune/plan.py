@@ -279,7 +279,8 @@ class Plan:
                 classes = max(self.sizes[name].classes for name in self.study["datasets"])
                 activations = recipe["batch_size"] * cost.image_bytes + classes * cost.caption_bytes
                 fixed = 4 * (2 * cost.parameters + (1 + MOMENTS[recipe["optimizer"]]) * trained)
-                found[model, method] = fixed + activations
+                # Counted as float32; mixed precision keeps half of that.
+                found[model, method] = fixed + activations / (1 + (recipe["precision"] != "fp32"))
         return found
 
 
