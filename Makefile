@@ -6,7 +6,7 @@ CORES ?= all
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/run_study.py \
 	--study $(STUDY) --profile profiles/local --cores $(CORES) $(SNAKEMAKE_FLAGS)
 
-.PHONY: demo forecast plan test format suite suite-data
+.PHONY: demo forecast test format suite suite-data
 demo: $(BIN)/.run
 	@$(SNAKEMAKE)
 	@echo "The report: $(CURDIR)/results/report.html"
@@ -20,11 +20,6 @@ forecast: $(BIN)/.run
 		$(SNAKEMAKE_FLAGS)
 	@echo "The forecast: $(CURDIR)/results/forecast/forecasts.csv and rankings.csv"
 
-# What the study will take, before its first job: jobs, hours, disk and memory. Nothing is run.
-plan: $(BIN)/.run
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/plan.py --study $(STUDY) \
-		$(if $(TFLOPS),--tflops $(TFLOPS))
-
 test: $(BIN)/.test
 	$(BIN)/ruff check workflow_scripts tests benchmarks
 	$(BIN)/ruff format --check workflow_scripts tests benchmarks
@@ -35,6 +30,12 @@ format: $(BIN)/.test
 	$(BIN)/ruff check --fix workflow_scripts tests benchmarks
 	$(BIN)/ruff format workflow_scripts tests benchmarks
 	$(BIN)/snakefmt Snakefile rules
+
+.PHONY: plan
+# What the study will take, before its first job: jobs, hours, disk and memory. Nothing is run.
+plan: $(BIN)/.run
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/plan.py --study $(STUDY) \
+		$(if $(TFLOPS),--tflops $(TFLOPS))
 
 # The bundled tasks (suite-data) and also the encoders (suite), made again from their sources into
 # results/resources/mini and compared with resources/mini (network, npm, apt-get).
