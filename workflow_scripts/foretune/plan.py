@@ -297,9 +297,9 @@ def plan_study(study: dict, jobs: list[Job], time_steps: bool = True, tflops=Non
         row[0], row[1] = row[0] + 1, row[1] + each
         row[2] = max(row[2], each)
     rows.pop("all", None)  # it asks for the others
-    lines = [f"{'':<22}{'jobs':>8}{'in all':>12}{'longest':>12}"]
+    lines = [f"{'':<22}{'jobs':>8}{'in all':>14}{'longest':>14}"]
     lines += [
-        f"{rule:<22}{count:>8,}{duration(total):>12}{duration(longest):>12}"
+        f"{rule:<22}{count:>8,}{duration(total):>14}{duration(longest):>14}"
         for rule, (count, total, longest) in sorted(rows.items())
     ]
     on_gpu = sum(row[1] for rule, row in rows.items() if rule in GPU_RULES) / 3600
