@@ -82,7 +82,7 @@ def main() -> None:
     write_table(
         "dry_run", "A dry run", rows,
         "`snakemake -n -q rules` without results. The "
-        "seconds are of a machine that was busy with other work; the CPU's are not.",
+        "machine had other work on its second core.",
     )  # fmt: skip
 
 
