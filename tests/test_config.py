@@ -52,7 +52,7 @@ MISTAKES = [
     ("datasets/birds", {"folder": ".", "caption": "a bird"}, "needs a {} where the class name"),
     ("datasets/a bird", {"folder": "."}, "a bird"),
     ("models/mine", {"folder": "a", "architecture": "b"}, "models.mine: has folder, arch"),
-    ("models/mine", {"architecture": "b"}, "give one of: folder, architecture with pretrained"),
+    ("models/mine", {"architecture": "b"}, "give one of: folder, hub, architecture with pretrained"),
     ("datasets/birds", None, "datasets.birds: None is not a object"),
     ("datasets", {2024: {"folder": "."}}, "2024 is not a string"),
     ("methods/full/parts", 9, "methods.full.parts: 9 of "),

@@ -58,7 +58,7 @@ def embed_images(
         "dataset": manifest["digest"],
     }
     for split in manifest["splits"]:
-        rows = read_split(dataset, split)
+        rows = read_split(dataset, split, ["id", "label"])
         images = prepare_images(dataset, split, preprocess, prepared, log)
         started = time.monotonic()
         vectors = encode_images(model, preprocess, images).numpy()
