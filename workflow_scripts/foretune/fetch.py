@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from foretune.files import ForetuneError, sole_writer
 from foretune.image_sources import NOT_STATED, read_source
-from foretune.library_sources import how_to_get, known
+from foretune.library_sources import NAMES, TEMPLATES, how_to_get, known
 
 HUB = ("webdataset", "huggingface")
 ATTEMPTS = 5  # in a row, without a byte gained
@@ -58,8 +58,7 @@ def items_of(config: dict, ask: bool) -> list[Item]:
         if "folder" not in spec and not Path(spec.get("pretrained", "")).is_file():
             items[f"model {name}"] = describe_model(name, spec)
     for item in items.values():
-        if ask and item.size == "?":
-            ask_hub(item)
+        ask = ask and (item.size != "?" or ask_hub(item))
     return list(items.values())
 
 
@@ -101,21 +100,24 @@ def patterns_of(item: Item) -> list[str] | None:
         return None
     named = item.spec.get("splits", {})
     where = [named.get(split, split) for split in sorted(item.splits)]
-    return ["*.txt", *(each if "*" in each else f"{each}/*" for each in where)]
+    return [NAMES, TEMPLATES, *(each if "*" in each else f"{each}/*" for each in where)]
 
 
-def ask_hub(item: Item) -> None:
-    """Fill in the size, and a licence that is not known, by the hub's word; or leave them."""
-    from huggingface_hub import HfApi, snapshot_download
+def ask_hub(item: Item) -> bool:
+    """Fill in the size, and a licence that is not known; whether it is worth asking again."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+    from huggingface_hub.utils import HfHubHTTPError, filter_repo_objects
 
     try:
         if item.splits:
             name = next(item.spec[kind] for kind in HUB if kind in item.spec)
-            files = snapshot_download(
-                name, repo_type="dataset", local_dir=item.where, dry_run=True,
-                allow_patterns=patterns_of(item),
+            files = HfApi().list_repo_tree(name, repo_type="dataset", recursive=True)
+            wanted = filter_repo_objects(
+                (file for file in files if isinstance(file, RepoFile)),
+                allow_patterns=patterns_of(item), key=lambda file: file.path,
             )  # fmt: skip
-            total = sum(file.file_size for file in files)
+            total = sum(file.size for file in wanted)
             card = HfApi().dataset_info(name).card_data if item.licence == NOT_STATED else None
         else:
             name = item.source.split(": ")[-1]
@@ -125,10 +127,13 @@ def ask_hub(item: Item) -> None:
             weights = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
             total = next((sizes[each] for each in weights if each in sizes), sum(sizes.values()))
             card = facts.card_data if item.licence == "?" else None
-    except Exception:  # no network, no such repository, terms not accepted: the fetch will tell
-        return
+    except HfHubHTTPError:  # no such repository, or its terms are not accepted: the fetch will tell
+        return True
+    except Exception:  # no network, after half a minute of trying
+        return False
     item.size = f"{total / 1e6:.0f} MB" if total < 1e9 else f"{total / 1e9:.1f} GB"
     item.licence = str(getattr(card, "license", None) or item.licence)
+    return True
 
 
 def table_of(items: list[Item]) -> str:

@@ -20,6 +20,7 @@ from foretune.image_sources import CAPTION, IMAGE_SUFFIXES, NOT_STATED, Rows, So
 # What is known of public datasets beside their files: licence, size, class names, captions.
 REGISTRY = Path(__file__).with_name("known_sources.yaml")
 
+NAMES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
 # A sample's members share the name up to the first dot.
 SAMPLE = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)$")
 
@@ -115,7 +116,7 @@ def read_webdataset(root: Path, spec: dict, wanted: tuple[str, ...]) -> Source:
     the first is taken. A split's tars lie in a folder of its name, or where `splits` says: a
     folder, or a pattern with a star. `nshards.txt` beside them tells how many there are.
     """
-    names = root / "classnames.txt"
+    names = root / NAMES
     if not names.is_file():
         raise ForetuneError(f"{names}: no such file; {how_to_get(spec)}")
     seen: Counter[str] = Counter()
@@ -123,7 +124,7 @@ def read_webdataset(root: Path, spec: dict, wanted: tuple[str, ...]) -> Source:
     for name in names.read_text().splitlines():
         seen[name] += 1  # ImageNet's names have two twice
         classes.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    templates = root / "zeroshot_classification_templates.txt"
+    templates = root / TEMPLATES
     caption = templates.read_text().splitlines()[0] if templates.is_file() else CAPTION
     rows = {split: tar_rows(tars_of(root, spec, split)) for split in wanted}
     return Source(classes, caption.replace("{c}", "{}"), NOT_STATED, "", rows)
