@@ -158,7 +158,8 @@ def test_what_torchvision_cannot_download_is_said(tmp_path, monkeypatch):
 
 
 def make_model(folder) -> None:
-    """A small model as the hub has open_clip's: config, weights, no tokenizer of its own."""
+    """A small model as the hub has open_clip's: config, weights, tokenizer, no config.json."""
+    from real_size import make_tokenizer
     from safetensors.torch import save_file
 
     from foretune.lean import open_clip
@@ -167,13 +168,17 @@ def make_model(folder) -> None:
     config = {
         "embed_dim": 32,
         "vision_cfg": {"image_size": 32, "patch_size": 16, "head_width": 32, **tower},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "heads": 2, **tower},
-    }
+        "text_cfg": {
+            "context_length": 64, "vocab_size": 49408, "heads": 2, **tower,
+            "hf_tokenizer_name": "me/tiny", "tokenizer_kwargs": {"clean": "canonicalize"},
+        },
+    }  # fmt: skip
     described = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
     public_files.put(folder / "open_clip_config.json", json.dumps(described).encode())
     torch.manual_seed(0)
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    make_tokenizer(folder)
 
 
 def run(script: str, *arguments, cwd, **environment) -> subprocess.CompletedProcess:

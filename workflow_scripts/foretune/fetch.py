@@ -82,7 +82,7 @@ def is_local(entry: dict) -> bool:
 
 
 def describe_model(name: str, spec: dict) -> Item:
-    from foretune.lean import HUB_CACHE, open_clip
+    from foretune.lean import hub, open_clip
 
     repository = spec.get("hub", "").removeprefix("hf-hub:")
     source = repository
@@ -91,7 +91,7 @@ def describe_model(name: str, spec: dict) -> Item:
         repository = tag.get("hf_hub", "").strip("/")
         source = f"{spec['architecture']} {spec['pretrained']}: {repository or tag.get('url', '?')}"
     licence = known("models", repository).get("licence", "?")
-    return Item(spec, [name], set(), source, HUB_CACHE, licence, "?")
+    return Item(spec, [name], set(), source, hub.constants.HF_HUB_CACHE, licence, "?")
 
 
 def patterns_of(item: Item) -> list[str] | None:

@@ -64,4 +64,4 @@ def with_compiler() -> None:
 
 open_clip = _import_open_clip()
 timm = importlib.import_module("timm")
-HUB_CACHE = importlib.import_module("huggingface_hub.constants").HF_HUB_CACHE
+hub = importlib.import_module("huggingface_hub")

@@ -28,7 +28,7 @@ from torch.func import functional_call
 
 from foretune.config import suggest
 from foretune.files import ForetuneError, whole_file
-from foretune.lean import HUB_CACHE, open_clip, timm, with_compiler, with_transformers
+from foretune.lean import hub, open_clip, timm, with_compiler, with_transformers
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
@@ -72,15 +72,32 @@ def load_public(spec: dict, weights: bool):
     if tag.get("quick_gelu") and not config.get("quick_gelu"):
         # open_clip would warn only, and the numbers would be others.
         raise ValueError(f"{pretrained} was trained as architecture {name}-quickgelu: write that")
-    if "hf_model_name" in config.get("text_cfg", {}):
+    if "hf_model_name" in config["text_cfg"]:
         with_transformers()
-    elif "hf_tokenizer_name" in config.get("text_cfg", {}):
-        with_compiler()  # transformers asks for it
     # Of a hub's model whose weights are missing open_clip would make one of random weights.
     model = open_clip.create_model(
         name, pretrained=pretrained, load_weights=weights, require_pretrained=weights
     )
+    if "hf_tokenizer_name" in config["text_cfg"]:
+        return model, hub_tokenizer(**config["text_cfg"])
     return model, open_clip.get_tokenizer(name)
+
+
+def hub_tokenizer(
+    hf_tokenizer_name: str, context_length: int = 77, tokenizer_kwargs: dict | None = None,
+    tokenizer_mode: str | None = None, **_,
+):  # fmt: skip
+    """The tokenizer that open_clip makes of a text tower's config, from a folder in the cache.
+
+    By the hub's name, transformers would look for a config.json that such repositories may lack,
+    and fail where it cannot ask the hub for it.
+    """
+    with_compiler()  # transformers asks for it
+    patterns = ["*.json", "*.txt", "*.model"]
+    folder = hub.snapshot_download(hf_tokenizer_name, allow_patterns=patterns)
+    return open_clip.tokenizer.HFTokenizer(
+        folder, context_length, tokenizer_mode=tokenizer_mode, **(tokenizer_kwargs or {})
+    )
 
 
 def how_to_get(spec: dict) -> str:
@@ -89,7 +106,7 @@ def how_to_get(spec: dict) -> str:
         return ""
     return (
         "; on a machine with network, `make fetch STUDY=<the study's file>` brings weights and "
-        f"tokenizers to {HUB_CACHE}; by hand: put them into a folder and name it by "
+        f"tokenizers to {hub.constants.HF_HUB_CACHE}; by hand: put them into a folder and name it by "
         "`folder:`, or name a file of weights by `pretrained:`"
     )
 
