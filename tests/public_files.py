@@ -126,7 +126,8 @@ def gtsrb(root: Path, patch=None) -> dict:
         rows.append([f"{i:05}.ppm", 24, 24, 5, 5, 20, 20, label])
     with open(folder / "GT-final_test.csv", "w", newline="") as file:
         writer = csv.writer(file, delimiter=";")
-        writer.writerow("Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId".split(";"))
+        box = ["Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2"]
+        writer.writerow(["Filename", "Width", "Height", *box, "ClassId"])
         writer.writerows(rows)
     return {"train": train, "test": test}
 

@@ -137,9 +137,7 @@ def test_each_of_several_archives_is_resumed(tmp_path, served, monkeypatch):
     monkeypatch.chdir(ROOT)
     public_files.mnist(tmp_path / "made")
     shutil.copytree(tmp_path / "made/MNIST/raw", tmp_path / "served")
-    archives = [
-        (name, public_files.md5(tmp_path / "served" / name)) for name, _ in MNIST.resources
-    ]
+    archives = [(name, public_files.md5(tmp_path / "served" / name)) for name, _ in MNIST.resources]
     monkeypatch.setattr(MNIST, "mirrors", [f"{served.url}/"])
     monkeypatch.setattr(MNIST, "resources", archives)
     served.breaks = {archives[0][0]: 1000, archives[3][0]: 10}
@@ -226,7 +224,8 @@ def test_a_study_is_fetched_from_the_hub_and_run_without_a_network(tmp_path, ser
                    0, "--output", "birds", cwd=tmp_path, **offline)  # fmt: skip
     assert prepared.returncode == 0, prepared.stderr
     embedded = run("embed_images.py", "--model-spec", '{"hub": "me/tiny"}', "--dataset", "birds",
-                   "--prepared", "kept", "--output", "embedded", cwd=tmp_path, **offline)  # fmt: skip
+                   "--prepared", "kept", "--output", "embedded",
+                   cwd=tmp_path, **offline)  # fmt: skip
     assert embedded.returncode == 0, embedded.stderr
     assert (tmp_path / "embedded/own_text.parquet").exists()
     with pytest.raises(ForetuneError, match=r"me/other.*make fetch STUDY=.*by hand: put them"):

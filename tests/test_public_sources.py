@@ -7,8 +7,8 @@ import sys
 import tarfile
 
 import numpy as np
-import pytest
 import public_files
+import pytest
 import yaml
 from conftest import ROOT
 from PIL import Image
@@ -55,15 +55,15 @@ def test_torchvision(name, tmp_path, monkeypatch):
     manifest = prepare_dataset("it", spec, tmp_path / "out", seed=0)
     assert a_class in manifest["classes"] and manifest["caption"] == caption
     assert manifest["licence"] and manifest["source"] == f"torchvision {name}"
-    rows = {s: rows_of(tmp_path / "out", s) for s in ("train", "val", "test")}
+    counts = {split: each["rows"] for split, each in manifest["splits"].items()}
+    rows = rows_of(tmp_path / "out", "train", "val", "test")
     if "all" in given:  # undivided: a fifth is the test
-        assert len(rows["test"]) == len(given["all"]) // 5
-        given, rows = given["all"], sum(rows.values(), [])
+        assert counts["test"] == len(given["all"]) // 5
+        given = given["all"]
     else:
-        assert len(rows["val"]) == len(given["train"]) // 10
-        assert len(rows["test"]) == len(given["test"])
+        assert counts["val"] == len(given["train"]) // 10
+        assert counts["test"] == len(given["test"])
         given = given["train"] + given["test"]
-        rows = sum(rows.values(), [])
     assert len(rows) == len(given) and len({row["id"] for row in rows}) == len(rows)
     left = {key(image): (label, image) for label, image in given}
     for row in rows:
@@ -219,7 +219,10 @@ def hf(tmp_path, monkeypatch):
     features = datasets.Features(
         {"img": datasets.Image(), "fine": datasets.ClassLabel(names=["old_crow", "jay", "rook"])}
     )
-    content = {"img": [{"bytes": i, "path": None} for i in images], "fine": [i % 3 for i in range(30)]}
+    content = {
+        "img": [{"bytes": i, "path": None} for i in images],
+        "fine": [i % 3 for i in range(30)],
+    }
     return datasets, datasets.Dataset.from_dict(content, features), images
 
 
@@ -248,7 +251,7 @@ def test_hugging_face_datasets(form, hf, tmp_path):
     assert [row["image"] for row in rows] == images
     number = [2, 0, 1] if form == "strings" else [0, 1, 2]
     assert [row["label"] for row in rows] == [number[i % 3] for i in range(30)]
-    with pytest.raises(ForetuneError, match="has no column kind .it has .*; name it by `label:`"):
+    with pytest.raises(ForetuneError, match=r"has no column kind .it has .*; name it by `label:`"):
         prepare_dataset("it", {**spec, "label": "kind"}, tmp_path / "no", seed=0)
     with pytest.raises(ForetuneError, match="cannot read split dev"):
         prepare_dataset("it", {**spec, "splits": {"train": "dev"}}, tmp_path / "no", seed=0)

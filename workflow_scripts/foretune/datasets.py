@@ -214,8 +214,7 @@ def checked(name: str, stream: Stream) -> Iterator[tuple[str, tuple[str, bytes, 
         split, (identity, image, label) = item
         if not isinstance(label, int) or not 0 <= label < classes:
             raise ForetuneError(
-                f"dataset {name}, {split}, {identity}: "
-                f"label {label} is not in 0..{classes - 1}"
+                f"dataset {name}, {split}, {identity}: label {label} is not in 0..{classes - 1}"
             )
         decode(image, f"dataset {name}, {split}, {identity}")
 

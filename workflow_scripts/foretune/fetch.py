@@ -63,7 +63,9 @@ def items_of(config: dict, ask: bool) -> list[Item]:
 
 
 def describe_dataset(entry: dict) -> Item:
-    kind = next(kind for kind in ("torchvision", *HUB, "table", "parquet", "folder") if kind in entry)
+    kind = next(
+        kind for kind in ("torchvision", *HUB, "table", "parquet", "folder") if kind in entry
+    )
     facts, size, where = {}, "?", entry.get("root", entry[kind])
     if kind == "torchvision":
         facts = known("torchvision", entry[kind])
@@ -233,8 +235,8 @@ def fetch_torchvision(spec: dict, log) -> None:
             wrong = last[-1].with_name(f"{last[-1].name}.wrong")
             last[-1].replace(wrong)
             raise ForetuneError(
-                f"{last[-1]}: not the file that torchvision knows ({error}); it is {wrong.name} now: "
-                f"run it again, or {how_to_get(spec)}"
+                f"{last[-1]}: not the file that torchvision knows ({error}); it is {wrong.name} "
+                f"now: run it again, or {how_to_get(spec)}"
             ) from None
         os.replace(beside, root)
     shutil.rmtree(downloads)

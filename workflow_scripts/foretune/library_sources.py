@@ -6,6 +6,7 @@ nothing is downloaded here.
 
 import inspect
 import io
+import os
 import re
 import tarfile
 from collections import Counter
@@ -147,7 +148,11 @@ def tar_rows(tars: list[Path]) -> Rows:
     def read() -> Iterator[tuple[str, bytes, int]]:
         for path in tars:
             for key, file, member, label in samples_of(path):
-                yield f"{path.parent.name}/{path.stem}/{key}", file.extractfile(member).read(), label
+                yield (
+                    f"{path.parent.name}/{path.stem}/{key}",
+                    file.extractfile(member).read(),
+                    label,
+                )
 
     # A pass over the headers, which also tells what is broken before anything is made of it.
     return Rows(sum(1 for path in tars for _ in samples_of(path)), read)
@@ -202,6 +207,7 @@ def read_huggingface(root: Path, spec: dict, wanted: tuple[str, ...]) -> Source:
     wrote. `subset` is the configuration's name, `splits` the library's names of the splits;
     `image` and `label` are columns, by default the first of images and of class labels.
     """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the library would report its use
     try:
         import datasets
     except ImportError:

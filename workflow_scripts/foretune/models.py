@@ -106,8 +106,8 @@ def how_to_get(spec: dict) -> str:
         return ""
     return (
         "; on a machine with network, `make fetch STUDY=<the study's file>` brings weights and "
-        f"tokenizers to {hub.constants.HF_HUB_CACHE}; by hand: put them into a folder and name it by "
-        "`folder:`, or name a file of weights by `pretrained:`"
+        f"tokenizers to {hub.constants.HF_HUB_CACHE}; by hand: put them into a folder and name it "
+        "by `folder:`, or name a file of weights by `pretrained:`"
     )
 
 
