@@ -6,6 +6,7 @@ Weights go where the hub's library would have put them, so that the tag finds th
 one step on nine images. The last line printed is JSON.
 """
 
+import gc
 import json
 import os
 import resource
@@ -126,6 +127,7 @@ def run(architecture: str, tag: str, folder: Path) -> dict:
             fit_cached(run_of, dataset, embeddings / "birds", settings, trials, 0, output)
         else:
             finetune(run_of, spec, dataset, text, settings, trials, 0, output, prepared)
+        gc.collect()  # in a study each of these is a process
         lap(method)
         if method == "linear_probe":
             evaluate_probe(best, [dataset], images, **outputs)
