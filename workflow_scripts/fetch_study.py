@@ -4,12 +4,9 @@ Licences and sizes are listed first. Jobs never fetch anything themselves.
 """
 
 import os
-from pathlib import Path
-
-import yaml
 
 from foretune import cli
-from foretune.config import check_config
+from foretune.config import check_config, read_study
 from foretune.files import ForetuneError
 
 
@@ -22,11 +19,7 @@ def work() -> None:
     offline = os.environ.setdefault("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE")
     from foretune.fetch import fetch, items_of, table_of
 
-    try:
-        config = check_config(yaml.safe_load(Path(args.study).read_text()))
-    except (OSError, yaml.YAMLError) as error:
-        raise ForetuneError(f"{args.study}: not a readable study ({error})") from None
-    items = items_of(config, ask=not offline)
+    items = items_of(check_config(read_study(args.study)), ask=not offline)
     cli.log(table_of(items))
     if args.list:
         return
