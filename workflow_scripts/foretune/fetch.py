@@ -67,15 +67,16 @@ def describe_dataset(entry: dict) -> Item:
         kind for kind in ("torchvision", *HUB, "table", "parquet", "folder") if kind in entry
     )
     facts, size, where = {}, "?", entry.get("root", entry[kind])
+    source = f"{kind} {entry[kind]}"
     if kind == "torchvision":
         facts = known("torchvision", entry[kind])
         size = f"about {facts['size']}"
     elif kind in HUB and not is_local(entry):
         facts = known("hub", entry[kind])
     else:
-        size = "yours"
+        size, source = "", f"by hand: {entry['source']}" if "source" in entry else "yours"
     licence = entry.get("licence", facts.get("licence", NOT_STATED))
-    return Item(entry, [], set(), f"{kind} {entry[kind]}", where, licence, size)
+    return Item(entry, [], set(), source, where, licence, size)
 
 
 def is_local(entry: dict) -> bool:
