@@ -6,7 +6,7 @@ CORES ?= all
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/run_study.py \
 	--study $(STUDY) --profile profiles/local --cores $(CORES) $(SNAKEMAKE_FLAGS)
 
-.PHONY: demo forecast test format suite suite-data
+.PHONY: demo forecast fetch test format suite suite-data
 demo: $(BIN)/.run
 	@$(SNAKEMAKE)
 	@echo "The report: $(CURDIR)/results/report.html"
@@ -19,6 +19,11 @@ forecast: $(BIN)/.run
 		--data "$(DATA)" --study $(STUDY) --profile profiles/local --cores $(CORES) \
 		$(SNAKEMAKE_FLAGS)
 	@echo "The forecast: $(CURDIR)/results/forecast/forecasts.csv and rankings.csv"
+
+# The public datasets and the weights that STUDY names, once, on a machine with network. They are
+# listed first; FETCH_FLAGS=--list lists them only.
+fetch: $(BIN)/.run
+	@$(BIN)/python workflow_scripts/fetch_study.py --study $(STUDY) $(FETCH_FLAGS)
 
 test: $(BIN)/.test
 	$(BIN)/ruff check workflow_scripts tests benchmarks

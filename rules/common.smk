@@ -11,7 +11,15 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow_scripts"))
 
-from foretune.config import CACHED, PROBES, check_config, code_digest, expand_grid, read_study
+from foretune.config import (
+    CACHED,
+    PROBES,
+    SOURCE_KEYS,
+    check_config,
+    code_digest,
+    expand_grid,
+    read_study,
+)
 from foretune.files import ForetuneError, digest_json
 
 # Thousands of jobs are objects that live to the end: looking for garbage among them takes a fifth
@@ -92,13 +100,18 @@ def source_file(wildcards):
 def dataset_spec(wildcards):
     """What fixes the rows of a dataset; its caption, licence and source do not."""
     spec = entry_of(wildcards)
-    return as_json({k: v for k, v in spec.items() if k in ("parquet", "folder", "classes")})
+    return as_json({k: v for k, v in spec.items() if k in SOURCE_KEYS})
 
 
 def folder_listing(wildcards):
-    """Digest of an image folder's files by path, size and time: a changed image is noticed."""
-    folder = entry_of(wildcards).get("folder")
-    files = sorted(Path(folder).rglob("*")) if folder else []
+    """Digest of an image folder's files by path, size and time: a changed image is noticed.
+
+    Of a public dataset's folder it is not made: what is published does not change, and listing
+    SUN397's would take longer than all else that a dry run does. Of a table it is of that file.
+    """
+    entry = entry_of(wildcards)
+    files = sorted(Path(entry["folder"]).rglob("*")) if "folder" in entry else []
+    files += [Path(entry["table"])] if "table" in entry else []
     facts = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     return digest_json(facts)
 
@@ -126,7 +139,8 @@ def files_of_model(model):
     if "folder" in spec:
         names = ("*.json", "*.safetensors", "*.gz")
         return sorted(str(f) for name in names for f in Path(spec["folder"]).glob(name))
-    return [spec["pretrained"]] if Path(spec["pretrained"]).is_file() else []
+    weights = spec.get("pretrained", "")
+    return [weights] if Path(weights).is_file() else []
 
 
 def model_spec(wildcards):

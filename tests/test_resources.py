@@ -16,10 +16,11 @@ from PIL import ImageFont
 from foretune import bundles_drawn, corpus
 from foretune import pretrain as pretraining
 from foretune.bundles import encode_png
-from foretune.datasets import prepare_dataset, read_manifest, read_parquet_source, read_split
+from foretune.datasets import prepare_dataset, read_manifest, read_split
 from foretune.embed import embed_captions, embed_images
 from foretune.embeddings import read_pair
 from foretune.evaluate import evaluate_zero_shot
+from foretune.image_sources import read_parquet_source
 from foretune.leaks import find_leaks, index_corpus
 from foretune.measures import compute_measures
 from foretune.models import encode_text, load_model
@@ -166,7 +167,9 @@ def test_the_bundle_is_of_the_size_that_was_promised():
         assert path.stat().st_size < 1_500_000
         source = read_parquet_source(path)
         assert source.licence and source.source and "{}" in source.caption
-        assert {label for _, _, label in source.rows["test"]} == set(range(len(source.classes)))
+        assert {label for _, _, label in source.rows["test"].read()} == set(
+            range(len(source.classes))
+        )
 
 
 def test_a_drawn_task_is_rebuilt_to_the_byte(tmp_path):

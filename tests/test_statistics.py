@@ -330,7 +330,7 @@ def test_pooled_fits_are_of_methods_with_several_models():
 
 def paper_study():
     models = {
-        "mine": {"architecture": "ViT-B-32", "pretrained": "openai"},
+        "mine": {"architecture": "ViT-B-32-quickgelu", "pretrained": "openai"},
         "coca": {"architecture": "coca_ViT-B-32", "pretrained": "laion2b_s13b_b90k"},
     }
     datasets = ["cars", "cifar100", "dtd", "eurosat", "gtsrb", "mnist", "resisc45", "sun397",

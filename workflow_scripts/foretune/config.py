@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import math
 import random
+import re
 from pathlib import Path
 
 import jsonschema
@@ -26,6 +27,18 @@ CACHED = ("linear_probe", "clip_adapter")
 PROBES = ("linear_probe",)
 # The lists of a recipe whose product are a method's trials.
 GRID = ("learning_rate", "weight_decay", "rank", "reduction")
+
+# The kinds of sources of images, and what an entry may say beside where they are.
+SOURCES = {
+    "parquet": (),
+    "folder": (),
+    "table": ("image", "label", "splits"),
+    "torchvision": ("root",),
+    "webdataset": ("root", "splits"),
+    "huggingface": ("root", "splits", "subset", "image", "label"),
+}
+# What fixes a dataset's rows: where they come from, and its classes.
+SOURCE_KEYS = {*SOURCES, "classes"}.union(*SOURCES.values())
 
 
 # JSON Schema counts 1.0 as an integer and NaN as a number; a training loop does not.
@@ -106,6 +119,9 @@ def check_config(config: dict) -> dict:
             if name not in choices:
                 hint = suggest(name, choices)
                 raise ForetuneError(f"measures.{key}: {name}: unknown{hint}")
+    for where, entry in entries.items():
+        if not where.startswith("models."):
+            locate(where, entry, config["data"])
     entries |= {f"embeddings.{name}": entry for name, entry in config["embeddings"].items()}
     missing = [
         f"{where}.{key}: no such file or folder: {entry[key]}"
@@ -116,6 +132,28 @@ def check_config(config: dict) -> dict:
     if missing:
         raise ForetuneError("\n".join(missing))
     return config
+
+
+def locate(where: str, entry: dict, data: str) -> None:
+    """Tell a public dataset's entry the folder of its files, `root`, where it does not say it.
+
+    Raises ForetuneError for what is neither a folder nor a hub's dataset, or a key of another kind.
+    """
+    kind = next(kind for kind in SOURCES if kind in entry)
+    others = {key for keys in SOURCES.values() for key in keys} - set(SOURCES[kind])
+    for key in sorted(others & entry.keys()):
+        raise ForetuneError(f"{where}.{key}: says nothing about {kind}")
+    if "root" not in SOURCES[kind] or "root" in entry:
+        return
+    name = entry[kind]
+    if kind == "torchvision":
+        entry["root"] = f"{data}/torchvision/{name}"
+    elif Path(name).is_dir():
+        entry["root"] = name
+    elif re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+        entry["root"] = f"{data}/{name}"
+    else:
+        raise ForetuneError(f"{where}.{kind}: {name}: no such folder, nor owner/name of the hub's")
 
 
 def check_search(name: str, recipe: dict) -> None:

@@ -13,107 +13,28 @@ own name as `split`, and as `parent` the digest of the dataset.
 import hashlib
 import io
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from tqdm import tqdm
 
-from foretune.files import ForetuneError, digest_json, write_json
-from foretune.tables import read_metadata, write_parquet
+from foretune.files import ForetuneError, digest_json, whole_file, write_json
+from foretune.image_sources import Rows, read_source
+from foretune.tables import add_metadata, read_metadata
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 SPLITS = ("train", "val", "test")
 SCHEMA = pa.schema([("id", pa.string()), ("image", pa.binary()), ("label", pa.int32())])
-
-
-@dataclass
-class Source:
-    """What a source gives: rows `(id, image bytes, label)` for train and test, and its facts.
-
-    pool: what the test is drawn from, which is the test itself, or all rows of an undivided folder.
-    """
-
-    classes: list[str]
-    caption: str
-    licence: str
-    source: str
-    rows: dict[str, list[tuple[str, bytes, int]]]
-    pool: list[tuple[str, bytes, int]]
-
-
-def read_parquet_source(path: Path) -> Source:
-    """A Parquet file with the columns image, label and split, and its facts as metadata."""
-    facts, table = read_metadata(path), pq.read_table(path)
-    absent = [key for key in ("classes", "caption", "licence", "source") if key not in facts]
-    absent += [name for name in ("image", "label", "split") if name not in table.column_names]
-    if absent:
-        raise ForetuneError(f"{path}: not a dataset: it lacks {', '.join(absent)}")
-    rows: dict[str, list] = {"train": [], "test": []}
-    for number, row in enumerate(table.to_pylist()):
-        if row["split"] not in rows:
-            raise ForetuneError(
-                f"{path}: row {number}: split {row['split']!r} is not train or test"
-            )
-        rows[row["split"]].append((f"{number:06d}", row["image"], row["label"]))
-    described = (facts[key] for key in ("classes", "caption", "licence", "source"))
-    return Source(*described, rows, rows["test"])
-
-
-def read_folder_source(folder: Path, seed: int) -> Source:
-    """A folder with one subfolder a class, or with `train/` and `test/` that have them.
-
-    Without a `test/` of its own, a fifth of the images (at random, by `seed`) becomes the test.
-    """
-    if not folder.is_dir():
-        raise ForetuneError(f"{folder}: no such folder")
-    own_test = (folder / "test").is_dir()
-    if (folder / "train").is_dir() and not own_test:
-        raise ForetuneError(f"{folder}: has train/ but no test/; without both, give class folders")
-    if own_test and (folder / "val").is_dir():
-        print(f"{folder}: val/ is not used; validation is a tenth of train/", flush=True)
-    top = folder / "train" if own_test else folder
-    classes = class_folders(top)
-    if len(classes) < 2:
-        raise ForetuneError(f"{top}: needs one subfolder a class, at least two; found {classes}")
-
-    def rows_of(root: Path) -> list[tuple[str, bytes, int]]:
-        unknown = set(class_folders(root)) - set(classes)
-        if unknown:
-            raise ForetuneError(f"{root}: classes that {top} does not have: {sorted(unknown)}")
-        return [
-            (str(file.relative_to(folder)), file.read_bytes(), label)
-            for label, name in enumerate(classes)
-            for file in sorted((root / name).rglob("*"))
-            if file.suffix.lower() in IMAGE_SUFFIXES
-            and file.is_file()
-            and not file.name.startswith(".")
-        ]
-
-    if own_test:
-        rows = {"train": rows_of(folder / "train"), "test": rows_of(folder / "test")}
-        pool = rows["test"]
-    else:
-        pool = rows_of(folder)
-        held_out, kept = split_off(len(pool), len(pool) // 5, seed)
-        rows = {"train": [pool[i] for i in kept], "test": [pool[i] for i in held_out]}
-    # Class folders are commonly written with underscores; captions are not.
-    nouns = [name.replace("_", " ") for name in classes]
-    return Source(nouns, "a photo of a {}", "not stated", f"folder {folder}", rows, pool)
-
-
-def class_folders(folder: Path) -> list[str]:
-    """The visible subfolders' names, in order. Raises ForetuneError where one is not UTF-8."""
-    if not folder.is_dir():
-        raise ForetuneError(f"{folder}: no such folder")
-    paths = [*folder.rglob("*")]
-    for path in paths:
-        if not str(path).isprintable():
-            raise ForetuneError(f"{str(path)!r}: rename it; its name has unprintable characters")
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+BATCH = 64  # rows that are checked, or read, at a time: pictures of a megabyte are common
+GROUP_ROWS, GROUP_BYTES = 4096, 32 << 20  # of a row group, whichever comes first
 
 
 def split_off(total: int, part: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -125,32 +46,23 @@ def split_off(total: int, part: int, seed: int) -> tuple[np.ndarray, np.ndarray]
 def prepare_dataset(name: str, spec: dict, output: Path, seed: int) -> dict:
     """Write the splits of a dataset and its manifest to the folder `output`; the manifest.
 
-    spec: `{"parquet": path}` or `{"folder": path}`, and optionally `classes` (new names, in
-    label order). Validation is a random 10% of train, at most 5000 images, by `seed` (the
-    first paper's split).
+    spec: a config's entry (see image_sources.py), optionally with `classes`: new names in label
+    order, or by the old ones. Validation is a random 10% of train, at most 5000 images, by `seed`
+    (the first paper's split). Of an undivided source a random fifth, by `seed`, is the test.
     Raises ForetuneError for a broken image, a label out of range, or an empty split or class.
     """
-    if "parquet" in spec:
-        source = read_parquet_source(Path(spec["parquet"]))
-    else:
-        source = read_folder_source(Path(spec["folder"]), seed)
-    classes = spec.get("classes", source.classes)
-    if len(classes) != len(source.classes):
-        raise ForetuneError(
-            f"datasets.{name}.classes: {len(classes)} names for {len(source.classes)} classes"
-        )
-    twice = sorted({name for name in classes if classes.count(name) > 1})
-    if twice:
-        raise ForetuneError(f"dataset {name}: two classes have the same name: {twice}")
-    train = source.rows["train"]
-    held_out, kept = split_off(len(train), min(len(train) // 10, 5000), seed)
-    rows = {
-        "train": [train[i] for i in kept],
-        "val": [train[i] for i in held_out],
-        "test": source.rows["test"],
-    }
-    for split in SPLITS:
-        check_rows(name, split, rows[split], classes)
+    source = read_source(spec)
+    classes = rename(name, source.classes, spec.get("classes", source.classes))
+    undivided = "all" in source.rows
+    train = source.rows["all" if undivided else "train"]
+    held_out, kept = split_off(train.n, train.n // 5 if undivided else 0, seed)
+    validation, _ = split_off(len(kept), min(len(kept) // 10, 5000), seed)
+    splits = np.full(train.n, "train", object)
+    splits[held_out], splits[kept[validation]] = "test", "val"
+    streams = [Stream(train, splits, source.classes, pooled=undivided)]
+    if not undivided:
+        test = source.rows["test"]
+        streams.append(Stream(test, np.full(test.n, "test", object), source.classes, pooled=True))
     manifest = {
         "name": name,
         "split": "test",
@@ -160,35 +72,46 @@ def prepare_dataset(name: str, spec: dict, output: Path, seed: int) -> dict:
         "licence": source.licence,
         "source": source.source,
     }
-    return write_dataset(manifest, rows, source.pool, output)
+    return write_dataset(manifest, streams, SPLITS, output)
+
+
+def rename(name: str, known: list[str], given: list[str] | dict[str, str]) -> list[str]:
+    """A dataset's class names as its entry in the config gives them."""
+    where = f"datasets.{name}.classes"
+    if isinstance(given, dict):
+        odd = [each for each in given if each not in known]
+        if odd:
+            raise ForetuneError(f"{where}: no classes of the source: {odd}")
+        given = [given.get(each, each) for each in known]
+    if len(given) != len(known):
+        raise ForetuneError(f"{where}: {len(given)} names for {len(known)} classes")
+    twice = sorted({each for each in given if given.count(each) > 1})
+    if twice:
+        raise ForetuneError(f"dataset {name}: two classes have the same name: {twice}")
+    return given
 
 
 def prepare_shifted_test(shift: str, spec: dict, parent: Path, output: Path) -> dict:
     """Write a test with the classes of the dataset in the folder `parent`; its manifest.
 
-    spec: `{"parquet": path}`, of which only the test rows are taken, or `{"folder": path}`, of
-    which `test/` is taken, or all that is in its class folders. Classes are matched by the names
-    that they have in the sources. There may be fewer of them than the parent has: predictions are
-    over all of the parent's.
+    spec: a config's entry, of which only the test rows are taken, or all where it is undivided.
+    Classes are matched by the names that they have in the sources. There may be fewer of them
+    than the parent has: predictions are over all of the parent's.
     Raises ForetuneError for a class that the parent lacks, and as `prepare_dataset` does.
     """
     dataset = read_manifest(parent)
     name, known = dataset["name"], dataset["source_classes"]
-    if "parquet" in spec:
-        source = read_parquet_source(Path(spec["parquet"]))
-    else:
-        folder = Path(spec["folder"])
-        own_test = (folder / "test").is_dir()
-        source = read_folder_source(folder / "test" if own_test else folder, seed=0)
+    source = read_source(spec, ("test",))
     unknown = [each for each in source.classes if each not in known]
     if unknown:
         raise ForetuneError(
             f"datasets.{name}.shifted.{shift}: classes that {name} does not have: {unknown}; "
             f"rename them or leave them out ({name} has {', '.join(known[:5])}, ...)"
         )
-    check_rows(name, shift, source.pool, source.classes)
+    rows = source.rows["all" if "all" in source.rows else "test"]
     labels = [known.index(each) for each in source.classes]
-    test = [(identity, image, labels[label]) for identity, image, label in source.pool]
+    splits = np.full(rows.n, shift, object)
+    stream = Stream(rows, splits, source.classes, pooled=True, labels=labels)
     manifest = {
         **{key: dataset[key] for key in ("name", "classes", "source_classes", "caption")},
         "split": shift,
@@ -196,51 +119,127 @@ def prepare_shifted_test(shift: str, spec: dict, parent: Path, output: Path) -> 
         "licence": source.licence,
         "source": source.source,
     }
-    return write_dataset(manifest, {"test": test}, test, output)
+    return write_dataset(manifest, [stream], ("test",), output)
 
 
-def write_dataset(manifest: dict, rows: dict[str, list], pool: list, output: Path) -> dict:
-    """Write the rows of each split and the manifest, to which digests and splits are added.
+@dataclass
+class Stream:
+    """Rows on their way to the splits' files.
 
-    `test_digest` is of the images that the test is drawn from (`pool`) and the names of their
-    classes, whatever their order, so that the same test under two names is known for one.
+    splits: of each row, by name; classes: the source's; pooled: whether the test is drawn from
+    these rows (all of an undivided source, else the test itself); labels: what the source's become.
     """
-    classes = manifest["source_classes"]
-    digest = hashlib.sha256(json.dumps([manifest["classes"], classes]).encode())
-    for split in rows:
-        for row in rows[split]:
-            digest.update(f"{split}\0{row[0]}\0{row[2]}\0{len(row[1])}\0".encode() + row[1])
-    images = [hashlib.sha256(classes[row[2]].encode() + b"\0" + row[1]).hexdigest() for row in pool]
-    manifest |= {
-        "digest": digest.hexdigest(),
-        "test_digest": digest_json(sorted(images)),
-        "splits": {s: {"file": f"{s}.parquet", "rows": len(rows[s])} for s in rows},
-    }
-    for split in rows:
-        table = pa.table([list(column) for column in zip(*rows[split], strict=True)], schema=SCHEMA)
-        provenance = {"dataset": manifest["name"], "split": split, "digest": manifest["digest"]}
-        write_parquet(table, output / f"{split}.parquet", provenance, row_group_size=4096)
+
+    rows: Rows
+    splits: np.ndarray
+    classes: list[str]
+    pooled: bool
+    labels: list[int] | None = None
+
+
+class SplitFile:
+    """A split's Parquet file in the making, a row group at a time, and the digest of its rows."""
+
+    def __init__(self, path: Path):
+        self.writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+        self.digest, self.n, self.kept, self.size = hashlib.sha256(), 0, [], 0
+
+    def add(self, row: tuple[str, bytes, int]) -> None:
+        self.digest.update(f"{row[0]}\0{row[2]}\0{len(row[1])}\0".encode() + row[1])
+        self.kept.append(row)
+        self.n, self.size = self.n + 1, self.size + len(row[1])
+        if len(self.kept) == GROUP_ROWS or self.size > GROUP_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        columns = [list(column) for column in zip(*self.kept, strict=True)]
+        self.writer.write_table(pa.table(columns, schema=SCHEMA))
+        self.kept, self.size = [], 0
+
+    def close(self, metadata: dict) -> None:
+        if self.kept:
+            self.flush()
+        add_metadata(self.writer, metadata)
+        self.writer.close()
+
+
+def write_dataset(
+    manifest: dict, streams: list[Stream], splits: tuple[str, ...], output: Path
+) -> dict:
+    """Check all rows and write each split's, then the manifest with digests and splits added.
+
+    Rows go through once, a few in memory at a time. `test_digest` is of the images that the test
+    is drawn from and the names of their classes, whatever their order, so that the same test under
+    two names is known for one.
+    """
+    name = manifest["name"]
+    seen: dict[str, set[int]] = {split: set() for split in splits}
+    images: list[str] = []
+    with ExitStack() as whole:
+        files = {
+            split: SplitFile(whole.enter_context(whole_file(output / f"{split}.parquet")))
+            for split in splits
+        }
+        for stream in streams:
+            for split, row in checked(name, stream):
+                if stream.pooled:
+                    images.append(digest_image(stream.classes[row[2]], row[1]))
+                split = split if split in files else "test"  # of a shifted test
+                if stream.labels:
+                    row = (*row[:2], stream.labels[row[2]])
+                seen[split].add(row[2])
+                files[split].add(row)
+        refuse_gaps(manifest, seen)
+        digests = {split: file.digest.hexdigest() for split, file in files.items()}
+        manifest |= {
+            "digest": digest_json([manifest["classes"], manifest["source_classes"], digests]),
+            "test_digest": digest_json(sorted(images)),
+            "splits": {s: {"file": f"{s}.parquet", "rows": file.n} for s, file in files.items()},
+        }
+        for split, file in files.items():
+            file.close({"dataset": name, "split": split, "digest": manifest["digest"]})
     write_json(manifest, output / "dataset.json")
     return manifest
 
 
-def check_rows(name: str, split: str, rows: Iterable[tuple[str, bytes, int]], classes) -> None:
-    """Refuse what would fail, or silently mislead, hours later."""
-    seen = set()
-    for identity, image, label in rows:
-        if not isinstance(label, int) or not 0 <= label < len(classes):
+def digest_image(label: str, image: bytes) -> str:
+    return hashlib.sha256(label.encode() + b"\0" + image).hexdigest()
+
+
+def checked(name: str, stream: Stream) -> Iterator[tuple[str, tuple[str, bytes, int]]]:
+    """(split, row) of a stream, each checked for what would fail, or mislead, hours later."""
+    classes = len(stream.classes)
+
+    def check(item: tuple[str, tuple[str, bytes, int]]) -> None:
+        split, (identity, image, label) = item
+        if not isinstance(label, int) or not 0 <= label < classes:
             raise ForetuneError(
-                f"dataset {name}, {split}, {identity}: "
-                f"label {label} is not in 0..{len(classes) - 1}"
+                f"dataset {name}, {split}, {identity}: label {label} is not in 0..{classes - 1}"
             )
         decode(image, f"dataset {name}, {split}, {identity}")
-        seen.add(label)
-    if not seen:
-        hint = "; a tenth of train is taken, so give at least 10 images" if split == "val" else ""
-        raise ForetuneError(f"dataset {name}: no images in its {split} split{hint}")
-    missing = [classes[label] for label in range(len(classes)) if label not in seen]
-    if missing and split == "train":
-        raise ForetuneError(f"dataset {name}: no training image of {missing}")
+
+    items = zip(stream.splits, stream.rows.read(), strict=True)
+    bar = tqdm(desc=name, total=stream.rows.n, mininterval=5, delay=5, unit="image")
+    with bar, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        while some := list(islice(items, BATCH)):
+            for _ in pool.map(check, some):
+                bar.update()
+            yield from some
+
+
+def refuse_gaps(manifest: dict, seen: dict[str, set[int]]) -> None:
+    """Refuse an empty split, and a class without an image to train on."""
+    for split, labels in seen.items():
+        if not labels:
+            hint = "; a tenth of train is taken, so give at least 10 images"
+            raise ForetuneError(
+                f"dataset {manifest['name']}: no images in its {split} split"
+                + (hint if split == "val" else "")
+            )
+    classes = enumerate(manifest["classes"])
+    missing = [each for label, each in classes if "train" in seen and label not in seen["train"]]
+    if missing:
+        raise ForetuneError(f"dataset {manifest['name']}: no training image of {missing}")
 
 
 def read_manifest(folder: Path | str) -> dict:
@@ -253,15 +252,24 @@ def title_of(manifest: dict) -> str:
     return manifest["name"] if shift == "test" else f"{manifest['name']} · {shift}"
 
 
-def read_split(folder: Path | str, split: str, columns: list[str] | None = None) -> pa.Table:
-    """The rows of one split, all columns or some.
-
-    Raises ForetuneError for a file that does not belong to the folder's manifest.
-    """
+def split_path(folder: Path | str, split: str) -> Path:
+    """The file of one split. Raises ForetuneError where it is not of the folder's manifest."""
     path = Path(folder) / f"{split}.parquet"
     if read_metadata(path)["digest"] != read_manifest(folder)["digest"]:
         raise ForetuneError(f"{path}: belongs to another version of the dataset; delete {folder}")
-    return pq.read_table(path, columns=columns)
+    return path
+
+
+def read_split(folder: Path | str, split: str, columns: list[str] | None = None) -> pa.Table:
+    """The rows of one split, all columns or some; errors as `split_path`."""
+    return pq.read_table(split_path(folder, split), columns=columns)
+
+
+def stream_split(folder: Path | str, split: str) -> Iterator[tuple[list[str], list[bytes]]]:
+    """Ids and images of one split, a few rows at a time; errors as `split_path`."""
+    file = pq.ParquetFile(split_path(folder, split), pre_buffer=False)
+    for batch in file.iter_batches(BATCH, columns=["id", "image"]):
+        yield batch["id"].to_pylist(), batch["image"].to_pylist()
 
 
 def decode(encoded: bytes, name: str) -> Image.Image:

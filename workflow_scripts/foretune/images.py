@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from foretune.datasets import decode, read_manifest, read_split, title_of
+from foretune.datasets import decode, read_manifest, stream_split, title_of
 from foretune.files import digest_json, whole_file
 
 
@@ -34,21 +34,24 @@ def prepare_images(
     path = folder and Path(folder) / f"{digest_json(made_from)}.npy"
     if path and path.exists():
         return np.load(path, mmap_mode="r")
-    rows = read_split(dataset, split)
-    pairs = list(zip(rows["id"].to_pylist(), rows["image"].to_pylist(), strict=True))
+    n = manifest["splits"][split]["rows"]
 
     def prepare(pair: tuple[str, bytes]) -> np.ndarray:
         return preprocess(decode(pair[1], f"{name}, {pair[0]}")).numpy()
 
     started = time.monotonic()
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # Pillow lets go of Python's lock
-        prepared = pool.map(prepare, pairs)
+        prepared = (
+            image
+            for some in stream_split(dataset, split)
+            for image in pool.map(prepare, zip(*some, strict=True))
+        )
         # Shown only where it takes long; so is the bar of encode_images.
         progress = iter(
-            tqdm(prepared, f"{name}, preparing", len(pairs), mininterval=5, delay=5, unit="image")
+            tqdm(prepared, f"{name}, preparing", n, mininterval=5, delay=5, unit="image")
         )
         first = next(progress)  # only an image tells the size
-        shape = (len(pairs), *first.shape)
+        shape = (n, *first.shape)
         if path is None:
             images = fill(np.empty(shape, np.uint8), first, progress)
         else:
@@ -56,8 +59,8 @@ def prepare_images(
                 kept = np.lib.format.open_memmap(beside, "w+", np.uint8, shape)
                 fill(kept, first, progress).flush()
             images = np.load(path, mmap_mode="r")
-    rate = len(pairs) / (time.monotonic() - started)
-    log(f"{name}: {len(pairs)} images prepared, {rate:.0f} images/s")
+    rate = n / (time.monotonic() - started)
+    log(f"{name}: {n} images prepared, {rate:.0f} images/s")
     return images
 
 

@@ -5,12 +5,18 @@ towers, and torch's compiler, which torchvision, timm and torch's optimizers fet
 exempt functions from it, for nothing but `compile: true`. Without the two, a job starts in half
 the time (benchmarks/start.md). `with_transformers` and `with_compiler` bring them back.
 
+Nor does a job ask Hugging Face's hub for what is in its cache already: weights are fetched before
+the study (fetch.py), and a job without network would wait a minute for each file.
+
     from foretune.lean import open_clip, timm  # in the place of `import open_clip`
 """
 
 import importlib
+import os
 import sys
 import types
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by huggingface_hub when it is imported
 
 TRANSFORMERS, COMPILER = "transformers", "torch._dynamo"
 
@@ -58,3 +64,4 @@ def with_compiler() -> None:
 
 open_clip = _import_open_clip()
 timm = importlib.import_module("timm")
+hub = importlib.import_module("huggingface_hub")

@@ -1,8 +1,9 @@
 """Dual encoders, all through open_clip: `(model, preprocess, tokenizer)`.
 
-A model is named in the config either by an open_clip architecture and a pretrained tag, or
-by a folder that holds `open_clip_config.json` (open_clip's own `local-dir:` form) and
-`open_clip_model.safetensors`. A folder's config may have a section of ours:
+A model is named in the config by an open_clip architecture and a pretrained tag or a file of
+weights, by a model of Hugging Face's hub (`hub: org/name`), or by a folder that holds
+`open_clip_config.json` (open_clip's own `local-dir:` form) and `open_clip_model.safetensors`. A
+folder's config may have a section of ours:
 
     "foretune": {"stem": {"widths": [32, 64, 128], "strides": [2, 2, 2]}, "merges": "merges.txt.gz"}
 
@@ -25,8 +26,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from foretune.config import suggest
 from foretune.files import ForetuneError, whole_file
-from foretune.lean import open_clip, timm, with_transformers
+from foretune.lean import hub, open_clip, timm, with_compiler, with_transformers
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
@@ -35,20 +37,15 @@ WEIGHTS_NAME = "open_clip_model.safetensors"
 def load_model(spec: dict, device: str = "cpu", weights: bool = True):
     """Build the model that `spec` names.
 
-    spec: `{"folder": path}` or `{"architecture": name, "pretrained": tag or weights file}`.
-    Returns (model in eval mode and float32, Preprocess, tokenizer).
+    spec: `{"folder": path}`, `{"hub": "org/name"}` or `{"architecture": name, "pretrained": tag or
+    weights file}`. Returns (model in eval mode and float32, Preprocess, tokenizer).
     Raises ForetuneError where the folder, its weights, the name or the tag do not fit.
     """
     try:
         if "folder" in spec:
             model, tokenizer = load_folder(Path(spec["folder"]), weights)
         else:
-            pretrained = spec.get("pretrained") if weights else None
-            config = open_clip.get_model_config(spec["architecture"]) or {}
-            if "hf_model_name" in config.get("text_cfg", {}):
-                with_transformers()
-            model = open_clip.create_model(spec["architecture"], pretrained=pretrained)
-            tokenizer = open_clip.get_tokenizer(spec["architecture"])
+            model, tokenizer = load_public(spec, weights)
     except (
         RuntimeError,
         OSError,
@@ -58,10 +55,60 @@ def load_model(spec: dict, device: str = "cpu", weights: bool = True):
         TypeError,
         SafetensorError,
     ) as error:
-        raise ForetuneError(f"cannot load the model {spec}: {error}") from error
+        raise ForetuneError(f"cannot load the model {spec}: {error}{how_to_get(spec)}") from error
     # Convolutions are faster with channels last (a sixth of a mini encoder's training step).
     model = model.to(device, memory_format=torch.channels_last).eval()
     return model, Preprocess(model), tokenizer
+
+
+def load_public(spec: dict, weights: bool):
+    """A model and tokenizer by open_clip's names; errors as those of the libraries."""
+    name = spec.get("architecture") or f"hf-hub:{spec['hub'].removeprefix('hf-hub:')}"
+    config = open_clip.get_model_config(name)
+    if config is None:
+        raise ValueError(f"no architecture of open_clip{suggest(name, open_clip.list_models())}")
+    pretrained = spec.get("pretrained") if weights else None
+    tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
+    if tag.get("quick_gelu") and not config.get("quick_gelu"):
+        # open_clip would warn only, and the numbers would be others.
+        raise ValueError(f"{pretrained} was trained as architecture {name}-quickgelu: write that")
+    if "hf_model_name" in config["text_cfg"]:
+        with_transformers()
+    # Of a hub's model whose weights are missing open_clip would make one of random weights.
+    model = open_clip.create_model(
+        name, pretrained=pretrained, load_weights=weights, require_pretrained=weights
+    )
+    if "hf_tokenizer_name" in config["text_cfg"]:
+        return model, hub_tokenizer(**config["text_cfg"])
+    return model, open_clip.get_tokenizer(name)
+
+
+def hub_tokenizer(
+    hf_tokenizer_name: str, context_length: int = 77, tokenizer_kwargs: dict | None = None,
+    tokenizer_mode: str | None = None, **_,
+):  # fmt: skip
+    """The tokenizer that open_clip makes of a text tower's config, from a folder in the cache.
+
+    By the hub's name, transformers would look for a config.json that such repositories may lack,
+    and fail where it cannot ask the hub for it.
+    """
+    with_compiler()  # transformers asks for it
+    patterns = ["*.json", "*.txt", "*.model"]
+    folder = hub.snapshot_download(hf_tokenizer_name, allow_patterns=patterns)
+    return open_clip.tokenizer.HFTokenizer(
+        folder, context_length, tokenizer_mode=tokenizer_mode, **(tokenizer_kwargs or {})
+    )
+
+
+def how_to_get(spec: dict) -> str:
+    """Said where a public model's files may be missing: jobs never download (lean.py)."""
+    if "folder" in spec or Path(spec.get("pretrained", "")).is_file():
+        return ""
+    return (
+        "; on a machine with network, `make fetch STUDY=<the study's file>` brings weights and "
+        f"tokenizers to {hub.constants.HF_HUB_CACHE}; by hand: put them into a folder and name it "
+        "by `folder:`, or name a file of weights by `pretrained:`"
+    )
 
 
 def load_folder(folder: Path, weights: bool):

@@ -1,6 +1,7 @@
 """The bundled suite as a whole: its zero-shot accuracies, its picture, its rebuilt twin."""
 
 import io
+import itertools
 import textwrap
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from foretune.classify import predict
-from foretune.datasets import decode, read_parquet_source
+from foretune.datasets import decode
 from foretune.embed import encode_captions, encode_images
 from foretune.files import whole_file
+from foretune.image_sources import read_parquet_source
 from foretune.leaks import SIDE
 from foretune.models import CONFIG_NAME, WEIGHTS_NAME, load_model
 
@@ -34,7 +36,7 @@ def zero_shot_accuracies(encoder: Path, tasks: list[Path]) -> dict[str, float]:
     accuracies = {}
     for path in tasks:
         source = read_parquet_source(path)
-        _, encoded, labels = zip(*source.rows["test"], strict=True)
+        _, encoded, labels = zip(*source.rows["test"].read(), strict=True)
         images = np.stack([preprocess(decode(image, path.name)).numpy() for image in encoded])
         captions = [source.caption.replace("{}", name) for name in source.classes]
         vectors = encode_images(model, preprocess, images)
@@ -94,7 +96,9 @@ def draw_picture(folder: Path, output: Path, columns: int = 18) -> None:
         source = read_parquet_source(path)
         names = textwrap.shorten(", ".join(source.classes), 150, placeholder=" ...")
         pen.text((2, row * line + 2), f"{path.stem}: {names}", fill="black")
-        for column, (_, encoded, _) in enumerate(source.rows["test"][:columns]):
+        for column, (_, encoded, _) in enumerate(
+            itertools.islice(source.rows["test"].read(), columns)
+        ):
             image = decode(encoded, path.name).convert("RGB").resize((large, large))
             sheet.paste(image, (column * (large + 4), row * line + 16))
     buffer = io.BytesIO()

@@ -31,13 +31,18 @@ def write_parquet(
         )
 
 
+def add_metadata(writer: pq.ParquetWriter, metadata: dict) -> None:
+    """Let the footer of a file that is written by the piece carry `metadata`."""
+    writer.add_key_value_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+
+
 def read_metadata(path: Path | str) -> dict:
     """The `foretune` metadata of a Parquet file.
 
     Raises ForetuneError where the file is missing, not Parquet, or not foretune's.
     """
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        metadata = pq.read_metadata(path).metadata or {}
     except FileNotFoundError:
         raise ForetuneError(f"{path}: no such file") from None
     except (pa.ArrowInvalid, OSError) as error:

@@ -1,0 +1,33 @@
+"""Fetch the public datasets and weights of a study, once, on a machine with network.
+
+Licences and sizes are listed first. Jobs never fetch anything themselves.
+"""
+
+import os
+
+from foretune import cli
+from foretune.config import check_config, read_study
+from foretune.files import ForetuneError
+
+
+def work() -> None:
+    parser = cli.parser(__doc__)
+    cli.add_paths(parser, study="config of the study")
+    parser.add_argument("--list", action="store_true", help="list only")
+    args = parser.parse_args()
+    # Before the libraries that read it; a job's default is 1 (lean.py).
+    offline = os.environ.setdefault("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE")
+    from foretune.fetch import fetch, items_of, table_of
+
+    items = items_of(check_config(read_study(args.study)), ask=not offline)
+    cli.log(table_of(items))
+    if args.list:
+        return
+    if offline:
+        raise ForetuneError("HF_HUB_OFFLINE is set: nothing is fetched; unset it to fetch")
+    fetch(items, cli.log)
+    cli.log("All is here: jobs need no network.")
+
+
+if __name__ == "__main__":
+    cli.main(work)

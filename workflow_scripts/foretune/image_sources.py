@@ -1,0 +1,185 @@
+"""Where images and labels come from: Parquet, image folders, a table of files, and by library.
+
+A reader takes a config's entry and the splits that are wanted, and gives a `Source`. Images are
+read one at a time and never decoded here: their encoded bytes are kept as they came.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from foretune.files import ForetuneError
+from foretune.tables import read_metadata
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+BOTH = ("train", "test")
+NOT_STATED = "not stated"
+CAPTION = "a photo of a {}"
+
+
+@dataclass
+class Rows:
+    """Images of a split: how many, and `read`, one pass over (id, encoded bytes, label)."""
+
+    n: int
+    read: Callable[[], Iterator[tuple[str, bytes, int]]]
+
+
+@dataclass
+class Source:
+    """What a source gives.
+
+    rows: of the wanted splits by name; of an undivided source "all" alone, of which a test is
+    drawn where one is wanted.
+    """
+
+    classes: list[str]
+    caption: str
+    licence: str
+    source: str
+    rows: dict[str, Rows]
+
+
+def read_source(spec: dict, wanted: tuple[str, ...] = BOTH) -> Source:
+    """The source of a config's entry, with the wanted splits ("train" and "test", or "test").
+
+    Raises ForetuneError, which names what is missing or broken and says what to do.
+    """
+    if "parquet" in spec:
+        return read_parquet_source(Path(spec["parquet"]), wanted)
+    if "folder" in spec:
+        return read_folder_source(Path(spec["folder"]), wanted)
+    if "table" in spec:
+        return read_table_source(spec, wanted)
+    from foretune import library_sources
+
+    return library_sources.read_source(spec, wanted)
+
+
+def read_parquet_source(path: Path, wanted: tuple[str, ...] = BOTH) -> Source:
+    """A Parquet file with the columns image, label and split, and its facts as metadata."""
+    facts, columns = read_metadata(path), pq.read_schema(path).names
+    absent = [key for key in ("classes", "caption", "licence", "source") if key not in facts]
+    absent += [name for name in ("image", "label", "split") if name not in columns]
+    if absent:
+        raise ForetuneError(f"{path}: not a dataset: it lacks {', '.join(absent)}")
+    splits = pq.read_table(path, columns=["split"])["split"].to_pylist()
+    for number, split in enumerate(splits):
+        if split not in BOTH:
+            raise ForetuneError(f"{path}: row {number}: split {split!r} is not train or test")
+
+    def read(split: str) -> Iterator[tuple[str, bytes, int]]:
+        number = 0
+        for batch in pq.ParquetFile(path).iter_batches(1024, columns=["image", "label", "split"]):
+            for row in batch.to_pylist():
+                if row["split"] == split:
+                    yield f"{number:06d}", row["image"], row["label"]
+                number += 1
+
+    rows = {s: Rows(splits.count(s), lambda s=s: read(s)) for s in wanted}
+    described = (facts[key] for key in ("classes", "caption", "licence", "source"))
+    return Source(*described, rows)
+
+
+def read_folder_source(folder: Path, wanted: tuple[str, ...] = BOTH) -> Source:
+    """A folder with one subfolder a class, or with `train/` and `test/` that have them."""
+    if not folder.is_dir():
+        raise ForetuneError(f"{folder}: no such folder")
+    own_test = (folder / "test").is_dir()
+    if own_test and "train" not in wanted:
+        folder, own_test = folder / "test", False
+    if (folder / "train").is_dir() and not own_test:
+        raise ForetuneError(f"{folder}: has train/ but no test/; without both, give class folders")
+    if own_test and (folder / "val").is_dir():
+        print(f"{folder}: val/ is not used; validation is a tenth of train/", flush=True)
+    top = folder / "train" if own_test else folder
+    classes = class_folders(top)
+    if len(classes) < 2:
+        raise ForetuneError(f"{top}: needs one subfolder a class, at least two; found {classes}")
+
+    def rows_of(root: Path) -> Rows:
+        unknown = set(class_folders(root)) - set(classes)
+        if unknown:
+            raise ForetuneError(f"{root}: classes that {top} does not have: {sorted(unknown)}")
+        return file_rows(folder, [
+            (file, label)
+            for label, name in enumerate(classes)
+            for file in sorted((root / name).rglob("*"))
+            if file.suffix.lower() in IMAGE_SUFFIXES
+            and file.is_file()
+            and not file.name.startswith(".")
+        ])  # fmt: skip
+
+    rows = {s: rows_of(folder / s) for s in wanted} if own_test else {"all": rows_of(folder)}
+    return Source(nouns(classes), CAPTION, NOT_STATED, f"folder {folder}", rows)
+
+
+def file_rows(folder: Path, files: list[tuple[Path, int]]) -> Rows:
+    """Rows of image files with their labels; their ids are the paths from `folder` on."""
+
+    def read() -> Iterator[tuple[str, bytes, int]]:
+        for file, label in files:
+            try:
+                yield str(file.relative_to(folder)), file.read_bytes(), label
+            except OSError as error:
+                raise ForetuneError(f"{file}: cannot be read ({error.strerror})") from None
+
+    return Rows(len(files), read)
+
+
+def nouns(names: list[str]) -> list[str]:
+    """Class names as captions have them: folders are commonly written with underscores."""
+    return [name.replace("_", " ").replace("/", " ") for name in names]
+
+
+def class_folders(folder: Path) -> list[str]:
+    """The visible subfolders' names, in order. Raises ForetuneError where one is not UTF-8."""
+    if not folder.is_dir():
+        raise ForetuneError(f"{folder}: no such folder")
+    paths = [*folder.rglob("*")]
+    for path in paths:
+        if not str(path).isprintable():
+            raise ForetuneError(f"{str(path)!r}: rename it; its name has unprintable characters")
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def read_table_source(spec: dict, wanted: tuple[str, ...] = BOTH) -> Source:
+    """A CSV file with a row an image, as WILDS and many others have them.
+
+    spec: `table`, the file; `image`, where a row's image lies from the table's folder on, in
+    which {row} is the row's number from 0 and {column} a column's value; `label`, the column of
+    class names; `splits`, what rows a split has, as pandas' `query` takes it. Classes are those
+    of the whole table, in alphabetical order, so that every split of it has the same.
+    """
+    import pandas as pd
+
+    path = Path(spec["table"])
+    try:
+        table = pd.read_csv(path)
+    except FileNotFoundError:
+        come = f"; it comes from {spec['source']}" if "source" in spec else ""
+        raise ForetuneError(f"{path}: no such file{come}; tables are not fetched") from None
+    except (ValueError, OSError) as error:
+        raise ForetuneError(f"{path}: not a readable CSV file ({error})") from None
+    if spec["label"] not in table:
+        raise ForetuneError(f"{path}: has no column {spec['label']}, but {', '.join(table)}")
+    names = sorted(table[spec["label"]].astype(str).unique())
+    number = {name: label for label, name in enumerate(names)}
+    rows = {}
+    for split in wanted:
+        if split not in spec["splits"]:
+            raise ForetuneError(f"{path}: splits: says nothing of {split}")
+        query = spec["splits"][split]
+        try:
+            chosen = table.query(query)
+            files = [
+                (path.parent / spec["image"].format(row=row, **values),
+                 number[str(values[spec["label"]])])
+                for row, values in zip(chosen.index, chosen.to_dict("records"), strict=True)
+            ]  # fmt: skip
+        except Exception as error:  # of pandas' expressions, many kinds
+            raise ForetuneError(f"{path}: {query!r}, {spec['image']!r}: {error!r}") from None
+        rows[split] = file_rows(path.parent, files)
+    return Source(nouns(names), CAPTION, NOT_STATED, f"table {path}", rows)
