@@ -6,7 +6,7 @@ CORES ?= all
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/run_study.py \
 	--study $(STUDY) --profile profiles/local --cores $(CORES) $(SNAKEMAKE_FLAGS)
 
-.PHONY: demo forecast test format suite suite-data
+.PHONY: demo forecast test format suite suite-data slurm-profile clean-orphans
 demo: $(BIN)/.run
 	@$(SNAKEMAKE)
 	@echo "The report: $(CURDIR)/results/report.html"
@@ -19,6 +19,19 @@ forecast: $(BIN)/.run
 		--data "$(DATA)" --study $(STUDY) --profile profiles/local --cores $(CORES) \
 		$(SNAKEMAKE_FLAGS)
 	@echo "The forecast: $(CURDIR)/results/forecast/forecasts.csv and rankings.csv"
+
+# profiles/slurm under the name slurm, where Snakemake looks for profiles: `snakemake --profile slurm`.
+PROFILES = $(or $(XDG_CONFIG_HOME),$(HOME)/.config)/snakemake
+slurm-profile: $(BIN)/.run
+	@if test -e "$(PROFILES)/slurm" -a ! -L "$(PROFILES)/slurm"; then \
+		echo "$(PROFILES)/slurm is a profile of yours already: move it, or name profiles/slurm"; exit 2; fi
+	@mkdir -p "$(PROFILES)" && ln -sfn "$(CURDIR)/profiles/slurm" "$(PROFILES)/slurm"
+	@echo "linked; set your site's partition and account in profiles/slurm/config.yaml, then:"
+	@echo ". .venv/bin/activate && snakemake --profile slurm"
+
+# After a Snakemake was killed: its Slurm jobs of this folder, cancelled and waited for.
+clean-orphans: $(BIN)/.run
+	@$(BIN)/python workflow_scripts/clean_orphans.py
 
 test: $(BIN)/.test
 	$(BIN)/ruff check workflow_scripts tests benchmarks

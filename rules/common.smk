@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow_scripts"))
 
 from foretune.config import CACHED, PROBES, check_config, code_digest, expand_grid, read_study
 from foretune.files import ForetuneError, digest_json
+from foretune.runs import lock_results, refuse_orphans
 
 try:
     for path in workflow.configfiles:
@@ -39,6 +40,15 @@ SHIFTED = [
 # beside it the dataset that it is a test of.
 TESTS = [*DATASETS, *(f"{dataset}/shifted/{shift}" for dataset, shift in SHIFTED)]
 TEST_PARENTS = [*DATASETS, *(dataset for dataset, _ in SHIFTED)]
+
+
+def begin_alone():
+    """Stop before the first job where another run, or what is left of one, writes the same files."""
+    try:
+        lock_results()
+        refuse_orphans(logger.info)
+    except ForetuneError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def one_of(names):
@@ -104,7 +114,9 @@ def model_files(wildcards):
 
 
 def model_spec(wildcards):
-    return as_json(STUDY["models"][wildcards.model])
+    """A model's entry, but for what says how its jobs run and changes no number."""
+    spec = STUDY["models"][wildcards.model]
+    return as_json({k: v for k, v in spec.items() if k not in ("gpus", "parameters")})
 
 
 def recipe(wildcards):

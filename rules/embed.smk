@@ -22,8 +22,8 @@ rule embed_images:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory_for(copies=2),
+        runtime=time_to_encode,
     params:
         spec=model_spec,
         code=code_digest("embed"),
@@ -69,7 +69,7 @@ rule embed_captions:
         "../envs/foretune.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=memory_for(copies=2),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         spec=model_spec,

@@ -14,7 +14,7 @@ rule evaluate_zero_shot:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=memory_for(),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         code=code_digest("evaluate"),
@@ -44,7 +44,7 @@ rule evaluate_probe:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=memory_for(),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         code=code_digest("evaluate"),
@@ -75,7 +75,7 @@ rule evaluate_adapter:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=memory_for(),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         code=code_digest("evaluate"),
@@ -118,8 +118,8 @@ rule evaluate_model:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory_for(copies=3),
+        runtime=time_to_evaluate,
     params:
         spec=model_spec,
         code=code_digest("evaluate_model"),

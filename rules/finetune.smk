@@ -25,9 +25,10 @@ rule finetune_model:
         "../envs/foretune.yaml"
     threads: 1
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        gpu=lambda wildcards: STUDY["models"][wildcards.model]["gpus"],
+        # Its weights, their start and the best, gradients, two moments, and what is being saved.
+        mem_mb=memory_for(copies=8),
+        runtime=time_to_train,
     params:
         spec=model_spec,
         recipe=recipe,
@@ -42,7 +43,7 @@ rule finetune_model:
         "--dataset-name {wildcards.dataset} --model-spec {params.spec:q} "
         "--recipe {params.recipe:q} --trials {params.trials:q} --seed {params.seed} "
         "--dataset {params.dataset} --text {input.text} --prepared {params.prepared} "
-        "--output {params.folder} 2>&1 | tee {log}"
+        "--output {params.folder} --gpus {resources.gpu} 2>&1 | tee {log}"
 
 
 rule fit_cached:
@@ -66,7 +67,7 @@ rule fit_cached:
         "../envs/foretune.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=memory_for(),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         recipe=recipe,
@@ -93,6 +94,7 @@ rule select_trial:
         "logs/select_trial/{model}/{method}/{dataset}.log",
     benchmark:
         "logs/benchmarks/select_trial/{model}/{method}/{dataset}.tsv"
+    localrule: True  # too small for a cluster job
     conda:
         "../envs/foretune.yaml"
     resources:

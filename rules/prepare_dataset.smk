@@ -14,7 +14,7 @@ rule prepare_dataset:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=memory_for(),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         spec=dataset_spec,
@@ -43,7 +43,7 @@ rule prepare_shifted_test:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=memory_for(),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         spec=dataset_spec,

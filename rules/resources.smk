@@ -171,7 +171,6 @@ rule pretrain_encoder:
     # Two encoders beside each other, a thread each, learn faster than one on two threads.
     threads: 1
     resources:
-        gpu=1,
         mem_mb=4000,
     params:
         seed=SUITE_SEED,

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from foretune import cli
+from foretune.devices import take_devices
 
 
 def work() -> None:
@@ -41,6 +42,7 @@ def work() -> None:
     args = parser.parse_args()
     to = {"predictions": args.predictions, "output": args.output, "classes": args.classes}
     if args.command == "model":
+        take_devices(1, cli.log)
         from foretune.evaluate_model import evaluate_model
 
         evaluate_model(
