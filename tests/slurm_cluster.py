@@ -71,7 +71,7 @@ def path() -> str:
 class Cluster:
     """env: the environment in which commands find this Slurm."""
 
-    def __init__(self, folder: Path, cpus: int = 20):
+    def __init__(self, folder: Path, cpus: int = 4):
         self.folder, self.daemons = folder, {}
         host = platform.node().split(".")[0]
         ports = []
@@ -118,7 +118,7 @@ class Cluster:
         with open(self.folder / f"{name}.out", "a") as out:
             self.daemons[name] = subprocess.Popen(
                 [shutil.which(name, path=path()), *arguments], env=self.env, stdout=out, stderr=out,
-                cwd=self.folder,
+                cwd=self.folder, start_new_session=True,  # Ctrl-C is the test's, which stops them
             )  # fmt: skip
 
     def end(self, name: str) -> None:

@@ -4,21 +4,25 @@ One run, so that it is short: a job out of memory, one out of time, one requeued
 cancelled, the controller restarted, Snakemake killed, its orphans refused and cleaned, the rest.
 """
 
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import slurm_cluster
 import yaml
-from conftest import ROOT, checkout
+from conftest import checkout
 from smoke import jobs
 
-EPOCHS = 20
+from foretune.config import check_config, expand_grid
+
+EPOCHS = 8
 # As a site would set them. The first try to embed the digits has too little memory.
 SITE = {
     'gpu_partition: ""': "gpu_partition: gpu",
@@ -77,7 +81,7 @@ class Run:
         """The record of a dataset's newest (or nth) fine-tuning job."""
         name = f"rule_finetune_model_wildcards_clip_mini_full_{dataset}_0"
         found = [job for job in self.cluster.jobs() if job["Comment"] == name]
-        return found[nth] if len(found) > nth else {"JobState": "NONE", "JobId": "0"}
+        return found[nth] if found[nth:] else {"JobState": "NONE", "JobId": "0"}
 
     def epochs(self, dataset):
         """Epochs of a dataset's fine-tuning that are done."""
@@ -94,6 +98,15 @@ class Run:
             patience=300,
         )
         return self.job(dataset)["JobId"]
+
+    def freeze(self, dataset):
+        """Stop a dataset's training where it is, as a node's hung file system would."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (process / "cmdline").read_text().split("\0")
+                here = os.readlink(process / "cwd") == str(self.folder)
+                if here and words[1:2] == ["workflow_scripts/finetune.py"] and dataset in words:
+                    os.kill(int(process.name), signal.SIGSTOP)
 
 
 @pytest.fixture(scope="module")
@@ -115,29 +128,29 @@ def study(cluster, tmp_path_factory):
         **run.command("workflow_scripts/clean_orphans.py"), text=True, capture_output=True
     )
     run.orphans, run.left = orphans, cluster.ask("squeue", "-h")
-    run.done_before = {dataset: run.epochs(dataset) for dataset in ("mnist", "digits")}
     run.second = subprocess.run(**run.snakemake(), text=True, capture_output=True)
     assert run.second.returncode == 0, run.second.stderr[-5000:]
     return run
 
 
 def befall(run):
-    ask = run.cluster.ask
-    slow = run.wait_for_epoch("mnist", 1)
-    ask("scontrol", "update", f"JobId={slow}", "EndTime=now+1")
+    ask, wait_until = run.cluster.ask, run.cluster.wait_until
+    hung = run.wait_for_epoch("mnist", 1)
+    run.freeze("mnist")  # until its time is over, so that it cannot end before
+    ask("scontrol", "update", f"JobId={hung}", "EndTime=now+1")
     job = run.wait_for_epoch("digits", 1)
     run.cluster.end("slurmctld")
     run.cluster.start_controller()
-    run.cluster.wait_until(lambda: ask("squeue", "-h"))
+    wait_until(lambda: ask("squeue", "-h"))
     ask("scontrol", "requeue", job)
-    seen = run.epochs("digits")
-    assert run.wait_for_epoch("digits", seen + 1, Restarts="1") == job
+    assert run.wait_for_epoch("digits", run.epochs("digits") + 1, Restarts="1") == job
     ask("scancel", job)
-    run.cluster.wait_until(lambda: run.job("digits")["JobId"] != job)
-    seen = run.epochs("digits")
-    run.wait_for_epoch("digits", seen + 1)
-    run.cluster.wait_until(lambda: run.job("mnist")["JobId"] != slow, patience=120)
+    wait_until(lambda: run.job("digits")["JobId"] != job)
+    run.wait_for_epoch("digits", run.epochs("digits") + 1)
+    run.freeze("digits")  # until the orphans are cleaned
+    wait_until(lambda: run.job("mnist")["JobId"] != hung)
     run.wait_for_epoch("mnist", run.epochs("mnist") + 1)
+    run.freeze("mnist")
 
 
 def states(study, dataset):
@@ -153,8 +166,7 @@ def test_each_job_met_its_fate_and_was_tried_again(study):
     assert states(study, "mnist") == ["TIMEOUT", "CANCELLED", "COMPLETED"]
     assert states(study, "digits") == ["CANCELLED", "CANCELLED", "COMPLETED"]
     assert study.job("digits", 0)["Restarts"] == "1"
-    first, second = (study.job("mnist", nth) for nth in (0, 1))
-    assert second["TimeLimit"] == "02:00:00"
+    assert study.job("mnist", 1)["TimeLimit"] == "02:00:00"  # it grew
     embedded = [job for job in study.cluster.jobs()
                 if job["Comment"] == "rule_embed_images_wildcards_clip_mini_digits"]  # fmt: skip
     assert [job["MinMemoryNode"] for job in embedded] == ["300M", "3000M"]
@@ -186,8 +198,31 @@ def test_orphans_are_refused_then_cleaned(study):
 
 
 def test_resumed_numbers_are_those_of_an_unbroken_run(study, tmp_path):
-    from foretune.config import check_config
-    from foretune.finetune import finetune
+    for dataset in ("mnist", "digits"):
+        broken = study.folder / f"results/trials/clip_mini/full/{dataset}/0"
+        epochs = pd.read_parquet(broken / "epochs.parquet")
+        log = (study.folder / f"logs/finetune_model/clip_mini/full/{dataset}/0.log").read_text()
+        first = int(re.search(r"epoch (\d+)/", log)[1])
+        assert 1 < first <= EPOCHS, "the last attempt did not go on, it began anew"
+        # The learning rate is constant: up to the epoch after the last break is enough.
+        whole = unbroken(study, dataset, first, tmp_path / dataset)
+        pd.testing.assert_frame_equal(epochs[NUMBERS][:first], whole[NUMBERS], check_exact=True)
 
+
+NUMBERS = ["epoch", "loss", "val_accuracy", "learning_rate", "ended"]
+
+
+def unbroken(study, dataset, epochs, output):
+    """The epochs of the same training, outside Slurm and in one go."""
     config = check_config(yaml.safe_load((study.folder / "study.yaml").read_text()))
-    recipe = {k: v for k, v in config["methods"]["full"].items() if not isinstance(v, list)}
+    full = config["methods"]["full"]
+    recipe = {k: v for k, v in full.items() if not isinstance(v, list)} | {"epochs": epochs}
+    command = study.command(
+        "workflow_scripts/finetune.py", "--model", "clip_mini", "--method", "full",
+        "--dataset-name", dataset, "--model-spec", json.dumps({"folder": "resources/mini/clip"}),
+        "--recipe", json.dumps(recipe), "--trials", json.dumps(expand_grid(full)), "--seed", "0",
+        "--dataset", f"results/datasets/{dataset}", "--prepared", "results/prepared",
+        "--text", f"results/embeddings/clip_mini/{dataset}/text.parquet", "--output", str(output),
+    )  # fmt: skip
+    subprocess.run(**command | {"env": {**command["env"], "OMP_NUM_THREADS": "1"}}, check=True)
+    return pd.read_parquet(output / "epochs.parquet")
