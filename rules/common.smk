@@ -56,6 +56,7 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or r"(?!)"
 
 
+# Before any rule: Snakemake 9 forgets the constraints of earlier rules whose files are in a storage.
 wildcard_constraints:
     model=one_of(MODELS),
     dataset=one_of(ENTRIES),
@@ -76,7 +77,8 @@ MEASURE_OPTIONS = as_json({k: v for k, v in STUDY["measures"].items() if k != "e
 
 
 def embedding_files(wildcards):
-    return {"labels": []} | STUDY["embeddings"][wildcards.embedding]
+    files = STUDY["embeddings"][wildcards.embedding]
+    return {"labels": []} | {name: local(file) for name, file in files.items()}
 
 
 def entry_of(wildcards):
@@ -87,7 +89,8 @@ def entry_of(wildcards):
 
 def source_file(wildcards):
     """A Parquet source is an input; a folder's images are too many to list."""
-    return entry_of(wildcards).get("parquet", [])
+    parquet = entry_of(wildcards).get("parquet")
+    return local(parquet) if parquet else []
 
 
 def dataset_spec(wildcards):
@@ -109,8 +112,9 @@ def model_files(wildcards):
     spec = STUDY["models"][wildcards.model]
     if "folder" in spec:
         names = ("*.json", "*.safetensors", "*.gz")
-        return sorted(str(f) for name in names for f in Path(spec["folder"]).glob(name))
-    return [spec["pretrained"]] if Path(spec["pretrained"]).is_file() else []
+        files = sorted(str(f) for name in names for f in Path(spec["folder"]).glob(name))
+        return [local(file) for file in files]
+    return [local(spec["pretrained"])] if Path(spec["pretrained"]).is_file() else []
 
 
 def model_spec(wildcards):
@@ -135,6 +139,20 @@ def parts_of(wildcards):
         f"results/trials/{wildcards.model}/{wildcards.method}/{wildcards.dataset}/{part}/best.json"
         for part in range(STUDY["methods"][wildcards.method]["parts"])
     ]
+
+
+def deltas_of(wildcards):
+    """The weights that a method's selections name, which they tell by path and digest."""
+    return [
+        f"results/trials/{wildcards.model}/{wildcards.method}/{dataset}/{part}/delta.safetensors"
+        for dataset in DATASETS
+        for part in range(STUDY["methods"][wildcards.method]["parts"])
+    ]
+
+
+def tests_of(wildcards, input):
+    """The tests' folders, wherever Snakemake has put them."""
+    return [str(Path(manifest).parent) for manifest in input.manifests]
 
 
 SELECTIONS = [

@@ -6,7 +6,7 @@ rule embed_images:
             expand("results/datasets/{{dataset}}/{split}.parquet", split=["train", "val", "test"])
         ),
         model=model_files,
-        script="workflow_scripts/embed_images.py",
+        script=local("workflow_scripts/embed_images.py"),
     output:
         train="results/embeddings/{model}/{dataset}/train.parquet",
         val="results/embeddings/{model}/{dataset}/val.parquet",
@@ -40,7 +40,7 @@ use rule embed_images as embed_shifted_test with:
         manifest="results/datasets/{dataset}/shifted/{shift}/dataset.json",
         splits=ancient("results/datasets/{dataset}/shifted/{shift}/test.parquet"),
         model=model_files,
-        script="workflow_scripts/embed_images.py",
+        script=local("workflow_scripts/embed_images.py"),
     output:
         test="results/embeddings/{model}/{dataset}/shifted/{shift}/test.parquet",
     log:
@@ -58,7 +58,7 @@ rule embed_captions:
             else f"results/embeddings/{wildcards.model}/{wildcards.dataset}/own_text.parquet"
         ),
         model=model_files,
-        script="workflow_scripts/embed_captions.py",
+        script=local("workflow_scripts/embed_captions.py"),
     output:
         text="results/embeddings/{model}/{dataset}/text.parquet",
     log:

@@ -3,7 +3,7 @@ rule evaluate_zero_shot:
         manifests=MANIFESTS,
         images=expand("results/embeddings/{{model}}/{test}/test.parquet", test=TESTS),
         texts=expand("results/embeddings/{{model}}/{dataset}/text.parquet", dataset=TEST_PARENTS),
-        script="workflow_scripts/evaluate.py",
+        script=local("workflow_scripts/evaluate.py"),
     output:
         rows="results/evaluations/{model}/zero_shot.parquet",
         classes="results/evaluations/{model}/zero_shot_classes.parquet",
@@ -18,7 +18,7 @@ rule evaluate_zero_shot:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         code=code_digest("evaluate"),
-        tests=expand("results/datasets/{test}", test=TESTS),
+        tests=tests_of,
         predictions="results/predictions",
     shell:
         "python {input.script} zero-shot --model {wildcards.model} --tests {params.tests} "
@@ -29,9 +29,10 @@ rule evaluate_zero_shot:
 rule evaluate_probe:
     input:
         selections=expand("results/selected/{{model}}/{{method}}/{dataset}.json", dataset=DATASETS),
+        deltas=ancient(deltas_of),
         manifests=MANIFESTS,
         images=expand("results/embeddings/{{model}}/{test}/test.parquet", test=TESTS),
-        script="workflow_scripts/evaluate.py",
+        script=local("workflow_scripts/evaluate.py"),
     output:
         rows="results/evaluations/{model}/{method}.parquet",
         classes="results/evaluations/{model}/{method}_classes.parquet",
@@ -48,7 +49,7 @@ rule evaluate_probe:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         code=code_digest("evaluate"),
-        tests=expand("results/datasets/{test}", test=TESTS),
+        tests=tests_of,
         predictions="results/predictions",
     shell:
         "python {input.script} probe --selections {input.selections} --tests {params.tests} "
@@ -59,10 +60,11 @@ rule evaluate_probe:
 rule evaluate_adapter:
     input:
         selections=expand("results/selected/{{model}}/{{method}}/{dataset}.json", dataset=DATASETS),
+        deltas=ancient(deltas_of),
         manifests=MANIFESTS,
         images=expand("results/embeddings/{{model}}/{test}/test.parquet", test=TESTS),
         texts=expand("results/embeddings/{{model}}/{dataset}/text.parquet", dataset=TEST_PARENTS),
-        script="workflow_scripts/evaluate.py",
+        script=local("workflow_scripts/evaluate.py"),
     output:
         rows="results/evaluations/{model}/{method}.parquet",
         classes="results/evaluations/{model}/{method}_classes.parquet",
@@ -79,7 +81,7 @@ rule evaluate_adapter:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         code=code_digest("evaluate"),
-        tests=expand("results/datasets/{test}", test=TESTS),
+        tests=tests_of,
         predictions="results/predictions",
     shell:
         "python {input.script} adapter --selections {input.selections} --tests {params.tests} "
@@ -93,8 +95,10 @@ rule evaluate_adapter:
 rule evaluate_model:
     input:
         selections=expand("results/selected/{{model}}/{{method}}/{dataset}.json", dataset=DATASETS),
+        deltas=ancient(deltas_of),
         manifests=MANIFESTS,
         tests=ancient(expand("results/datasets/{test}/test.parquet", test=TESTS)),
+        train=ancient(expand("results/datasets/{dataset}/train.parquet", dataset=DATASETS)),
         texts=expand("results/embeddings/{{model}}/{dataset}/text.parquet", dataset=TEST_PARENTS),
         trained=expand(
             "results/embeddings/{{model}}/{dataset}/{file}.parquet",
@@ -102,7 +106,7 @@ rule evaluate_model:
             file=["train", "text"],
         ),
         model=model_files,
-        script="workflow_scripts/evaluate.py",
+        script=local("workflow_scripts/evaluate.py"),
     output:
         rows="results/evaluations/{model}/{method}.parquet",
         classes="results/evaluations/{model}/{method}_classes.parquet",
@@ -123,9 +127,9 @@ rule evaluate_model:
     params:
         spec=model_spec,
         code=code_digest("evaluate_model"),
-        tests=expand("results/datasets/{test}", test=TESTS),
+        tests=tests_of,
         predictions="results/predictions",
-        embeddings=lambda wildcards: f"results/embeddings/{wildcards.model}",
+        embeddings=lambda wildcards, input: str(Path(input.trained[0]).parents[1]),
         prepared="results/prepared",
         wise_ft=lambda wildcards: STUDY["methods"][wildcards.method]["wise_ft"],
     shell:

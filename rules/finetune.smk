@@ -10,7 +10,7 @@ rule finetune_model:
         ),
         text="results/embeddings/{model}/{dataset}/text.parquet",
         model=model_files,
-        script="workflow_scripts/finetune.py",
+        script=local("workflow_scripts/finetune.py"),
     output:
         best="results/trials/{model}/{method}/{dataset}/{part}/best.json",
         epochs="results/trials/{model}/{method}/{dataset}/{part}/epochs.parquet",
@@ -52,7 +52,7 @@ rule fit_cached:
         train="results/embeddings/{model}/{dataset}/train.parquet",
         val="results/embeddings/{model}/{dataset}/val.parquet",
         text="results/embeddings/{model}/{dataset}/text.parquet",
-        script="workflow_scripts/fit_cached.py",
+        script=local("workflow_scripts/fit_cached.py"),
     output:
         best="results/trials/{model}/{method}/{dataset}/{part}/best.json",
         epochs="results/trials/{model}/{method}/{dataset}/{part}/epochs.parquet",
@@ -87,7 +87,7 @@ rule fit_cached:
 rule select_trial:
     input:
         parts=parts_of,
-        script="workflow_scripts/select_trial.py",
+        script=local("workflow_scripts/select_trial.py"),
     output:
         best="results/selected/{model}/{method}/{dataset}.json",
     log:

@@ -1,7 +1,7 @@
 rule prepare_dataset:
     input:
         source=source_file,
-        script="workflow_scripts/prepare_dataset.py",
+        script=local("workflow_scripts/prepare_dataset.py"),
     output:
         manifest="results/datasets/{dataset}/dataset.json",
         train="results/datasets/{dataset}/train.parquet",
@@ -32,7 +32,7 @@ rule prepare_shifted_test:
     input:
         parent="results/datasets/{dataset}/dataset.json",
         source=source_file,
-        script="workflow_scripts/prepare_shifted_test.py",
+        script=local("workflow_scripts/prepare_shifted_test.py"),
     output:
         manifest="results/datasets/{dataset}/shifted/{shift}/dataset.json",
         test="results/datasets/{dataset}/shifted/{shift}/test.parquet",

@@ -69,6 +69,7 @@ class Run:
         study["methods"]["full"]["epochs"] = EPOCHS
         (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
         self.printed = folder / "printed.log"
+        self.seen = {"mnist": 0, "digits": 0}  # epochs
 
     def command(self, *words):
         return {"args": [sys.executable, *words], "cwd": self.folder, "env": self.cluster.env}
@@ -90,17 +91,26 @@ class Run:
             return 0
         return max(map(len, json.loads(journal.read_text())["rows"].values()), default=0)
 
-    def wait_for_epoch(self, dataset, epoch, **facts):
-        """Wait until the newest job runs, as `facts` say it should, and the epoch is done."""
+    def wait_for(self, dataset, epochs, **facts):
+        """Wait until so many epochs are done and the newest job runs, as `facts` say it should.
+
+        Meanwhile each attempt at a training is stopped after its first new epoch, so that none
+        ends, however long what befalls it takes.
+        """
         wanted = {"JobState": "RUNNING", **facts}
-        self.cluster.wait_until(
-            lambda: (wanted.items() <= self.job(dataset).items()) and self.epochs(dataset) >= epoch,
-            patience=300,
-        )
+
+        def reached():
+            for each, seen in self.seen.items():
+                if self.epochs(each) > seen:
+                    self.freeze(each)
+                    self.seen[each] = self.epochs(each)
+            return self.seen[dataset] >= epochs and wanted.items() <= self.job(dataset).items()
+
+        self.cluster.wait_until(reached, patience=400)
         return self.job(dataset)["JobId"]
 
     def freeze(self, dataset):
-        """Stop a dataset's training where it is, as a node's hung file system would."""
+        """Stop a dataset's training where it is, as a hung file system would."""
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 words = (process / "cmdline").read_text().split("\0")
@@ -119,8 +129,8 @@ def study(cluster, tmp_path_factory):
         )
     try:
         befall(run)
-    finally:
-        first.kill()  # SIGKILL: its jobs go on
+    finally:  # without a chance to cancel its jobs
+        first.kill()
         first.wait()
     orphans = cluster.ask("squeue", "-h", "-o", "%A").split()
     run.refused = subprocess.run(**run.snakemake("--nolock"), text=True, capture_output=True)
@@ -134,23 +144,19 @@ def study(cluster, tmp_path_factory):
 
 
 def befall(run):
-    ask, wait_until = run.cluster.ask, run.cluster.wait_until
-    hung = run.wait_for_epoch("mnist", 1)
-    run.freeze("mnist")  # until its time is over, so that it cannot end before
-    ask("scontrol", "update", f"JobId={hung}", "EndTime=now+1")
-    job = run.wait_for_epoch("digits", 1)
+    ask = run.cluster.ask
+    first = run.wait_for("mnist", 1)
+    ask("scontrol", "update", f"JobId={first}", "EndTime=now+1")  # looked at every 30 s
+    job = run.wait_for("digits", 1)
     run.cluster.end("slurmctld")
     run.cluster.start_controller()
-    wait_until(lambda: ask("squeue", "-h"))
+    run.cluster.wait_until(lambda: ask("squeue", "-h"))
     ask("scontrol", "requeue", job)
-    assert run.wait_for_epoch("digits", run.epochs("digits") + 1, Restarts="1") == job
+    assert run.wait_for("digits", run.seen["digits"] + 1, Restarts="1") == job
     ask("scancel", job)
-    wait_until(lambda: run.job("digits")["JobId"] != job)
-    run.wait_for_epoch("digits", run.epochs("digits") + 1)
-    run.freeze("digits")  # until the orphans are cleaned
-    wait_until(lambda: run.job("mnist")["JobId"] != hung)
-    run.wait_for_epoch("mnist", run.epochs("mnist") + 1)
-    run.freeze("mnist")
+    run.wait_for("digits", run.seen["digits"] + 1, Restarts="0")
+    run.wait_for("mnist", 2)
+    assert run.job("mnist")["JobId"] != first
 
 
 def states(study, dataset):

@@ -10,30 +10,22 @@ import os
 import sys
 from pathlib import Path
 
+from foretune import cli
 from foretune.config import read_study
-from foretune.files import ForetuneError
-
-from foretune.files import ForetuneError
 from foretune.runs import lock_results, remove_stale_locks
 
 
-def main() -> None:
+def work() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", type=Path, default=Path("config.yaml"), help="config file")
     args, others = parser.parse_known_args()
-    try:
-        read_study(args.study)  # Snakemake would answer an unreadable file with a traceback
-    except ForetuneError as error:
-        sys.exit(f"error: {error}")
+    read_study(args.study)  # Snakemake would answer an unreadable file with a traceback
     snakemake = [sys.executable, "-m", "snakemake", *others, "--configfile", str(args.study)]
     if not {"-n", "--dry-run", "--dryrun"} & set(others):  # a dry run needs no lock
-        try:
-            lock_results()
-        except ForetuneError as error:
-            sys.exit(f"error: {error}")
+        lock_results()
         remove_stale_locks()
     os.execv(sys.executable, snakemake)
 
 
 if __name__ == "__main__":
-    main()
+    cli.main(work)
