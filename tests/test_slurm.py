@@ -22,7 +22,7 @@ from smoke import jobs
 
 from foretune.config import check_config, expand_grid
 
-EPOCHS = 8
+EPOCHS = 7
 # As a site would set them. The first try to embed the digits has too little memory.
 SITE = {
     'gpu_partition: ""': "gpu_partition: gpu",

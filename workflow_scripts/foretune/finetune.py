@@ -81,7 +81,8 @@ class Job:
             raise ForetuneError(f"{dataset}: fewer validation images than GPUs; set gpus")
         if recipe["compile"]:
             with_compiler()
-        self.step_loss = torch.compile(self.loss) if recipe["compile"] else self.loss
+        self.batch_loss = torch.compile(self.loss) if recipe["compile"] else self.loss
+        self.step_loss = self.batch_loss
 
     def encode_frozen(self) -> dict[str, Tensor]:
         """Embeddings by a tower that the recipe leaves frozen: it runs once, not once a step."""
@@ -138,7 +139,7 @@ class Job:
         attached = attach(self.model, self.run["method"], recipe | trial)
         trained = attached.trained
         optimizer = make_optimizer(recipe, trial, list(trained.values()))
-        step_loss = parallel.averaged(self.model, self.step_loss)
+        self.step_loss = parallel.averaged(self.model, self.batch_loss)
         try:
             going_on = state.resume(key)
             rows = state.rows[key]
@@ -148,7 +149,7 @@ class Job:
                         parameter.copy_(going_on["weights"][name])
                 optimizer.load_state_dict(going_on["optimizer"])
             while len(rows) < epochs and not (rows and rows[-1]["ended"]):
-                row = self.train_epoch(trial, len(rows), step_loss, optimizer, attached)
+                row = self.train_epoch(trial, len(rows), optimizer, attached)
                 row["ended"] = self.reason_to_end(rows, row, trained)
                 rows.append(row)
                 previous = state.best and state.best["row"]
@@ -201,9 +202,7 @@ class Job:
         smoothing = self.recipe["label_smoothing"]
         return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
 
-    def train_epoch(
-        self, trial: dict, epoch: int, step_loss, optimizer, attached: Attached
-    ) -> dict:
+    def train_epoch(self, trial: dict, epoch: int, optimizer, attached: Attached) -> dict:
         """One pass over the training images; the epoch's row."""
         recipe, labels = self.recipe, self.labels["train"]
         order = np.random.default_rng([self.seed, epoch]).permutation(len(labels))
@@ -223,7 +222,7 @@ class Job:
             images = self.preprocess.normalize(take(self.images["train"], batch[mine], DEVICE))
             images = augment(images, recipe["augmentation"], draws[:, mine])
             rows = torch.from_numpy(batch[mine])
-            loss = step_loss(images, labels[rows].to(DEVICE), rows) * parallel.weight(batch)
+            loss = self.step_loss(images, labels[rows].to(DEVICE), rows) * parallel.weight(batch)
             optimizer.zero_grad()
             loss.backward()
             if "clip_norm" in recipe:
