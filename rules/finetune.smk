@@ -27,7 +27,7 @@ rule finetune_model:
     resources:
         gpu=lambda wildcards: STUDY["models"][wildcards.model]["gpus"],
         # Its weights, their start and the best, gradients, two moments, and what is being saved.
-        mem_mb=memory_for(copies=8),
+        mem_mb=memory_for(copies=8, per_gpu=True),
         runtime=time_to_train,
     params:
         spec=model_spec,

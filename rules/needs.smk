@@ -8,12 +8,12 @@ import json
 from foretune.needs import memory, minutes, training_images
 
 
-def memory_for(copies=0):
+def memory_for(copies=0, per_gpu=False):
     """mem_mb by the size of a job's inputs and so many copies of its model's weights."""
 
     def mem_mb(wildcards, input, attempt):
         spec = STUDY["models"][wildcards.model] if copies else None
-        return attempt * memory(input.size_mb, spec, copies)
+        return attempt * memory(input.size_mb, spec, copies) * (spec["gpus"] if per_gpu else 1)
 
     return mem_mb
 
