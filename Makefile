@@ -6,7 +6,7 @@ CORES ?= all
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/run_study.py \
 	--study $(STUDY) --profile profiles/local --cores $(CORES) $(SNAKEMAKE_FLAGS)
 
-.PHONY: demo forecast fetch test format suite suite-data
+.PHONY: demo forecast fetch plan test format suite suite-data slurm-profile clean-orphans
 demo: $(BIN)/.run
 	@$(SNAKEMAKE)
 	@echo "The report: $(CURDIR)/results/report.html"
@@ -25,6 +25,19 @@ forecast: $(BIN)/.run
 fetch: $(BIN)/.run
 	@$(BIN)/python workflow_scripts/fetch_study.py --study $(STUDY) $(FETCH_FLAGS)
 
+# profiles/slurm under the name slurm, where Snakemake looks for profiles: `snakemake --profile slurm`.
+PROFILES = $(or $(XDG_CONFIG_HOME),$(HOME)/.config)/snakemake
+slurm-profile: $(BIN)/.run
+	@if test -e "$(PROFILES)/slurm" -a ! -L "$(PROFILES)/slurm"; then \
+		echo "$(PROFILES)/slurm is a profile of yours already: move it, or name profiles/slurm"; exit 2; fi
+	@mkdir -p "$(PROFILES)" && ln -sfn "$(CURDIR)/profiles/slurm" "$(PROFILES)/slurm"
+	@echo "linked; set your site's partition and account in profiles/slurm/config.yaml, then:"
+	@echo ". .venv/bin/activate && snakemake --profile slurm"
+
+# After a Snakemake was killed: its Slurm jobs of this folder, cancelled and waited for.
+clean-orphans: $(BIN)/.run
+	@$(BIN)/python workflow_scripts/clean_orphans.py
+
 test: $(BIN)/.test
 	$(BIN)/ruff check workflow_scripts tests benchmarks
 	$(BIN)/ruff format --check workflow_scripts tests benchmarks
@@ -36,7 +49,6 @@ format: $(BIN)/.test
 	$(BIN)/ruff format workflow_scripts tests benchmarks
 	$(BIN)/snakefmt Snakefile rules
 
-.PHONY: plan
 # What the study will take, before its first job: jobs, hours, disk and memory. Nothing is run.
 plan: $(BIN)/.run
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/plan.py --study $(STUDY) \

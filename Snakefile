@@ -10,6 +10,7 @@ if not workflow.overwrite_configfiles:
 
 
 include: "rules/common.smk"
+include: "rules/needs.smk"
 include: "rules/prepare_dataset.smk"
 include: "rules/embed.smk"
 include: "rules/measure.smk"
@@ -19,6 +20,11 @@ include: "rules/analyze.smk"
 include: "rules/forecast.smk"
 include: "rules/report.smk"
 include: "rules/resources.smk"
+
+
+# Also without run_study.py, which has the lock already. Not at a dry run, nor within a job.
+onstart:
+    begin_alone()
 
 
 rule all:

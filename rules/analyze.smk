@@ -6,9 +6,9 @@ rule analyze_study:
         selections=SELECTIONS,
         measures=MEASURED,
         embeddings=MEASURED_EMBEDDINGS,
-        paper="studies/paper.yaml",
-        paper_numbers="workflow_scripts/foretune/paper_tables.csv",
-        script="workflow_scripts/analyze.py",
+        paper=local("studies/paper.yaml"),
+        paper_numbers=local("workflow_scripts/foretune/paper_tables.csv"),
+        script=local("workflow_scripts/analyze.py"),
     output:
         outcomes="results/analysis/outcomes.parquet",
         class_accuracy="results/analysis/class_accuracy.parquet",

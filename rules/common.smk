@@ -21,6 +21,7 @@ from foretune.config import (
     read_study,
 )
 from foretune.files import ForetuneError, digest_json
+from foretune.runs import lock_results, refuse_orphans
 
 # Thousands of jobs are objects that live to the end: looking for garbage among them takes a fifth
 # of a large study's dry run.
@@ -58,11 +59,21 @@ TESTS = [*DATASETS, *(f"{dataset}/shifted/{shift}" for dataset, shift in SHIFTED
 TEST_PARENTS = [*DATASETS, *(dataset for dataset, _ in SHIFTED)]
 
 
+def begin_alone():
+    """Stop before the first job where another run, or what is left of one, writes the same files."""
+    try:
+        lock_results()
+        refuse_orphans(logger.info)
+    except ForetuneError as error:
+        raise WorkflowError(str(error)) from None
+
+
 def one_of(names):
     """A wildcard constraint; one that nothing matches where there are no names."""
     return "|".join(map(re.escape, names)) or r"(?!)"
 
 
+# Before any rule: Snakemake 9 forgets the constraints of earlier rules whose files are in a storage.
 wildcard_constraints:
     model=one_of(MODELS),
     dataset=one_of(ENTRIES),
@@ -83,7 +94,8 @@ MEASURE_OPTIONS = as_json({k: v for k, v in STUDY["measures"].items() if k != "e
 
 
 def embedding_files(wildcards):
-    return {"labels": []} | STUDY["embeddings"][wildcards.embedding]
+    files = STUDY["embeddings"][wildcards.embedding]
+    return {"labels": []} | {name: local(file) for name, file in files.items()}
 
 
 def entry_of(wildcards):
@@ -94,7 +106,8 @@ def entry_of(wildcards):
 
 def source_file(wildcards):
     """A Parquet source is an input; a folder's images are too many to list."""
-    return entry_of(wildcards).get("parquet", [])
+    parquet = entry_of(wildcards).get("parquet")
+    return local(parquet) if parquet else []
 
 
 def dataset_spec(wildcards):
@@ -138,13 +151,16 @@ def files_of_model(model):
     spec = STUDY["models"][model]
     if "folder" in spec:
         names = ("*.json", "*.safetensors", "*.gz")
-        return sorted(str(f) for name in names for f in Path(spec["folder"]).glob(name))
+        files = sorted(str(f) for name in names for f in Path(spec["folder"]).glob(name))
+        return [local(file) for file in files]
     weights = spec.get("pretrained", "")
-    return [weights] if Path(weights).is_file() else []
+    return [local(weights)] if Path(weights).is_file() else []
 
 
 def model_spec(wildcards):
-    return as_json(STUDY["models"][wildcards.model])
+    """A model's entry, but for what says how its jobs run and changes no number."""
+    spec = STUDY["models"][wildcards.model]
+    return as_json({k: v for k, v in spec.items() if k not in ("gpus", "parameters")})
 
 
 def recipe(wildcards):
@@ -184,6 +200,15 @@ def selections(model, method):
 
 def selections_of(wildcards):
     return selections(wildcards.model, wildcards.method)
+
+
+def deltas_of(wildcards):
+    """The weights that a method's selections name, which they tell by path and digest."""
+    return [
+        f"results/trials/{wildcards.model}/{wildcards.method}/{dataset}/{part}/delta.safetensors"
+        for dataset in DATASETS
+        for part in range(STUDY["methods"][wildcards.method]["parts"])
+    ]
 
 
 SELECTIONS = [path for run in RUNS for path in selections(*run)]

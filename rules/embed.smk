@@ -6,7 +6,7 @@ rule embed_images:
             expand("results/datasets/{{dataset}}/{split}.parquet", split=["train", "val", "test"])
         ),
         model=model_files,
-        script="workflow_scripts/embed_images.py",
+        script=local("workflow_scripts/embed_images.py"),
     output:
         train="results/embeddings/{model}/{dataset}/train.parquet",
         val="results/embeddings/{model}/{dataset}/val.parquet",
@@ -24,8 +24,8 @@ rule embed_images:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory_for(copies=2),
+        runtime=time_to_encode,
     params:
         spec=model_spec,
         code=code_digest("embed"),
@@ -62,7 +62,7 @@ use rule embed_images as embed_shard with:
 rule join_shards:
     input:
         shards=shard_files,
-        script="workflow_scripts/join_shards.py",
+        script=local("workflow_scripts/join_shards.py"),
     output:
         train="results/embeddings/{model}/{dataset}/train.parquet",
         val="results/embeddings/{model}/{dataset}/val.parquet",
@@ -94,7 +94,7 @@ use rule embed_images as embed_shifted_test with:
         manifest="results/datasets/{dataset}/shifted/{shift}/dataset.json",
         splits=ancient("results/datasets/{dataset}/shifted/{shift}/test.parquet"),
         model=model_files,
-        script="workflow_scripts/embed_images.py",
+        script=local("workflow_scripts/embed_images.py"),
     output:
         test="results/embeddings/{model}/{dataset}/shifted/{shift}/test.parquet",
     log:
@@ -114,7 +114,7 @@ rule embed_captions:
             else f"results/embeddings/{wildcards.model}/{wildcards.dataset}/own_text.parquet"
         ),
         model=model_files,
-        script="workflow_scripts/embed_captions.py",
+        script=local("workflow_scripts/embed_captions.py"),
     output:
         text="results/embeddings/{model}/{dataset}/text.parquet",
     log:
@@ -125,7 +125,7 @@ rule embed_captions:
         "../envs/foretune.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=memory_for(copies=2),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         spec=model_spec,

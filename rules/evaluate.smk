@@ -3,7 +3,7 @@ rule evaluate_zero_shot:
         manifests=MANIFESTS,
         images=expand("results/embeddings/{{model}}/{test}/test.parquet", test=TESTS),
         texts=expand("results/embeddings/{{model}}/{dataset}/text.parquet", dataset=TEST_PARENTS),
-        script="workflow_scripts/evaluate.py",
+        script=local("workflow_scripts/evaluate.py"),
     output:
         rows="results/evaluations/{model}/zero_shot.parquet",
         classes="results/evaluations/{model}/zero_shot_classes.parquet",
@@ -14,7 +14,7 @@ rule evaluate_zero_shot:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=memory_for(),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         code=code_digest("evaluate"),
@@ -28,9 +28,10 @@ rule evaluate_zero_shot:
 rule evaluate_probe:
     input:
         selections=selections_of,
+        deltas=ancient(deltas_of),
         manifests=MANIFESTS,
         images=expand("results/embeddings/{{model}}/{test}/test.parquet", test=TESTS),
-        script="workflow_scripts/evaluate.py",
+        script=local("workflow_scripts/evaluate.py"),
     output:
         rows="results/evaluations/{model}/{method}.parquet",
         classes="results/evaluations/{model}/{method}_classes.parquet",
@@ -43,7 +44,7 @@ rule evaluate_probe:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=memory_for(),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         code=code_digest("evaluate"),
@@ -57,10 +58,11 @@ rule evaluate_probe:
 rule evaluate_adapter:
     input:
         selections=selections_of,
+        deltas=ancient(deltas_of),
         manifests=MANIFESTS,
         images=expand("results/embeddings/{{model}}/{test}/test.parquet", test=TESTS),
         texts=expand("results/embeddings/{{model}}/{dataset}/text.parquet", dataset=TEST_PARENTS),
-        script="workflow_scripts/evaluate.py",
+        script=local("workflow_scripts/evaluate.py"),
     output:
         rows="results/evaluations/{model}/{method}.parquet",
         classes="results/evaluations/{model}/{method}_classes.parquet",
@@ -73,7 +75,7 @@ rule evaluate_adapter:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=memory_for(),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         code=code_digest("evaluate"),
@@ -90,8 +92,10 @@ rule evaluate_adapter:
 rule evaluate_model:
     input:
         selections=selections_of,
+        deltas=ancient(deltas_of),
         manifests=MANIFESTS,
         tests=ancient(expand("results/datasets/{test}/test.parquet", test=TESTS)),
+        train=ancient(expand("results/datasets/{dataset}/train.parquet", dataset=DATASETS)),
         texts=expand("results/embeddings/{{model}}/{dataset}/text.parquet", dataset=TEST_PARENTS),
         trained=expand(
             "results/embeddings/{{model}}/{dataset}/{file}.parquet",
@@ -99,7 +103,7 @@ rule evaluate_model:
             file=["train", "text"],
         ),
         model=model_files,
-        script="workflow_scripts/evaluate.py",
+        script=local("workflow_scripts/evaluate.py"),
     output:
         rows="results/evaluations/{model}/{method}.parquet",
         classes="results/evaluations/{model}/{method}_classes.parquet",
@@ -115,13 +119,13 @@ rule evaluate_model:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory_for(copies=3),
+        runtime=time_to_evaluate,
     params:
         spec=model_spec,
         code=code_digest("evaluate_model"),
         predictions="results/predictions",
-        embeddings=lambda wildcards: f"results/embeddings/{wildcards.model}",
+        embeddings=lambda wildcards, input: str(Path(input.trained[0]).parents[1]),
         prepared="results/prepared",
         wise_ft=lambda wildcards: STUDY["methods"][wildcards.method]["wise_ft"],
     shell:

@@ -10,7 +10,7 @@ rule finetune_model:
         ),
         text="results/embeddings/{model}/{dataset}/text.parquet",
         model=model_files,
-        script="workflow_scripts/finetune.py",
+        script=local("workflow_scripts/finetune.py"),
     output:
         best="results/trials/{model}/{method}/{dataset}/{part}/best.json",
         epochs="results/trials/{model}/{method}/{dataset}/{part}/epochs.parquet",
@@ -25,9 +25,10 @@ rule finetune_model:
         "../envs/foretune.yaml"
     threads: 1
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        gpu=lambda wildcards: STUDY["models"][wildcards.model]["gpus"],
+        # Its weights, their start and the best, gradients, two moments, and what is being saved.
+        mem_mb=memory_for(copies=8, per_gpu=True),
+        runtime=time_to_train,
     params:
         spec=model_spec,
         recipe=recipe,
@@ -42,7 +43,7 @@ rule finetune_model:
         "--dataset-name {wildcards.dataset} --model-spec {params.spec:q} "
         "--recipe {params.recipe:q} --trials {params.trials:q} --seed {params.seed} "
         "--dataset {params.dataset} --text {input.text} --prepared {params.prepared} "
-        "--output {params.folder} 2>&1 | tee {log}"
+        "--output {params.folder} --gpus {resources.gpu} 2>&1 | tee {log}"
 
 
 rule fit_cached:
@@ -51,7 +52,7 @@ rule fit_cached:
         train="results/embeddings/{model}/{dataset}/train.parquet",
         val="results/embeddings/{model}/{dataset}/val.parquet",
         text=captions_of_adapter,
-        script="workflow_scripts/fit_cached.py",
+        script=local("workflow_scripts/fit_cached.py"),
     output:
         best="results/trials/{model}/{method}/{dataset}/{part}/best.json",
         epochs="results/trials/{model}/{method}/{dataset}/{part}/epochs.parquet",
@@ -66,7 +67,7 @@ rule fit_cached:
         "../envs/foretune.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=memory_for(),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         recipe=recipe,
@@ -87,7 +88,7 @@ rule fit_cached:
 rule select_trial:
     input:
         parts=parts_of,
-        script="workflow_scripts/select_trial.py",
+        script=local("workflow_scripts/select_trial.py"),
     output:
         best="results/selected/{model}/{method}/{dataset}.json",
     log:
@@ -96,6 +97,7 @@ rule select_trial:
         "logs/benchmarks/select_trial/{model}/{method}/{dataset}.tsv"
     wildcard_constraints:
         method=one_of(SPLIT),
+    localrule: True  # too small for a cluster job
     conda:
         "../envs/foretune.yaml"
     resources:

@@ -4,7 +4,7 @@ rule forecast_datasets:
     input:
         measures=FORECAST_MEASURED,
         tasks=str(FORECAST_STUDY / "tasks.parquet"),
-        script="workflow_scripts/forecast.py",
+        script=local("workflow_scripts/forecast.py"),
     output:
         forecasts="results/forecast/forecasts.parquet",
         rankings="results/forecast/rankings.parquet",

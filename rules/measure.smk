@@ -8,7 +8,7 @@ rule measure_task:
             "results/embeddings/{source}/{{dataset}}/text.parquet",
             source=STUDY["measures"]["emms_sources"],
         ),
-        script="workflow_scripts/measure.py",
+        script=local("workflow_scripts/measure.py"),
     output:
         measures="results/measures/{model}/{dataset}.json",
     log:
@@ -37,7 +37,7 @@ rule measure_task:
 rule measure_embeddings:
     input:
         unpack(embedding_files),
-        script="workflow_scripts/measure_embeddings.py",
+        script=local("workflow_scripts/measure_embeddings.py"),
     output:
         measures="results/measures/{embedding}.json",
     log:

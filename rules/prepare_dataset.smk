@@ -1,7 +1,7 @@
 rule prepare_dataset:
     input:
         source=source_file,
-        script="workflow_scripts/prepare_dataset.py",
+        script=local("workflow_scripts/prepare_dataset.py"),
     output:
         manifest="results/datasets/{dataset}/dataset.json",
         train="results/datasets/{dataset}/train.parquet",
@@ -14,7 +14,7 @@ rule prepare_dataset:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=memory_for(),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         spec=dataset_spec,
@@ -32,7 +32,7 @@ rule prepare_shifted_test:
     input:
         parent="results/datasets/{dataset}/dataset.json",
         source=source_file,
-        script="workflow_scripts/prepare_shifted_test.py",
+        script=local("workflow_scripts/prepare_shifted_test.py"),
     output:
         manifest="results/datasets/{dataset}/shifted/{shift}/dataset.json",
         test="results/datasets/{dataset}/shifted/{shift}/test.parquet",
@@ -43,7 +43,7 @@ rule prepare_shifted_test:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=memory_for(),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         spec=dataset_spec,

@@ -9,8 +9,8 @@ rule write_report:
         datasets=MANIFESTS,
         tests=ancient(expand("results/datasets/{test}/test.parquet", test=TESTS)),
         measures=MEASURED,
-        template="workflow_scripts/foretune/report.html.j2",
-        script="workflow_scripts/report.py",
+        template=local("workflow_scripts/foretune/report.html.j2"),
+        script=local("workflow_scripts/report.py"),
     output:
         provenance="results/provenance.json",
         html=report(

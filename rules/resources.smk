@@ -14,11 +14,6 @@ BUNDLES = {
 ENCODERS = ["clip", "siglip", "coca", "eva02"]
 
 
-wildcard_constraints:
-    bundle=one_of(BUNDLES),
-    encoder=one_of(ENCODERS),
-
-
 rule suite_data:
     input:
         bundles=expand("results/resources/mini/{bundle}.parquet", bundle=BUNDLES),
@@ -102,6 +97,8 @@ rule build_bundle:
         "logs/build_bundle/{bundle}.log",
     benchmark:
         "logs/benchmarks/build_bundle/{bundle}.tsv"
+    wildcard_constraints:
+        bundle=one_of(BUNDLES),
     conda:
         "../envs/foretune.yaml"
     params:
@@ -166,12 +163,13 @@ rule pretrain_encoder:
         "logs/pretrain_encoder/{encoder}.log",
     benchmark:
         "logs/benchmarks/pretrain_encoder/{encoder}.tsv"
+    wildcard_constraints:
+        encoder=one_of(ENCODERS),
     conda:
         "../envs/foretune.yaml"
     # Two encoders beside each other, a thread each, learn faster than one on two threads.
     threads: 1
     resources:
-        gpu=1,
         mem_mb=4000,
     params:
         seed=SUITE_SEED,

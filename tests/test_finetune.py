@@ -304,7 +304,7 @@ def test_mixed_precision_and_label_smoothing_train(unbroken, small_task, tmp_pat
 
 def test_augmentation_crops_inside_and_mirrors():
     images = torch.arange(8.0).expand(64, 3, 8, 8)  # each column has its number
-    draws = torch.Generator().manual_seed(0)
+    draws = torch.rand(4, 64, generator=torch.Generator().manual_seed(0))
     assert augment(images, {"crop": 1, "flip": False}, draws) is images
     flipped = augment(images, {"crop": 1, "flip": True}, draws)
     mirrored = [torch.allclose(f, i.flip(-1)) for f, i in zip(flipped, images, strict=True)]

@@ -1,11 +1,14 @@
 """The smoke study through the real Snakemake, as a user runs it."""
 
+import re
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
+import smoke
 import yaml
+from conftest import ROOT
 from smoke import ENV, jobs, numbers, run
 
 
@@ -143,13 +146,24 @@ def test_resources_have_targets_of_their_own(checkout):
     assert "pretrain_encoder" not in data and whole["pretrain_encoder"] == 4
 
 
-def test_a_run_beside_a_run_is_refused(study):
-    import fcntl
+PLAIN = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "studies/smoke.yaml",
+         "--forcerun", "write_report"]  # fmt: skip
 
-    with open(study[0] / "results/.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        printed = run(study[0], check=False)
-    assert "another run is at work" in printed
+
+@pytest.mark.parametrize("command", [smoke.COMMAND, PLAIN], ids=["run_study", "snakemake"])
+def test_a_run_beside_a_run_is_refused(study, command):
+    holder = "from foretune.runs import lock_results; lock_results(); print(); input()"
+    env = {**ENV, "PYTHONPATH": "workflow_scripts"}
+    first = subprocess.Popen(
+        [sys.executable, "-c", holder], cwd=study[0], env=env, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    first.stdout.readline()
+    second = subprocess.run(command, cwd=study[0], env=ENV, text=True, capture_output=True)
+    first.communicate()
+    printed = second.stdout + second.stderr
+    assert second.returncode == 1 and "Traceback" not in printed
+    assert re.search(rf"another run is at work .*\(.*process {first.pid}\)", printed)
 
 
 @pytest.mark.parametrize(
@@ -170,11 +184,20 @@ def test_a_study_that_cannot_be_read_is_named(checkout, text, message):
     assert "Traceback" not in printed
 
 
-def test_slurm_profile_resolves(study):
-    command = [sys.executable, "-m", "snakemake", "-n", "-q", "--profile", "profiles/slurm",
+def test_slurm_profile_resolves_by_its_name(study, tmp_path):
+    env = {**ENV, "XDG_CONFIG_HOME": str(tmp_path)}
+    link = ["make", "-o", ".venv/bin/.run", "slurm-profile"]
+    subprocess.run(link, cwd=ROOT, env=env, check=True)
+    subprocess.run(link, cwd=ROOT, env=env, check=True)  # again does no harm
+    command = [sys.executable, "-m", "snakemake", "-n", "-q", "--profile", "slurm",
                "--configfile", "studies/smoke.yaml", "--forceall"]  # fmt: skip
-    done = subprocess.run(command, cwd=study[0], env=ENV, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=study[0], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "snakemake/slurm").resolve() == ROOT / "profiles/slurm"
+    (tmp_path / "snakemake/slurm").unlink()
+    (tmp_path / "snakemake/slurm").mkdir()  # a profile of the user's own
+    refused = subprocess.run(link, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert refused.returncode and "is a profile of yours already" in refused.stdout
 
 
 def test_lint(study):

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from foretune import cli
+from foretune.devices import take_devices
 
 
 def work() -> None:
@@ -22,6 +23,7 @@ def work() -> None:
         with whole_file(args.output) as beside:
             shutil.copyfile(args.own[0], beside)
         return
+    take_devices(0)  # too little work for a GPU, which another job may have
     from foretune.embed import embed_captions
 
     embed_captions(args.model_spec, args.dataset, args.template, args.output)

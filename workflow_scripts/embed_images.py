@@ -3,6 +3,7 @@
 import json
 
 from foretune import cli
+from foretune.devices import take_devices
 
 
 def work() -> None:
@@ -16,6 +17,7 @@ def work() -> None:
     )
     parser.add_argument("--shard", type=int, nargs=2, help="k n: the k-th of n parts, from 0 on")
     args = parser.parse_args()
+    take_devices(1, cli.log)
     from foretune.embed import embed_images  # after the arguments: torch takes seconds to load
 
     embed_images(args.model_spec, args.dataset, args.output, args.prepared, cli.log, args.shard)

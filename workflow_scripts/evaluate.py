@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from foretune import cli
+from foretune.devices import take_devices
 
 
 def work() -> None:
@@ -42,6 +43,7 @@ def work() -> None:
     tests = [manifest.parent for manifest in args.manifests]
     to = {"predictions": args.predictions, "output": args.output, "classes": args.classes}
     if args.command == "model":
+        take_devices(1, cli.log)
         from foretune.evaluate_model import evaluate_model
 
         evaluate_model(

@@ -3,6 +3,7 @@
 import json
 
 from foretune import cli
+from foretune.devices import take_devices
 
 
 def work() -> None:
@@ -16,12 +17,15 @@ def work() -> None:
         prepared="folder where prepared images are kept",
         output="folder for epochs.parquet, delta.safetensors and best.json",
     )
+    parser.add_argument("--gpus", type=int, default=1, help="a process each, on a CPU too")
     args = parser.parse_args()
+    take_devices(args.gpus, cli.log)
     from foretune.finetune import finetune  # after the arguments: torch takes seconds to load
+    from foretune.parallel import launch
 
-    finetune(
-        cli.run_of(args), args.model_spec, args.dataset, args.text, args.recipe, args.trials,
-        args.seed, args.output, args.prepared, cli.log,
+    launch(
+        args.gpus, finetune, cli.run_of(args), args.model_spec, args.dataset, args.text,
+        args.recipe, args.trials, args.seed, args.output, args.prepared, cli.log,
     )  # fmt: skip
 
 

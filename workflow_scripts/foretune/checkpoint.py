@@ -24,9 +24,13 @@ class State:
     far, or None; running: the file with which each unfinished trial can go on.
     """
 
-    def __init__(self, folder: Path, made_from: dict, log=print):
-        """made_from: all that the numbers depend on beside the trials, the code included."""
+    def __init__(self, folder: Path, made_from: dict, log=print, writes: bool = True):
+        """made_from: all that the numbers depend on beside the trials, the code included.
+
+        writes: whether to keep it on disk, which one of several processes does for all.
+        """
         self.folder, self.log, self.made_from = folder, log, digest_json(made_from)
+        self.writes = writes
         self.journal = folder / "journal.json"
         self.clear()
         if self.journal.exists():
@@ -83,22 +87,25 @@ class State:
         training: weights and optimizer to go on with, None for a trial that has ended; best: the
         weights, where that epoch is the best of all so far, for a file with metadata `described`.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         stem = f"{digest_json(key)[:12]}-{len(self.rows[key])}"
         self.running.pop(key, None)
         if training is not None:
             self.running[key] = f"{stem}.pt"
-            with whole_file(self.folder / self.running[key]) as beside:
-                torch.save(training, beside)
+            if self.writes:
+                with whole_file(self.folder / self.running[key]) as beside:
+                    torch.save(training, beside)
         if best is not None:
             self.best = {"key": key, "row": self.rows[key][-1], "file": f"{stem}.safetensors"}
             weights = {name: tensor.contiguous() for name, tensor in best.items()}
-            with whole_file(self.best_file) as beside:
-                save_file(weights, beside, described)
+            if self.writes:
+                with whole_file(self.best_file) as beside:
+                    save_file(weights, beside, described)
         self.write()
 
     def write(self) -> None:
         """Write the journal, and remove the files that it does not name."""
+        if not self.writes:
+            return
         names = ("made_from", "rows", "best", "running")
         write_json({name: getattr(self, name) for name in names}, self.journal)
         named = {*self.running.values(), self.best and self.best["file"]}

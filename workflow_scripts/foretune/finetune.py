@@ -10,6 +10,7 @@ their hyperparameters, so that a grid can grow without repeating them.
 
 import math
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from foretune import parallel
 from foretune.checkpoint import State
 from foretune.classify import classification_logits, predict
 from foretune.config import code_digest
@@ -74,10 +76,13 @@ class Job:
             "recipe": {k: v for k, v in recipe.items() if k != "search"},
             "seed": seed, "method": run["method"], "code": code_digest("finetune"),
         }  # fmt: skip
-        self.state = State(output / "state", made_from, log)
+        self.state = State(output / "state", made_from, log, writes=not parallel.number())
+        if len(self.labels["val"]) < parallel.processes():
+            raise ForetuneError(f"{dataset}: fewer validation images than GPUs; set gpus")
         if recipe["compile"]:
             with_compiler()
-        self.step_loss = torch.compile(self.loss) if recipe["compile"] else self.loss
+        self.batch_loss = torch.compile(self.loss) if recipe["compile"] else self.loss
+        self.step_loss = self.batch_loss
 
     def encode_frozen(self) -> dict[str, Tensor]:
         """Embeddings by a tower that the recipe leaves frozen: it runs once, not once a step."""
@@ -118,7 +123,8 @@ class Job:
         if state.best:
             trial = trials[keys.index(state.best["key"])]
             best = {**state.best["row"], "trial": trial["trial"]}
-        write_results(self.output, self.run, rows, best, best and state.best_file)
+        if not parallel.number():
+            write_results(self.output, self.run, rows, best, best and state.best_file)
 
     def train_trial(self, trial: dict, epochs: int, trials: list[dict]) -> None:
         """Train one trial to the given epoch, saving the state after each."""
@@ -133,6 +139,7 @@ class Job:
         attached = attach(self.model, self.run["method"], recipe | trial)
         trained = attached.trained
         optimizer = make_optimizer(recipe, trial, list(trained.values()))
+        self.step_loss = parallel.averaged(self.model, self.batch_loss)
         try:
             going_on = state.resume(key)
             rows = state.rows[key]
@@ -200,21 +207,22 @@ class Job:
         recipe, labels = self.recipe, self.labels["train"]
         order = np.random.default_rng([self.seed, epoch]).permutation(len(labels))
         steps = math.ceil(len(order) / recipe["batch_size"])
-        draws = torch.Generator().manual_seed(self.seed * 10_000 + epoch)
+        generator = torch.Generator().manual_seed(self.seed * 10_000 + epoch)
         torch.manual_seed(self.seed * 10_000 + epoch)  # dropout, where a tower has it
         set_training(self.model)
         attached.restore()
-        started, total = time.monotonic(), torch.zeros((), device=DEVICE)
+        started, losses = time.monotonic(), torch.zeros((), device=DEVICE)
         size = recipe["batch_size"]
-        for number, rows in enumerate(np.array_split(order, range(size, len(order), size))):
-            step = epoch * steps + number
+        for nth, batch in enumerate(np.array_split(order, range(size, len(order), size))):
+            step = epoch * steps + nth
             rate = learning_rate_at(recipe, trial["learning_rate"], step, steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            images = self.preprocess.normalize(take(self.images["train"], rows, DEVICE))
-            images = augment(images, recipe["augmentation"], draws)
-            rows = torch.from_numpy(rows)
-            loss = self.step_loss(images, labels[rows].to(DEVICE), rows)
+            mine, draws = parallel.share(batch), torch.rand(4, len(batch), generator=generator)
+            images = self.preprocess.normalize(take(self.images["train"], batch[mine], DEVICE))
+            images = augment(images, recipe["augmentation"], draws[:, mine])
+            rows = torch.from_numpy(batch[mine])
+            loss = self.step_loss(images, labels[rows].to(DEVICE), rows) * parallel.weight(batch)
             optimizer.zero_grad()
             loss.backward()
             if "clip_norm" in recipe:
@@ -222,8 +230,8 @@ class Job:
             optimizer.step()
             with torch.no_grad():
                 self.model.logit_scale.clamp_(max=math.log(100))  # as in CLIP's training
-            total += loss.detach() * len(rows)  # not .item(): a GPU would wait at every step
-        mean = total.item() / len(labels)
+            losses += loss.detach() * len(batch)  # not .item(): a GPU would wait at every step
+        mean = parallel.total(losses).item() / parallel.processes() / len(labels)
         seconds = time.monotonic() - started
         attached.restore()
         return {
@@ -240,20 +248,23 @@ class Job:
         """Accuracy on the validation split."""
         self.model.eval()
         images, texts = self.frozen.get("val"), self.frozen.get("text")
+        labels, mine = self.labels["val"], slice(parallel.number(), None, parallel.processes())
         with parametrize.cached():
             if images is None:
-                images = encode_images(self.model, self.preprocess, self.images["val"])
+                images = encode_images(self.model, self.preprocess, self.images["val"][mine])
+            else:
+                images = images[mine]
             if texts is None:
                 texts = encode_captions(self.model, self.tokenizer, self.captions)
-        right = predict(images.cpu(), texts.cpu()) == self.labels["val"]
-        return right.double().mean().item()
+        right = predict(images.cpu(), texts.cpu()) == labels[mine]
+        return parallel.total(right.double().sum().to(DEVICE)).item() / len(labels)
 
     def advise_batch_size(self) -> str:
         """After a GPU ran out of memory: the largest halving of the batch that does fit."""
         size = self.recipe["batch_size"]
         where = f"methods.{self.run['method']}.batch_size: {size} images"
         for smaller in (size >> shift for shift in range(1, size.bit_length())):
-            rows = torch.zeros(smaller, dtype=torch.long)
+            rows = torch.zeros(math.ceil(smaller / parallel.processes()), dtype=torch.long)
             try:
                 torch.cuda.empty_cache()
                 images = self.preprocess.normalize(take(self.images["train"], rows.numpy(), DEVICE))
@@ -273,7 +284,7 @@ def finetune(
     lists; trials: points of its grid; prepared: where prepared images are kept (see images.py).
     Raises ForetuneError where all trials diverged or a GPU has too little memory.
     """
-    with sole_writer(output):
-        Job(
-            run, model_spec, dataset, text_cache, recipe, seed, output, prepared, log
-        ).train(trials)  # fmt: skip
+    with sole_writer(output) if not parallel.number() else nullcontext():
+        with parallel.first_before_others():
+            job = Job(run, model_spec, dataset, text_cache, recipe, seed, output, prepared, log)
+        job.train(trials)

@@ -79,14 +79,15 @@ def take(images: np.ndarray, which: slice | np.ndarray, device: str | torch.devi
     return batch
 
 
-def augment(images: Tensor, settings: dict, generator: torch.Generator) -> Tensor:
+def augment(images: Tensor, settings: dict, draws: Tensor) -> Tensor:
     """Random crops, scaled back to full size, and horizontal flips of a batch (B, 3, H, W).
 
-    settings: `crop`, the least share of the area that is kept (its aspect ratio is), and `flip`.
+    settings: `crop`, the least share of the area that is kept (its aspect ratio is), and `flip`;
+    draws: (4, B), uniform in [0, 1).
     """
     if settings["crop"] == 1 and not settings["flip"]:
         return images
-    draws = torch.rand(4, len(images), generator=generator).to(images.device)
+    draws = draws.to(images.device)
     side = (settings["crop"] + (1 - settings["crop"]) * draws[0]).sqrt()
     mirror = torch.where(draws[3] < 0.5, -1.0, 1.0) if settings["flip"] else torch.ones_like(side)
     # In units of half a side: the crop's centre stays so far from the middle that it is inside.

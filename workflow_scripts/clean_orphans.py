@@ -1,0 +1,17 @@
+"""Cancel the Slurm jobs that a killed Snakemake left for this folder, and wait for their end.
+
+Run it in the study's folder before the next run, which would otherwise write the files that
+those jobs are writing. The results stay; fine-tuning goes on at its last finished epoch.
+"""
+
+from foretune import cli
+from foretune.runs import cancel_orphans
+
+
+def work() -> None:
+    cli.parser(__doc__).parse_args()
+    cancel_orphans(cli.log)
+
+
+if __name__ == "__main__":
+    cli.main(work)

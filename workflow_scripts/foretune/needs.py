@@ -1,0 +1,51 @@
+"""What a job asks of a cluster, by the size of its model and data: memory and time.
+
+Estimates, on the safe side for a GPU of some years ago; a job that fails is tried again with its
+attempt times as much. Free of torch: the Snakefile imports it.
+"""
+
+import json
+import re
+from math import ceil, prod
+from pathlib import Path
+
+# Parameters by what an architecture's name says of its size, the largest first (open_clip's
+# model_profile.csv); a name that says nothing is taken for a base model.
+SIZES = {
+    "EVA02-E": 5.0e9, "bigG": 2.6e9, "(gopt|-g-|giant)": 1.9e9, "xxlarge": 1.2e9,
+    "-H-": 1.0e9, "(SO400M|so400m)": 0.9e9, "(-L-|[Ll]arge)": 0.66e9,
+}  # fmt: skip
+BASE = 0.26e9
+# Images times parameters that a GPU trains in a second: 260 images/s of a ViT-B/16.
+TRAINED = 4e10
+LIBRARIES = 3000  # MB of torch with CUDA, and of Snakemake, which starts each job twice
+
+
+def parameters(spec: dict) -> float:
+    """Number of a model's parameters, from its entry in the config, its weights or its name."""
+    weights = Path(spec.get("folder", ""), "open_clip_model.safetensors")
+    if weights.is_file():
+        with open(weights, "rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return sum(prod(each["shape"]) for each in header.values() if "shape" in each)
+    name = spec.get("architecture", "")
+    sizes = (size for pattern, size in SIZES.items() if re.search(pattern, name))
+    return spec.get("parameters", next(sizes, BASE))
+
+
+def memory(data_mb: float, spec: dict | None = None, copies: int = 0) -> int:
+    """MB, for three times the files that are read and `copies` of a model's weights in float32."""
+    weights = copies * 4e-6 * parameters(spec) if spec else 0
+    return ceil(LIBRARIES + 3 * data_mb + weights)
+
+
+def minutes(spec: dict, images: float) -> int:
+    """Time to train a model on so many images in all; to encode them takes a third of it."""
+    return ceil(30 + images * parameters(spec) / TRAINED / 60)
+
+
+def training_images(recipe: dict, trials: int, manifest: dict) -> float:
+    """Images and captions that trials see; each step encodes the captions of all classes."""
+    train, classes = manifest["splits"]["train"]["rows"], len(manifest["classes"])
+    steps = ceil(train / recipe["batch_size"])
+    return trials * recipe["epochs"] * (train + steps * classes)
