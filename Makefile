@@ -12,13 +12,14 @@ demo: $(BIN)/.run
 	@echo "The report: $(CURDIR)/results/report.html"
 
 # What fine-tuning would do to the images in DATA, a folder with one subfolder a class, by the study
-# in results/, which is run first where it was not.
+# in results/, or where none was completed, by the default study's bundled results.
 forecast: $(BIN)/.run
 	@test -n "$(DATA)" || { echo "give the images: make forecast DATA=path/to/folder"; exit 2; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/forecast_folder.py \
 		--data "$(DATA)" --study $(STUDY) --profile profiles/local --cores $(CORES) \
 		$(SNAKEMAKE_FLAGS)
-	@echo "The forecast: $(CURDIR)/results/forecast/forecasts.csv and rankings.csv"
+	@cat results/forecast/forecast.txt 2>/dev/null || true
+	@echo "All of it: $(CURDIR)/results/forecast/forecasts.csv and rankings.csv"
 
 test: $(BIN)/.test
 	$(BIN)/ruff check workflow_scripts tests benchmarks
