@@ -16,7 +16,8 @@ demo: $(BIN)/.run
 forecast: $(BIN)/.run
 	@test -n "$(DATA)" || { echo "give the images: make forecast DATA=path/to/folder"; exit 2; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/forecast_folder.py \
-		--data "$(DATA)" --study $(STUDY) --profile profiles/local --cores $(CORES) \
+		--data "$(DATA)" --study $(STUDY) $(if $(CAPTION),--caption "$(CAPTION)") \
+		$(if $(WEIGHT),--weight $(WEIGHT)) --profile profiles/local --cores $(CORES) \
 		$(SNAKEMAKE_FLAGS)
 	@cat results/forecast/forecast.txt 2>/dev/null || true
 	@echo "All of it: $(CURDIR)/results/forecast/forecasts.csv and rankings.csv"

@@ -262,12 +262,12 @@ def ask(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "execv", lambda program, command: called.append(command))
 
-    def study_for(data, models=("a",), **forecast):
+    def study_for(data, *more, models=("a",), **forecast):
         here = {"folder": str(tmp_path)}
         study = {"models": dict.fromkeys(models, here), "datasets": {"d": here}}
         study |= {"methods": {"full": {"learning_rate": [1]}}, "forecast": forecast}
         Path("study.yaml").write_text(yaml.safe_dump(study))
-        arguments = ["", "--data", str(data), "--study", "study.yaml", "--cores", "2"]
+        arguments = ["", "--data", str(data), "--study", "study.yaml", "--cores", "2", *more]
         monkeypatch.setattr(sys, "argv", arguments)
         script.work()
         made = yaml.safe_load(Path(called[-1][-1]).read_text())
@@ -286,14 +286,19 @@ def test_a_folder_is_forecast_from_the_results_that_are_there(ask, tmp_path):
     # The whole path: Snakemake would run the study for a file of results/.
     assert made["study"] == str(tmp_path / "results")
     assert list(ask(images(tmp_path / "d"))[0]["datasets"]) == ["d_"]  # the study has a d
+    made, _ = ask(data, "--caption", "a sketch of a {}", "--weight", "0.25")
+    assert made["weight"] == 0.25
+    assert made["datasets"]["meine_V_gel"]["caption"] == "a sketch of a {}"
+    with pytest.raises(ForetuneError, match=r"caption: 'a bird' needs a \{\} where the class"):
+        ask(data, "--caption", "a bird")
 
 
 def test_without_results_the_bundled_study_is_taken(ask, tmp_path):
     data = images(tmp_path / "birds")
     bundled = ROOT / "resources/mini/study"
-    assert ask(data, ["clip_mini", "coca_mini"])[0]["study"] == str(bundled)
+    assert ask(data, models=["clip_mini", "coca_mini"])[0]["study"] == str(bundled)
     write(tasks(), tmp_path / "results/analysis")  # of other models
-    assert ask(data, ["clip_mini"])[0]["study"] == str(bundled)
+    assert ask(data, models=["clip_mini"])[0]["study"] == str(bundled)
     with pytest.raises(ForetuneError, match=r"results: no completed study of a, z .* run it first"):
-        ask(data, ["a", "z"])
-    assert ask(data, ["a", "z"], study=str(bundled))[0]["study"] == str(bundled)
+        ask(data, models=["a", "z"])
+    assert ask(data, models=["a", "z"], study=str(bundled))[0]["study"] == str(bundled)

@@ -44,6 +44,8 @@ def completed_study(models: list[str]) -> Path:
 def work() -> None:
     parser = cli.parser(__doc__)
     cli.add_paths(parser, data="the folder of images", study="config of the study")
+    parser.add_argument("--caption", help="of a class {}; as for any dataset by default")
+    parser.add_argument("--weight", type=float, help="of forgetting against gain, 0 to 1")
     args, others = parser.parse_known_args()
     folder = args.data.resolve()
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", folder.name).lstrip("_.-") or "folder"
@@ -54,6 +56,10 @@ def work() -> None:
         while name in taken:
             name += "_"
         forecast["datasets"][name] = {"folder": str(folder)}
+        if args.caption:
+            forecast["datasets"][name]["caption"] = args.caption
+        if args.weight is not None:
+            forecast["weight"] = args.weight
     except (OSError, yaml.YAMLError, AttributeError, TypeError) as error:
         raise ForetuneError(f"{args.study}: not a readable study ({error})") from None
     models = list(check_config(config)["models"])
