@@ -70,7 +70,8 @@ def evaluate_all(study: dict, new: list[str], methods: dict[str, list[str]]) -> 
             if method == "zero_shot":
                 evaluate.evaluate_zero_shot(model, tests, images, texts, *files)
             elif method in PROBES:
-                evaluate.evaluate_probe(chosen, tests, images, *files)
+                own = slice(-len(new), None)  # a probe has no head for other tasks
+                evaluate.evaluate_probe(chosen, tests[own], images[own], *files)
             elif method in CACHED:
                 evaluate.evaluate_adapter(chosen, tests, images, texts, *files)
             else:
