@@ -13,11 +13,12 @@ demo: $(BIN)/.run
 
 # What fine-tuning would do to the images in DATA, a folder with one subfolder a class, by the study
 # in results/, or where none was completed, by the default study's bundled results.
+# make gives its variables to the shell, which alone takes quotes and spaces for what they are.
 forecast: $(BIN)/.run
-	@test -n "$(DATA)" || { echo "give the images: make forecast DATA=path/to/folder"; exit 2; }
+	@test -n "$$DATA" || { echo "give the images: make forecast DATA=path/to/folder"; exit 2; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/forecast_folder.py \
-		--data "$(DATA)" --study $(STUDY) $(if $(CAPTION),--caption "$(CAPTION)") \
-		$(if $(WEIGHT),--weight $(WEIGHT)) --profile profiles/local --cores $(CORES) \
+		--data "$$DATA" --study $(STUDY) $${CAPTION:+--caption "$$CAPTION"} \
+		$${WEIGHT:+--weight $$WEIGHT} --profile profiles/local --cores $(CORES) \
 		$(SNAKEMAKE_FLAGS)
 	@cat results/forecast/forecast.txt 2>/dev/null || true
 	@echo "All of it: $(CURDIR)/results/forecast/forecasts.csv and rankings.csv"

@@ -192,7 +192,7 @@ def test_the_text_says_the_best_first_and_warns(study, tmp_path):
     cells = forecasts.set_index(["model", "method", "outcome"])
     gain = cells.loc[(best.model, "full", GAIN)]
     assert f"  gain over zero-shot error: {gain.expected:.2f} (95%: {gain.low:.2f} to " in said
-    assert f"were off by {gain.loo_error:.2f}, its mean by {gain.loo_mean_error:.2f}, the" in said
+    assert f"were off by {gain.loo_error:.2f},\n  its mean by {gain.loo_mean_error:.2f}" in said
     assert "warning: a, b: iimm lies outside the study's range" in said
     assert "linear_probe" in said and "Ranked by 0.75 gain + 0.25 change on other tasks." in said
     worse = forecasts.assign(loo_error=9.0)

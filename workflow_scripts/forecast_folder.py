@@ -16,7 +16,7 @@ import pandas as pd
 import yaml
 
 from foretune import cli
-from foretune.config import check_config
+from foretune.config import check_config, read_study
 from foretune.datasets import prepare_dataset
 from foretune.files import ForetuneError, whole_file
 
@@ -49,8 +49,8 @@ def work() -> None:
     args, others = parser.parse_known_args()
     folder = args.data.resolve()
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", folder.name).lstrip("_.-") or "folder"
+    config = read_study(args.study)
     try:
-        config = yaml.safe_load(args.study.read_text())
         forecast = config.setdefault("forecast", {})
         taken = {*config.get("datasets", {}), *forecast.setdefault("datasets", {})}
         while name in taken:
@@ -60,7 +60,7 @@ def work() -> None:
             forecast["datasets"][name]["caption"] = args.caption
         if args.weight is not None:
             forecast["weight"] = args.weight
-    except (OSError, yaml.YAMLError, AttributeError, TypeError) as error:
+    except (AttributeError, TypeError) as error:
         raise ForetuneError(f"{args.study}: not a readable study ({error})") from None
     models = list(check_config(config)["models"])
     if "study" not in forecast:

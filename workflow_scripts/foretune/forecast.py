@@ -241,7 +241,7 @@ def describe(forecasts: pd.DataFrame, rankings: pd.DataFrame) -> str:
 
 
 def decimal(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−") if known(value) else "–"
+    return f"{round(value, 2) + 0:.2f}".replace("-", "−") if known(value) else "–"  # no −0.00
 
 
 def with_interval(cell: pd.Series) -> str:
@@ -251,7 +251,7 @@ def with_interval(cell: pd.Series) -> str:
 def trust(cell: pd.Series) -> str:
     """How far the study's own datasets were off, by iimm and by what needs no iimm."""
     said = f"of the study's {cell.n} datasets, such forecasts of gain were off by "
-    said += f"{decimal(cell.loo_error)}, its mean by {decimal(cell.loo_mean_error)}, "
+    said += f"{decimal(cell.loo_error)},\n  its mean by {decimal(cell.loo_mean_error)}, "
     said += f"the best other measure by {decimal(cell.loo_rival_error)}"
     best = np.nanmin([cell.loo_mean_error, cell.loo_rival_error])
     return said + (": iimm forecasts nothing here" if cell.loo_error >= best else "")
