@@ -12,13 +12,16 @@ demo: $(BIN)/.run
 	@echo "The report: $(CURDIR)/results/report.html"
 
 # What fine-tuning would do to the images in DATA, a folder with one subfolder a class, by the study
-# in results/, which is run first where it was not.
+# in results/, or where none was completed, by the default study's bundled results.
+# make gives its variables to the shell, which alone takes quotes and spaces for what they are.
 forecast: $(BIN)/.run
-	@test -n "$(DATA)" || { echo "give the images: make forecast DATA=path/to/folder"; exit 2; }
+	@test -n "$$DATA" || { echo "give the images: make forecast DATA=path/to/folder"; exit 2; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/forecast_folder.py \
-		--data "$(DATA)" --study $(STUDY) --profile profiles/local --cores $(CORES) \
+		--data "$$DATA" --study $(STUDY) $${CAPTION:+--caption "$$CAPTION"} \
+		$${WEIGHT:+--weight $$WEIGHT} --profile profiles/local --cores $(CORES) \
 		$(SNAKEMAKE_FLAGS)
-	@echo "The forecast: $(CURDIR)/results/forecast/forecasts.csv and rankings.csv"
+	@cat results/forecast/forecast.txt 2>/dev/null || true
+	@echo "All of it: $(CURDIR)/results/forecast/forecasts.csv and rankings.csv"
 
 # The public datasets and the weights that STUDY names, once, on a machine with network. They are
 # listed first; FETCH_FLAGS=--list lists them only.

@@ -15,6 +15,7 @@ rule forecast_datasets:
             labels={"table": "forecasts"},
         ),
         rankings_csv="results/forecast/rankings.csv",
+        text="results/forecast/forecast.txt",
     log:
         "logs/forecast_datasets.log",
     benchmark:
@@ -30,5 +31,5 @@ rule forecast_datasets:
         study=subpath(input.tasks, parent=True),
         folder=subpath(output.forecasts, parent=True),
     shell:
-        "python {input.script} --study {params.study} --measures {input.measures} "
+        "python {input.script} --study {params.study:q} --measures {input.measures} "
         "--weight {params.weight} --output {params.folder} 2>&1 | tee {log}"

@@ -18,7 +18,14 @@ from PIL import Image
 
 from foretune.config import check_config
 from foretune.files import ForetuneError
-from foretune.forecast import best_rival, forecast_datasets, forecast_one, leave_one_out, rank
+from foretune.forecast import (
+    best_rival,
+    describe,
+    forecast_datasets,
+    forecast_one,
+    leave_one_out,
+    rank,
+)
 from foretune.tables import write_parquet
 
 GAIN = "gain_over_zero_shot_error"
@@ -49,7 +56,8 @@ def study(tmp_path):
 
 def write(frame, folder, names=NAMES):
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    write_parquet(table, folder / "tasks.parquet", {"measures": names})
+    weights = {"a": "sha of a", "b": "sha of b"}
+    write_parquet(table, folder / "tasks.parquet", {"measures": names, "weights": weights})
     return folder
 
 
@@ -58,7 +66,7 @@ def measured(folder, iimm=0.3, model="a", dataset="new", **facts):
     details = {"iimm": {"notes": ["undefined: one class"]}} if iimm is None else {}
     path.write_text(json.dumps({
         "model": model, "dataset": dataset, "n": 40, "measures": {"iimm": iimm},
-        "details": details, **facts,
+        "details": details, "weights": f"sha of {model}", **facts,
     }))  # fmt: skip
     return path
 
@@ -165,6 +173,36 @@ def test_a_dataset_of_the_study_is_forecast_from_the_others(study, tmp_path):
     assert row.n == 5 and "left out" in row.note
 
 
+def test_a_model_of_the_same_name_with_other_weights_is_refused(study, tmp_path):
+    other = measured(tmp_path, weights="other")
+    with pytest.raises(ForetuneError, match=r"a-new\.json: model a is not the one of .*analysis"):
+        forecast_datasets(study, [other], weight=0.5)
+    old = tmp_path / "old"
+    write_parquet(pa.Table.from_pandas(tasks()), old / "tasks.parquet", {"measures": NAMES})
+    with pytest.raises(ForetuneError, match=r"the study's none that it tells \(run it again\)"):
+        forecast_datasets(old, [measured(tmp_path)], weight=0.5)
+
+
+def test_the_text_says_the_best_first_and_warns(study, tmp_path):
+    paths = [measured(tmp_path, iimm=0.9, model=model) for model in "ab"]
+    forecasts, ranking = forecast_datasets(study, paths, weight=0.25)
+    said = describe(forecasts, ranking)
+    best = ranking.iloc[0]
+    assert said.startswith(f"new, measured on 40 training images\n\nbest: {best.model}, full\n")
+    cells = forecasts.set_index(["model", "method", "outcome"])
+    gain = cells.loc[(best.model, "full", GAIN)]
+    assert f"  gain over zero-shot error: {gain.expected:.2f} (95%: {gain.low:.2f} to " in said
+    assert f"were off by {gain.loo_error:.2f},\n  its mean by {gain.loo_mean_error:.2f}" in said
+    assert "warning: a, b: iimm lies outside the study's range" in said
+    assert "linear_probe" in said and "Ranked by 0.75 gain + 0.25 change on other tasks." in said
+    worse = forecasts.assign(loo_error=9.0)
+    assert "iimm forecasts nothing here" in describe(worse, ranking)
+    assert "iimm forecasts nothing here" not in describe(forecasts.assign(loo_error=0.0), ranking)
+    few = write(tasks(n=3), tmp_path / "few")
+    said = describe(*forecast_datasets(few, paths, weight=0.5))
+    assert "best:" not in said and "warning: a, b: n = 3: too few datasets" in said
+
+
 def test_errors_name_the_file(study, tmp_path):
     with pytest.raises(ForetuneError, match=r"a-new\.json: iimm is not known \(undefined: one cl"):
         forecast_datasets(study, [measured(tmp_path, iimm=None)], weight=0.5)
@@ -215,23 +253,52 @@ def test_a_bad_folder_is_one_readable_line(tmp_path, spoil, said):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_folder_becomes_a_study_with_a_forecast(tmp_path, monkeypatch):
+@pytest.fixture
+def ask(tmp_path, monkeypatch):
+    """The study that `make forecast` would run for a folder, and the command."""
     import forecast_folder as script
 
     called = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "execv", lambda program, command: called.append(command))
-    data = images(tmp_path / "my birds")
-    here = {"folder": str(tmp_path)}
-    study = {"models": {"m": here}, "datasets": {"d": here}}
-    study["methods"] = {"full": {"learning_rate": [1]}}
-    Path("study.yaml").write_text(yaml.safe_dump(study))
-    monkeypatch.setattr(
-        sys, "argv", ["", "--data", str(data), "--study", "study.yaml", "--cores", "2"]
-    )
-    script.work()
-    (command,) = called
+
+    def study_for(data, *more, models=("a",), **forecast):
+        here = {"folder": str(tmp_path)}
+        study = {"models": dict.fromkeys(models, here), "datasets": {"d": here}}
+        study |= {"methods": {"full": {"learning_rate": [1]}}, "forecast": forecast}
+        Path("study.yaml").write_text(yaml.safe_dump(study))
+        arguments = ["", "--data", str(data), "--study", "study.yaml", "--cores", "2", *more]
+        monkeypatch.setattr(sys, "argv", arguments)
+        script.work()
+        made = yaml.safe_load(Path(called[-1][-1]).read_text())
+        assert made["datasets"] == study["datasets"]
+        return check_config(made)["forecast"], called[-1]
+
+    return study_for
+
+
+def test_a_folder_is_forecast_from_the_results_that_are_there(ask, tmp_path):
+    write(tasks(), tmp_path / "results/analysis")
+    data = images(tmp_path / "meine Vögel")
+    made, command = ask(data)
     assert command[-2:] == ["--study", "results/forecast/study.yaml"] and "--cores" in command
-    made = yaml.safe_load(Path(command[-1]).read_text())
-    assert check_config(made)["forecast"]["datasets"] == {"my_birds": {"folder": str(data)}}
-    assert made["datasets"] == study["datasets"]
+    assert made["datasets"] == {"meine_V_gel": {"folder": str(data)}}
+    # The whole path: Snakemake would run the study for a file of results/.
+    assert made["study"] == str(tmp_path / "results")
+    assert list(ask(images(tmp_path / "d"))[0]["datasets"]) == ["d_"]  # the study has a d
+    made, _ = ask(data, "--caption", "a sketch of a {}", "--weight", "0.25")
+    assert made["weight"] == 0.25
+    assert made["datasets"]["meine_V_gel"]["caption"] == "a sketch of a {}"
+    with pytest.raises(ForetuneError, match=r"caption: 'a bird' needs a \{\} where the class"):
+        ask(data, "--caption", "a bird")
+
+
+def test_without_results_the_bundled_study_is_taken(ask, tmp_path):
+    data = images(tmp_path / "birds")
+    bundled = ROOT / "resources/mini/study"
+    assert ask(data, models=["clip_mini", "coca_mini"])[0]["study"] == str(bundled)
+    write(tasks(), tmp_path / "results/analysis")  # of other models
+    assert ask(data, models=["clip_mini"])[0]["study"] == str(bundled)
+    with pytest.raises(ForetuneError, match=r"results: no completed study of a, z .* run it first"):
+        ask(data, models=["a", "z"])
+    assert ask(data, models=["a", "z"], study=str(bundled))[0]["study"] == str(bundled)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import string
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from conftest import CLIP_MINI, ROOT
 from PIL import ImageFont
 
@@ -20,12 +22,20 @@ from foretune.datasets import prepare_dataset, read_manifest, read_split
 from foretune.embed import embed_captions, embed_images
 from foretune.embeddings import read_pair
 from foretune.evaluate import evaluate_zero_shot
+from foretune.files import ForetuneError
+from foretune.forecast import read_study
 from foretune.image_sources import read_parquet_source
 from foretune.leaks import find_leaks, index_corpus
 from foretune.measures import compute_measures
-from foretune.models import encode_text, load_model
+from foretune.models import digest_weights, encode_text, load_model
 from foretune.pretrain import build_vocabulary, pretrain
-from foretune.suite import compare_data, tasks_of, zero_shot_accuracies
+from foretune.suite import (
+    bundle_study,
+    compare_data,
+    study_sources,
+    tasks_of,
+    zero_shot_accuracies,
+)
 from foretune.tables import write_parquet
 
 MINI = ROOT / "resources/mini"
@@ -238,3 +248,34 @@ def test_full_fine_tuning_reaches_95_percent_on_mnist(tmp_path):
         tmp_path / "m.parquet",
     )  # fmt: skip
     assert pd.read_parquet(tmp_path / "r.parquet").accuracy[0] >= 0.95
+
+
+def test_the_bundled_study_is_of_the_bundled_encoders_tasks_and_recipes(monkeypatch):
+    """Where it is not, the default study was changed: run it, and `suite.py study` after it."""
+    monkeypatch.chdir(ROOT)
+    config = yaml.safe_load(Path("config.yaml").read_text())
+    path = MINI / "study/analysis/tasks.parquet"
+    assert path.stat().st_size < 100_000
+    tasks, facts = read_study(path.parent)
+    assert facts["sources"] == study_sources(config)
+    for name, entry in config["models"].items():
+        assert facts["weights"][name] == digest_weights(load_model(entry)[0])
+    runs = {
+        (model, method, dataset)
+        for method, recipe in config["methods"].items()
+        for model in recipe.get("models", config["models"])
+        for dataset in config["datasets"]
+    }
+    assert set(tasks[["model", "method", "dataset"]].itertuples(index=False, name=None)) == runs
+    assert len(tasks) == len(runs) and tasks[["accuracy", "iimm"]].notna().all(axis=None)
+
+
+def test_other_results_are_not_bundled(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = yaml.safe_load(Path("config.yaml").read_text())
+    bundle_study(MINI / "study", config, tmp_path)
+    tasks = "analysis/tasks.parquet"
+    assert (tmp_path / tasks).read_bytes() == (MINI / "study" / tasks).read_bytes()
+    del config["methods"]["lora"]
+    with pytest.raises(ForetuneError, match=r"tasks\.parquet: its methods are .*lora.*; the conf"):
+        bundle_study(MINI / "study", config, tmp_path)

@@ -1,185 +1,18 @@
-"""Correlations and fits against scipy and statsmodels, and where they have no answer."""
+"""The tables of correlations and fits, and where they have no answer."""
 
 import json
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
-import statsmodels.api as sm
-import statsmodels.formula.api as smf
 from scipy import stats
 
 from foretune.analyze import write_statistics
-from foretune.correlations import bootstrap, correlate, interval, resamples
-from foretune.fits import fit_hinge, fit_line, fit_pooled, thresholds
+from foretune.correlations import resamples
 from foretune.paper import OTHER, SAME, as_markdown, paper_tables, pooled_line, which_study
 from foretune.statistics import DIFFERENCES, STATISTICS, pooled_fits, strength, study_statistics
 
 GAIN = "gain_over_zero_shot_error"
-
-
-def points(n, seed=0, ties=True):
-    """x (3, n) and y (2, n), with ties or without."""
-    rng = np.random.default_rng(seed)
-    x, y = rng.normal(size=(3, n)), rng.normal(size=(2, n))
-    y[0] += x[0]
-    return (x.round(), y.round(1)) if ties else (x, y)
-
-
-@pytest.mark.parametrize("ties", [True, False])
-def test_correlations_agree_with_scipy(ties):
-    x, y = points(6, ties=ties)
-    found = correlate(x, y, seed=0)
-    for k, m in np.ndindex(2, 3):
-        rho, tau = stats.spearmanr(x[m], y[k]), stats.kendalltau(x[m], y[k], method="asymptotic")
-        assert found["spearman"][k, m] == pytest.approx(rho.statistic)
-        assert found["p_asymptotic"][k, m] == pytest.approx(rho.pvalue)
-        assert found["kendall"][k, m] == pytest.approx(tau.statistic)
-        assert found["p_kendall_asymptotic"][k, m] == pytest.approx(tau.pvalue)
-        for name, statistic in [
-            ("p_permutation", lambda order, k=k: stats.spearmanr(order, y[k]).statistic),
-            ("p_kendall_permutation", lambda order, k=k: stats.kendalltau(order, y[k]).statistic),
-        ]:
-            exact = stats.permutation_test(
-                (x[m],), statistic, permutation_type="pairings", n_resamples=720
-            )
-            assert found[name][k, m] == pytest.approx(exact.pvalue)
-        if not ties:
-            exact = stats.kendalltau(x[m], y[k], method="exact").pvalue
-            assert found["p_kendall_permutation"][k, m] == pytest.approx(exact)
-
-
-def test_random_permutations_come_near_the_exact_distribution():
-    x, y = points(12, ties=False)
-    found = correlate(x, y, seed=0)["p_kendall_permutation"]
-    exact = [[stats.kendalltau(a, b, method="exact").pvalue for a in x] for b in y]
-    assert found == pytest.approx(np.array(exact), abs=0.02)
-    assert (found == correlate(x, y, seed=0)["p_kendall_permutation"]).all()
-
-
-def test_the_bootstrap_is_scipys_correlation_of_each_resample():
-    x, y = points(6)
-    drawn, rows = bootstrap(x, y, seed=3), resamples(6, 3)
-    for r in range(40):
-        for k, m in np.ndindex(2, 3):
-            a, b = x[m, rows[r]], y[k, rows[r]]
-            if np.ptp(a) == 0 or np.ptp(b) == 0:
-                assert np.isnan(drawn["spearman"][r, k, m])
-                continue
-            assert drawn["spearman"][r, k, m] == pytest.approx(stats.spearmanr(a, b).statistic)
-            assert drawn["kendall"][r, k, m] == pytest.approx(stats.kendalltau(a, b).statistic)
-    found = correlate(x, y, seed=3)
-    values = drawn["spearman"][:, 0, 0]
-    low, high = np.quantile(values[np.isfinite(values)], [0.025, 0.975])
-    assert (found["spearman_low"][0, 0], found["spearman_high"][0, 0]) == (low, high)
-    assert found["bootstrap_n"][0, 0] == np.isfinite(values).sum()
-
-
-def test_an_interval_of_mostly_degenerate_resamples_is_none():
-    draws = np.array([[0.1, 0.1], [0.2, np.nan], [0.3, np.nan], [np.nan, np.nan]])
-    low, high, used = interval(draws)
-    assert low[0] == pytest.approx(0.105) and high[0] == pytest.approx(0.295)
-    assert list(used) == [3, 1] and np.isnan([low[1], high[1]]).all()
-    x, y = points(4, ties=False)
-    assert np.isnan(correlate(x, y, seed=0)["spearman_low"]).all()  # below five datasets
-
-
-def test_a_line_agrees_with_scipy_and_its_band_with_statsmodels():
-    (x, *_), (y, *_) = points(9)
-    found, theirs = fit_line(x, y), stats.linregress(x, y)
-    assert (found["slope"], found["intercept"]) == pytest.approx((theirs.slope, theirs.intercept))
-    assert found["r2"] == pytest.approx(theirs.rvalue**2)
-    assert found["p_slope"] == pytest.approx(theirs.pvalue)
-    fit = sm.OLS(y, sm.add_constant(x)).fit()
-    at = np.array([-1.0, 0.3, 2.0])
-    theirs = fit.get_prediction(sm.add_constant(at)).summary_frame(alpha=0.05)
-    t, apart = stats.t.ppf(0.975, 7), (at - found["x_mean"]) ** 2 / found["x_squares"]
-    half = t * found["residual_sd"] * np.sqrt(1 / 9 + apart)
-    centre = found["intercept"] + found["slope"] * at
-    assert list(centre + half) == pytest.approx(list(theirs.mean_ci_upper))
-    half = t * found["residual_sd"] * np.sqrt(1 + 1 / 9 + apart)
-    assert list(centre - half) == pytest.approx(list(theirs.obs_ci_lower))
-    assert found["slope_low"] == pytest.approx(fit.conf_int()[1, 0])
-    assert found["aic_line"] == pytest.approx(fit.aic)
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_a_hinge_is_the_best_of_all_thresholds(seed):
-    rng = np.random.default_rng(seed)
-    x = rng.uniform(size=11)
-    y = np.minimum(x, 0.5) * rng.choice([-2, 2]) + rng.normal(0, 0.2, size=11)
-    found = fit_hinge(x, y, fit_line(x, y)["aic_line"])
-    order = np.sort(x)
-    grid = np.linspace(order[1], order[-3], 2000)
-    residuals = [stats.linregress(np.minimum(x, t), y) for t in grid]
-    best = max(each.rvalue**2 for each in residuals)
-    assert best - 1e-9 <= found["hinge_r2"] <= best + 1e-4
-    fit = sm.OLS(y, sm.add_constant(np.minimum(x, found["hinge_threshold"]))).fit()
-    assert found["hinge_slope"] == pytest.approx(fit.params[1])
-    assert found["aic_hinge"] == pytest.approx(fit.aic + 2)
-    line = sm.OLS(y, sm.add_constant(x)).fit()
-    assert found["aic_difference"] == pytest.approx(fit.aic + 2 - line.aic)
-    assert found["hinge_above"] >= 2
-
-
-def test_a_hinge_finds_its_threshold_and_a_line_has_none():
-    x = np.arange(10.0)
-    bend = np.array([0, 1, -1, 1, -1, 0, 1, -1, 1, -1]) * 1e-3
-    found = fit_hinge(x, 2 * np.minimum(x, 5.4) + bend, fit_line(x, 2 * np.minimum(x, 5.4))["r2"])
-    assert found["hinge_threshold"] == pytest.approx(5.4, abs=0.01)
-    assert found["hinge_slope"] == pytest.approx(2, abs=0.01) and found["hinge_above"] == 4
-    straight = fit_line(x, 2 * x + bend)
-    assert fit_hinge(x, 2 * x + bend, straight["aic_line"])["aic_difference"] > 2
-    assert np.isnan(fit_hinge(x[:4], x[:4], 0)["hinge_threshold"])
-    assert len(thresholds(np.array([0.0, 0, 0, 1, 1]), np.arange(5.0))) == 0
-
-
-def three_models(slopes=(1, 1, 1), seed=0):
-    rng = np.random.default_rng(seed)
-    frame = pd.DataFrame({"model": np.repeat(["a", "b", "c"], 6), "x": rng.normal(size=18)})
-    slope = np.repeat(slopes, 6)
-    level = np.repeat([0, 5, -3], 6)
-    return frame.assign(y=slope * frame.x + level + rng.normal(0, 0.2, 18))
-
-
-def test_a_pooled_fit_agrees_with_statsmodels_formulas():
-    frame = three_models()
-    found = fit_pooled(*(frame[c].to_numpy() for c in ("x", "y", "model")))
-    fit = smf.ols("y ~ C(model) + x", frame).fit()
-    each = smf.ols("y ~ C(model) * x", frame).fit()
-    assert found["slope"] == pytest.approx(fit.params["x"])
-    assert found["p_slope"] == pytest.approx(fit.pvalues["x"])
-    assert found["r2"] == pytest.approx(fit.rsquared)
-    assert found["slope_low"] == pytest.approx(fit.conf_int().loc["x", 0])
-    assert found["p_slopes_differ"] == pytest.approx(each.compare_f_test(fit)[1])
-    assert found["p_slopes_differ"] > 0.05 and (found["n"], found["models"]) == (18, 3)
-    other = fit_pooled(*(three_models((1, -1, 4))[c].to_numpy() for c in ("x", "y", "model")))
-    assert other["p_slopes_differ"] < 1e-6
-
-
-def test_a_model_without_a_slope_of_its_own():
-    frame = three_models()
-    frame.loc[frame.model == "c", "x"] = 0.5
-    found = fit_pooled(*(frame[c].to_numpy() for c in ("x", "y", "model")))
-    fit = smf.ols("y ~ C(model) + x", frame).fit()
-    varied = {name: frame.x.where(frame.model == name, 0) for name in "ab"}
-    each = smf.ols("y ~ C(model) + xa + xb", frame.assign(xa=varied["a"], xb=varied["b"])).fit()
-    assert found["p_slopes_differ"] == pytest.approx(each.compare_f_test(fit)[1])
-
-
-def test_a_pooled_fit_without_an_answer():
-    frame = three_models()
-    one = frame[frame.model == "a"]
-    found = fit_pooled(*(one[c].to_numpy() for c in ("x", "y", "model")))
-    assert found["n"] == 6 and np.isnan(found["slope"])
-    x = frame.model.map({"a": 0.1, "b": 0.7, "c": 0.3}).to_numpy()  # it differs between models only
-    found = fit_pooled(x, frame.y.to_numpy(), frame.model.to_numpy())
-    assert np.isnan(found["slope"])
-    nothing = np.full(18, np.nan)
-    assert fit_pooled(nothing, nothing, frame.model.to_numpy())["n"] == 0
-
-
 MEASURES = ["iimm", "emms", "correct_label_alignment", "silhouette_cosine"]
 
 
@@ -292,19 +125,6 @@ def test_few_datasets_are_said_to_be_few(n, note, computed):
     assert table.spearman_low.notna().all() == (n >= 5)
     if n == 3:
         assert table.p_permutation.min() == pytest.approx(2 / 6)
-
-
-def test_many_measures_take_seconds():
-    """The default study: nine runs of twelve datasets, nineteen measures, four outcomes."""
-    rng = np.random.default_rng(0)
-    names = [f"m{i}" for i in range(18)]
-    tasks, measured = made_up(n=12, models=list("abcdefghi"), methods=["full"])
-    tasks = tasks.assign(shifted_change=rng.normal(size=108), **dict(zip(
-        names, rng.normal(size=(18, 108)), strict=True)))  # fmt: skip
-    started = time.process_time()
-    table, _ = study_statistics(tasks, measured, ["iimm", *names], seed=0)
-    assert len(table) == 9 * 19 * 4 and table.spearman.notna().all()
-    assert time.process_time() - started < 20
 
 
 def test_no_tasks_and_no_iimm():

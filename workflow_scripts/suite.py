@@ -1,5 +1,7 @@
 """Index, compare and show the bundled suite of tasks and mini encoders."""
 
+import yaml
+
 from foretune import cli
 
 
@@ -15,6 +17,8 @@ def work() -> None:
     cli.add_paths(zero_shot, bundled="folder")
     picture = commands.add_parser("picture", help="a row of images of each task")
     cli.add_paths(picture, bundled="folder", output="PNG to write")
+    study = commands.add_parser("study", help="keep the default study's results for forecasts")
+    cli.add_paths(study, results="folder", config="the study's", output="folder to write")
     args = parser.parse_args()
     if args.command == "index":
         from foretune.leaks import index_corpus
@@ -25,6 +29,8 @@ def work() -> None:
 
     if args.command == "picture":
         suite.draw_picture(args.bundled, args.output)
+    elif args.command == "study":
+        suite.bundle_study(args.results, yaml.safe_load(args.config.read_text()), args.output)
     elif args.command == "zero-shot":
         print(suite.zero_shot_table(args.bundled))
     elif args.command == "compare-data":

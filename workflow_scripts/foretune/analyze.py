@@ -111,7 +111,10 @@ def analyze(
     write_tables(outcomes, output / "outcomes.parquet", {"kind": "outcomes"})
     write_tables(by_class, output / "class_accuracy.parquet", {"kind": "class_accuracy"})
     write_tables(every.loc[interpolated, curves], output / "wise_ft.parquet", {"kind": "wise_ft"})
-    write_tables(tasks, output / "tasks.parquet", {"kind": "tasks", "measures": names})
+    # By which a forecast knows that a model is still the study's.
+    weights = {row["model"]: row["weights"] for row in rows if "weights" in row}
+    facts = {"kind": "tasks", "measures": names, "weights": weights}
+    write_tables(tasks, output / "tasks.parquet", facts)
     write_tables(measured, output / "measures.parquet", {"kind": "measures", "measures": names})
     moved = read_tables(movements) if movements else MOVEMENT.empty_table().to_pandas()
     write_tables(moved, output / "movement.parquet", {"kind": "movement"})

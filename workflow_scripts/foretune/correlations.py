@@ -6,13 +6,14 @@ outcomes, permutations and resamples at once; tests/test_statistics.py compares 
 """
 
 import functools
+import math
 
 import numpy as np
 from scipy import stats
 
 RESAMPLES = 2000  # of the bootstrap
-PERMUTATIONS = 9_999  # where n! is more than EXACT
-EXACT = 40_320  # 8!
+EXACT = 10  # up to so many datasets all orders are tried; 10! takes a second, 11! would a minute
+PERMUTATIONS = 9_999  # random orders, where there are more datasets
 FEWEST = 5  # below so many datasets most resamples hold two or three of them: no interval
 
 
@@ -36,13 +37,55 @@ def unit(scores: np.ndarray) -> np.ndarray:
     return scores / np.where(length == 0, np.nan, length)
 
 
+def all_orders(n: int) -> np.ndarray:
+    """(n!, n) of int8: every order of n things."""
+    found = np.zeros((1, 1), np.int8)
+    for last in range(1, n):
+        found = np.concatenate([np.insert(found, at, last, axis=1) for at in range(last + 1)])
+    return found
+
+
+@functools.cache
+def null_distribution(name: str, x: tuple, y: tuple) -> np.ndarray:
+    """How many orders of y give each product of its scores with x's: of -top, ..., 0, ..., top.
+
+    x, y: ranks as `ranks` has them, in order. All data with the same ties have the same
+    distribution, so that it is counted once for most measures and outcomes of a study.
+    """
+    score = {"spearman": np.asarray, "kendall": signs}[name]  # these are ranks already
+    fixed = score(np.array(x, np.float32))
+    top = np.abs(score(np.array(y, np.float32))).sum() * np.abs(fixed).max()
+    counts, y = np.zeros(2 * int(top) + 1, int), np.array(y, np.int8)
+    orders = all_orders(len(x))
+    for start in range(0, len(orders), 20_000):
+        moved = score(y[orders[start : start + 20_000]]).astype(np.float32)
+        counts += np.bincount((moved @ fixed + top).astype(int), minlength=len(counts))
+    return counts
+
+
+def exact_p(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    """`permutation_p` by counting all orders."""
+    ties = [[tuple(sorted(row)) for row in ranks(both).astype(int).tolist()] for both in (x, y)]
+    found, orders = {}, math.factorial(x.shape[1])
+    for name, score in SCORES.items():
+        products = score(y) @ score(x).T
+        found[name] = np.empty(products.shape)
+        for k, m in np.ndindex(products.shape):
+            counts = null_distribution(name, *sorted((ties[0][m], ties[1][k])))
+            at = len(counts) // 2 + int(products[k, m])
+            found[name][k, m] = min(1, 2 * min(counts[at:].sum(), counts[: at + 1].sum()) / orders)
+    return found
+
+
 def permutation_p(x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Two-sided p-values of every row of x (m, n) with every row of y (k, n), as (k, m) each.
 
-    Exact up to 8 points, where all orders are tried, else from 9,999 random orders, the same for
-    all rows. Twice the smaller tail, at most 1, as scipy.stats.permutation_test has it.
+    Exact up to 10 points, where all orders are counted, else from 9,999 random orders, the same
+    for all rows. Twice the smaller tail, at most 1, as scipy.stats.permutation_test has it.
     """
     n = x.shape[1]
+    if n <= EXACT:
+        return exact_p(x, y)
     fixed = [score(x).T for score in SCORES.values()]
 
     def products(order, axis):
@@ -52,7 +95,7 @@ def permutation_p(x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarr
 
     found = stats.permutation_test(
         (np.arange(n),), products, permutation_type="pairings", vectorized=True,
-        n_resamples=EXACT if n <= 8 else PERMUTATIONS, rng=np.random.default_rng([seed, n]),
+        n_resamples=PERMUTATIONS, rng=np.random.default_rng([seed, n]),
     )  # fmt: skip
     return dict(zip(SCORES, found.pvalue, strict=True))
 

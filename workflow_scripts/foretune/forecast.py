@@ -15,6 +15,7 @@ import pandas as pd
 from foretune.files import ForetuneError
 from foretune.fits import line
 from foretune.tables import read_metadata
+from foretune.wording import known, plain
 
 FEWEST = 4  # datasets: leaving one out leaves the three that a line with an error needs
 # What is possible; a gain below 0 has a limit too, which the zero-shot accuracy sets.
@@ -24,20 +25,45 @@ RANGES = {
 FORECAST = ["dataset", "model", "method", "outcome", "n_train", "iimm", "n", "expected", "low",
             "high", "clipped", "study_low", "study_high", "outside", "loo_error", "loo_mean_error",
             "loo_rival_error", "loo_rivals", "note"]  # fmt: skip
+SAID = {
+    "gain_over_zero_shot_error": "gain over zero-shot error", "accuracy": "accuracy",
+    "ood_change": "change on other tasks (forgetting)",
+}  # fmt: skip
 RANKING = ["dataset", "rank", "model", "method", "weight", "score", "gain_over_zero_shot_error",
            "ood_change", "note"]  # fmt: skip
 
 
-def read_study(folder: Path) -> tuple[pd.DataFrame, list[str]]:
-    """A study's tasks and the names of its measures, from its `results/analysis`.
+def read_study(folder: Path) -> tuple[pd.DataFrame, dict]:
+    """A study's tasks, and the names of its `measures` and each model's `weights`, by digest.
 
-    Raises ForetuneError, naming the file, where there is no study or it did not measure IIMM.
+    folder: its `results/analysis`. Raises ForetuneError, naming the file, where there is no study
+    or it did not measure IIMM.
     """
     path = Path(folder) / "tasks.parquet"
-    names = read_metadata(path).get("measures", [])
-    if "iimm" not in names:
+    facts = read_metadata(path)
+    if "iimm" not in facts.get("measures", []):
         raise ForetuneError(f"{path}: the study has no iimm to forecast from")
-    return pd.read_parquet(path), names
+    return pd.read_parquet(path), {"weights": {}} | facts
+
+
+def tasks_of(tasks: pd.DataFrame, facts: dict, study: Path, new: dict, path: Path) -> pd.DataFrame:
+    """The study's tasks of the model that measured `new`, the content of the file at `path`.
+
+    Raises ForetuneError where the study has no such model, or one of this name with other weights.
+    """
+    model = new["model"]
+    own = tasks[tasks.model == model]
+    if own.empty:
+        have = ", ".join(sorted(set(tasks.model))) or "none"
+        raise ForetuneError(f"{path}: {study} has no model {model}; its models: {have}")
+    theirs = facts["weights"].get(model, "none that it tells (run it again)")
+    if theirs != new["weights"]:
+        raise ForetuneError(
+            f"{path}: model {model} is not the one of {study}: its weights are "
+            f"{new['weights'][:12]}, the study's {theirs[:40]}; "
+            f"forecast with the study's model, or from a study of this one"
+        )
+    return own
 
 
 def forecast_one(x: np.ndarray, y: np.ndarray, at: float, outcome: str) -> dict:
@@ -106,32 +132,29 @@ def forecast_datasets(study: Path, measures: list[Path], weight: float):
     study: a study's `results/analysis`; measures: JSON files of (model, dataset) as `measure`
     writes them; weight: of forgetting against gain, see `rank`.
 
-    Raises ForetuneError, naming the file, where the study has no tasks of the model or where the
-    dataset's iimm is undefined.
+    Raises ForetuneError, naming the file, where the study has no tasks of the model, or of one
+    with other weights, and where the dataset's iimm is undefined.
     """
-    tasks, names = read_study(study)
-    rows, known = [], {}
+    tasks, facts = read_study(study)
+    rows, errors = [], {}
     for path in measures:
         new = json.loads(Path(path).read_text())
         at = new["measures"].get("iimm")
         if at is None:
             said = "; ".join(new.get("details", {}).get("iimm", {}).get("notes", []))
             raise ForetuneError(f"{path}: iimm is not known{said and f' ({said})'}: no forecast")
-        own = tasks[tasks.model == new["model"]]
-        if own.empty:
-            have = ", ".join(sorted(set(tasks.model))) or "none"
-            raise ForetuneError(f"{path}: {study} has no model {new['model']}; its models: {have}")
+        own = tasks_of(tasks, facts, study, new, path)
         same_name = bool((own.dataset == new["dataset"]).any())
         for method, group in own[own.dataset != new["dataset"]].groupby("method"):
             for outcome in RANGES:
                 some = group[np.isfinite(group[["iimm", outcome]].to_numpy(float)).all(axis=1)]
                 key = (new["model"], method, outcome, tuple(some.dataset))
-                if key not in known and is_enough(some):
-                    known[key] = leave_one_out(some, outcome, names)
+                if key not in errors and is_enough(some):
+                    errors[key] = leave_one_out(some, outcome, facts["measures"])
                 rows.append(
                     {"dataset": new["dataset"], "model": new["model"], "method": method,
                      "outcome": outcome, "n_train": new["n"], "iimm": at,
-                     **forecast(some, outcome, at, same_name), **known.get(key, {})}
+                     **forecast(some, outcome, at, same_name), **errors.get(key, {})}
                 )  # fmt: skip
     frame = pd.DataFrame(rows, columns=FORECAST)
     numbers = ["expected", "low", "high", "study_low", "study_high", "loo_error",
@@ -183,3 +206,52 @@ def rank(forecasts: pd.DataFrame, weight: float) -> pd.DataFrame:
     return wide.assign(weight=float(weight))[RANKING].sort_values(
         ["dataset", "rank", "model", "method"], ignore_index=True
     )
+
+
+def describe(forecasts: pd.DataFrame, rankings: pd.DataFrame) -> str:
+    """What `forecast_datasets` found, as a text for a terminal: the best choice, then all."""
+    gain, lines = "gain_over_zero_shot_error", []
+    for dataset, ranking in rankings.groupby("dataset", sort=False):
+        own = forecasts[forecasts.dataset == dataset]
+        cells = {key: row.iloc[0] for key, row in own.groupby(["model", "method", "outcome"])}
+        lines += [f"{dataset}, measured on {own.n_train.iloc[0]} training images", ""]
+        best = ranking.iloc[0]
+        run = best.model, best.method
+        if known(cells[*run, gain].expected):
+            lines += [f"best: {run[0]}, {run[1]}"]
+            lines += [
+                f"  {said}: {with_interval(cells[*run, name])}" for name, said in SAID.items()
+            ]
+            lines += ["  " + trust(cells[*run, gain]), ""]
+        table = [("", "model", "method", "gain", "accuracy", "other tasks")]
+        table += [
+            (plain(row["rank"]) + "." if known(row["rank"]) else "", row["model"], row["method"],
+             *(decimal(cells[row["model"], row["method"], name].expected) for name in SAID))
+            for row in ranking.to_dict("records")
+        ]  # fmt: skip
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
+        for note, group in own[(own.note != "") & (own.n > 0)].groupby("note", sort=False):
+            models = ", ".join(dict.fromkeys(group.model))
+            lines += ["", f"warning: {models}: {note}"]
+        lines += [""]
+    weight = rankings.weight.iloc[0] if len(rankings) else 0
+    lines += [f"Ranked by {plain(1 - weight)} gain + {plain(weight)} change on other tasks."]
+    return "\n".join(lines) + "\n"
+
+
+def decimal(value: float) -> str:
+    return f"{round(value, 2) + 0:.2f}".replace("-", "−") if known(value) else "–"  # no −0.00
+
+
+def with_interval(cell: pd.Series) -> str:
+    return f"{decimal(cell.expected)} (95%: {decimal(cell.low)} to {decimal(cell.high)})"
+
+
+def trust(cell: pd.Series) -> str:
+    """How far the study's own datasets were off, by iimm and by what needs no iimm."""
+    said = f"of the study's {cell.n} datasets, such forecasts of gain were off by "
+    said += f"{decimal(cell.loo_error)},\n  its mean by {decimal(cell.loo_mean_error)}, "
+    said += f"the best other measure by {decimal(cell.loo_rival_error)}"
+    best = np.nanmin([cell.loo_mean_error, cell.loo_rival_error])
+    return said + (": iimm forecasts nothing here" if cell.loo_error >= best else "")

@@ -1,4 +1,4 @@
-"""The bundled suite as a whole: its zero-shot accuracies, its picture, its rebuilt twin."""
+"""The bundled suite as a whole: its accuracies, its picture, its rebuilt twin, its study."""
 
 import io
 import itertools
@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 from foretune.classify import predict
 from foretune.datasets import decode
 from foretune.embed import encode_captions, encode_images
-from foretune.files import whole_file
+from foretune.files import ForetuneError, digest_file, digest_json, whole_file
 from foretune.image_sources import read_parquet_source
 from foretune.leaks import SIDE
 from foretune.models import CONFIG_NAME, WEIGHTS_NAME, load_model
+from foretune.tables import read_metadata, write_parquet
 
 # Training repeats to the bit only with the same processor, libraries and threads. Elsewhere its
 # rounding takes another course, which moves an accuracy by a few points.
@@ -84,6 +86,29 @@ def compare_encoders(rebuilt: Path, bundled: Path) -> str:
             f"average, by {difference.max():.3f} at most, on {difference.idxmax()})"
         )
     return "\n".join(lines)
+
+
+def study_sources(config: dict) -> dict[str, str]:
+    """What the default study's numbers come from: digests of its encoders, tasks and recipes."""
+    files = [Path(entry["folder"], WEIGHTS_NAME) for entry in config["models"].values()]
+    files += [Path(entry["parquet"]) for entry in config["datasets"].values()]
+    made_of = {str(path): digest_file(path) for path in files}
+    return made_of | {"methods": digest_json(config["methods"]), "seed": str(config["seed"])}
+
+
+def bundle_study(results: Path, config: dict, output: Path) -> None:
+    """Keep what forecasts need of the default study's results, with what they were made from.
+
+    config: the content of config.yaml. Raises ForetuneError where the results are not its.
+    """
+    path = Path("analysis/tasks.parquet")
+    facts, tasks = read_metadata(results / path), pq.read_table(results / path)
+    for key, column in (("models", "model"), ("methods", "method"), ("datasets", "dataset")):
+        found = set(tasks[column].to_pylist())
+        if found != set(config[key]):
+            said = f"{', '.join(sorted(found))}; the config has {', '.join(config[key])}"
+            raise ForetuneError(f"{results / path}: its {key} are {said}")
+    write_parquet(tasks, output / path, facts | {"sources": study_sources(config)})
 
 
 def draw_picture(folder: Path, output: Path, columns: int = 18) -> None:
