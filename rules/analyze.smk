@@ -6,12 +6,14 @@ rule analyze_study:
         selections=SELECTIONS,
         measures=MEASURED,
         embeddings=MEASURED_EMBEDDINGS,
+        datasets=MANIFESTS,
         paper="studies/paper.yaml",
         paper_numbers="workflow_scripts/foretune/paper_tables.csv",
         script="workflow_scripts/analyze.py",
     output:
         outcomes="results/analysis/outcomes.parquet",
         class_accuracy="results/analysis/class_accuracy.parquet",
+        confusions="results/analysis/confusions.parquet",
         tasks="results/analysis/tasks.parquet",
         wise_ft="results/analysis/wise_ft.parquet",
         movement="results/analysis/movement.parquet",
@@ -56,6 +58,7 @@ rule analyze_study:
         wise_ft_csv="results/analysis/wise_ft.csv",
         movement_csv="results/analysis/movement.csv",
         class_accuracy_csv="results/analysis/class_accuracy.csv",
+        confusions_csv="results/analysis/confusions.csv",
         measures_csv="results/analysis/measures.csv",
         curves_csv="results/analysis/curves.csv",
     log:
@@ -77,5 +80,6 @@ rule analyze_study:
     shell:
         "python {input.script} --evaluations {input.evaluations} --classes {input.classes} --movements {input.movements} "
         "--selections {input.selections} --measures {input.measures} {input.embeddings} "
+        "--predictions results/predictions --manifests {input.datasets} "
         "--models {params.models:q} --datasets {params.datasets} --paper {input.paper} "
         "--seed {params.seed} --output {params.folder} 2>&1 | tee {log}"

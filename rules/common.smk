@@ -167,6 +167,7 @@ def final_output():
             table=[
                 "outcomes",
                 "class_accuracy",
+                "confusions",
                 "tasks",
                 "wise_ft",
                 "measures",

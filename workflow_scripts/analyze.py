@@ -8,20 +8,23 @@ from foretune import cli
 
 def work() -> None:
     parser = cli.parser(__doc__)
-    for name in ("evaluations", "classes", "selections", "measures"):
+    for name in ("evaluations", "classes", "selections", "measures", "manifests"):
         parser.add_argument(f"--{name}", type=Path, nargs="+", required=True)
     parser.add_argument("--movements", type=Path, nargs="*", default=[])
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--models", type=json.loads, required=True, help="config entries, JSON")
     parser.add_argument("--datasets", nargs="+", required=True, help="names")
-    cli.add_paths(parser, paper="config of the paper's study", output="folder for the tables")
+    cli.add_paths(
+        parser, paper="config of the paper's study", predictions="folder that evaluations name",
+        output="folder for the tables",
+    )  # fmt: skip
     args = parser.parse_args()
     from foretune.analyze import analyze
     from foretune.paper import which_study
 
     analyze(
         args.evaluations, args.classes, args.movements, args.selections, args.measures,
-        args.output, args.seed, which_study(args.models, args.datasets, args.paper),
+        args.predictions, args.manifests, args.output, args.seed, which_study(args.models, args.datasets, args.paper),
     )  # fmt: skip
 
 

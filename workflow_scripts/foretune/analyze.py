@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from foretune.confusions import tabulate_confusions
 from foretune.evaluate import MOVEMENT
 from foretune.files import whole_file, write_json
 from foretune.findings import answer, collect_evidence
@@ -87,14 +88,16 @@ def summarize_tasks(outcomes: pd.DataFrame, selected: pd.DataFrame, measures: pd
 
 def analyze(
     evaluations: list[Path], classes: list[Path], movements: list[Path], selections: list[Path],
-    measures: list[Path], output: Path, seed: int, studies: dict[str, str],
+    measures: list[Path], predictions: Path, datasets: list[Path], output: Path, seed: int,
+    studies: dict[str, str],
 ) -> None:  # fmt: skip
     """Write a study's tables into the folder `output`, each as Parquet and as CSV.
 
-    outcomes, class_accuracy, tasks, wise_ft, measures, curves and movement hold what was found;
-    what is made of them is written by `write_statistics`. classes, movements: the evaluations'
-    files of class accuracies, and of how far embeddings moved; measures: files of tasks, and of
-    embeddings from elsewhere, which have no outcomes; studies: of `paper.which_study`.
+    outcomes, class_accuracy, confusions, tasks, wise_ft, measures, curves and movement hold what
+    was found; what is made of them is written by `write_statistics`. classes, movements: the
+    evaluations' files of class accuracies, and of how far embeddings moved; measures: files of
+    tasks, and of embeddings from elsewhere, which have no outcomes; predictions: the folder of
+    the files that evaluations name; datasets: manifests; studies: of `paper.which_study`.
     """
     key = ["model", "method", "wise_ft", "trained_on", "evaluated_on", "split"]
     outcomes = join_outcomes(read_tables(evaluations)).sort_values(key, ignore_index=True)
@@ -110,6 +113,10 @@ def analyze(
     interpolated = every.groupby(["model", "method"]).wise_ft.transform("min") < 1
     write_tables(outcomes, output / "outcomes.parquet", {"kind": "outcomes"})
     write_tables(by_class, output / "class_accuracy.parquet", {"kind": "class_accuracy"})
+    manifests = [json.loads(Path(path).read_text()) for path in datasets]
+    names_of = {manifest["name"]: manifest["classes"] for manifest in manifests}
+    confused = tabulate_confusions(outcomes, predictions, names_of)
+    write_tables(confused, output / "confusions.parquet", {"kind": "confusions"})
     write_tables(every.loc[interpolated, curves], output / "wise_ft.parquet", {"kind": "wise_ft"})
     write_tables(tasks, output / "tasks.parquet", {"kind": "tasks", "measures": names})
     write_tables(measured, output / "measures.parquet", {"kind": "measures", "measures": names})
