@@ -58,7 +58,12 @@ rule analyze_study:
         wise_ft_csv="results/analysis/wise_ft.csv",
         movement_csv="results/analysis/movement.csv",
         class_accuracy_csv="results/analysis/class_accuracy.csv",
-        confusions_csv="results/analysis/confusions.csv",
+        confusions_csv=report(
+            "results/analysis/confusions.csv",
+            caption="captions/confusions.rst",
+            category="Tables",
+            labels={"table": "confusions"},
+        ),
         measures_csv="results/analysis/measures.csv",
         curves_csv="results/analysis/curves.csv",
     log:

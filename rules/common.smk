@@ -144,6 +144,9 @@ MEASURED = expand("results/measures/{model}/{dataset}.json", model=MODELS, datas
 FORECAST_MEASURED = expand(
     "results/measures/{model}/{dataset}.json", model=MODELS, dataset=FORECAST
 )
+FORECAST_TABLES = expand(
+    "results/forecast/{table}.parquet", table=["forecasts", "rankings"] if FORECAST else []
+)
 MEASURED_EMBEDDINGS = expand("results/measures/{name}.json", name=STUDY["embeddings"])
 MANIFESTS = expand("results/datasets/{test}/dataset.json", test=TESTS)
 TRIALS = [
@@ -183,10 +186,17 @@ def final_output():
             kind=["parquet", "csv"],
         ),
         *FORECAST_MEASURED,
+        *FORECAST_TABLES,
+        *(path.replace(".parquet", ".csv") for path in FORECAST_TABLES),
         *expand(
-            "results/forecast/{table}.{kind}",
-            table=["forecasts", "rankings"] if FORECAST else [],
-            kind=["parquet", "csv"],
+            "results/figures/{figure}.svg",
+            figure=[
+                "models",
+                "methods",
+                "trade_off",
+                "training",
+                *(f"accuracy_{model}" for model in MODELS),
+            ],
         ),
         *MANIFESTS,
         *expand(

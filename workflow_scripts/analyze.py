@@ -24,7 +24,8 @@ def work() -> None:
 
     analyze(
         args.evaluations, args.classes, args.movements, args.selections, args.measures,
-        args.predictions, args.manifests, args.output, args.seed, which_study(args.models, args.datasets, args.paper),
+        args.predictions, args.manifests, args.output, args.seed,
+        which_study(args.models, args.datasets, args.paper),
     )  # fmt: skip
 
 
