@@ -7,7 +7,8 @@ import sys
 import pandas as pd
 import pytest
 import yaml
-from smoke import ENV, jobs, numbers, run
+from report_browser import opened
+from smoke import COMMAND, ENV, jobs, numbers, run
 
 
 def test_the_chain_runs_to_a_report(study):
@@ -58,6 +59,45 @@ def test_a_shifted_test_is_tested_and_no_other_task(study):
     assert pd.isna(tasks.ood_change["full", "digits"])  # nor is mnist another task to it
 
 
+def test_confusions_are_those_of_the_predictions(study):
+    found = pd.read_parquet(study[0] / "results/analysis/confusions.parquet")
+    outcomes, _, _ = numbers(study[0])
+    one = outcomes[(outcomes.method == "full") & (outcomes.wise_ft == 1) & (outcomes.split == "test")
+                   & (outcomes.trained_on == "mnist") & (outcomes.evaluated_on == "mnist")]  # fmt: skip
+    kept = pd.read_parquet(study[0] / "results/predictions" / one.predictions.iloc[0])
+    counts = pd.crosstab(kept.label, kept.predicted)
+    own = found[(found.method == "full") & (found.evaluated_on == "mnist") & (found.split == "test")]
+    assert len(own) and own["class"].nunique() <= 8
+    for row in own.to_dict("records"):  # a digit's class is its label
+        assert counts.loc[int(row["class"]), int(row["predicted"])] == row["n"]
+        assert (kept.label == int(row["class"])).sum() == row["class_n"]
+    assert set(found.method) == {"zero_shot", "full", "clip_adapter", "linear_probe"}
+
+
+def test_snakemakes_own_report_is_made_offline(study, browser):
+    """With our tables and figures in it by category, caption and label."""
+    checkout, _ = study
+    run(checkout)
+    nowhere = dict.fromkeys(["http_proxy", "https_proxy", "ALL_PROXY"], "http://127.0.0.1:9")
+    made = subprocess.run(
+        [*COMMAND, "--report", "snakemake-report.html"], cwd=checkout, env=ENV | nowhere,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stdout[-3000:]
+    assert "download" not in made.stdout.lower()
+    with opened(browser, checkout / "snakemake-report.html", drawn="#app", quiet=False) as page:
+        found = page.evaluate("[categories, results]")
+        assert set(found[0]) == {"Figures", "Report", "Tables"}
+        kept = {name: entry for name, entry in found[1].items()}
+        assert {"results/report.html", "results/figures/models.svg",
+                "results/analysis/findings.csv"} <= set(kept)  # fmt: skip
+        figure = kept["results/figures/models.svg"]
+        assert figure["labels"] == {"figure": "gain and forgetting against IIMM", "by": "model"}
+        assert "figure 3" in figure["caption"]
+        page.click("text=Figures")
+        page.wait_for_selector("text=gain against forgetting")
+
+
 def test_a_second_run_does_nothing(study):
     assert "Nothing to be done" in run(study[0])
 
@@ -77,7 +117,7 @@ def test_a_third_dataset_runs_only_what_is_new(study):
         "finetune_model": 1, "fit_cached": 2, "select_trial": 3, "evaluate_zero_shot": 1,
         "evaluate_probe": 1, "evaluate_adapter": 1,
         "evaluate_model": 1,
-        "analyze_study": 1, "write_report": 1, "all": 1,
+        "analyze_study": 1, "draw_figures": 1, "write_report": 1, "all": 1,
     }  # fmt: skip
     assert jobs(run(checkout, "-n", *grown)) == expected
     assert jobs(run(checkout, *grown)) == expected
@@ -108,14 +148,16 @@ def test_embeddings_from_elsewhere_are_measured_and_reported(study):
     (checkout / "studies/elsewhere.yaml").write_text(yaml.safe_dump(whole, sort_keys=False))
     elsewhere = ["--study", "studies/elsewhere.yaml"]
     # The report, because it shows the config; the analysis, because it has one input more.
-    expected = {"measure_embeddings": 1, "analyze_study": 1, "write_report": 1, "all": 1}
+    expected = {
+        "measure_embeddings": 1, "analyze_study": 1, "draw_figures": 1, "write_report": 1, "all": 1
+    }  # fmt: skip
     assert jobs(run(checkout, *elsewhere)) == expected
     measures = pd.read_parquet(checkout / "results/analysis/measures.parquet")
     mine = measures[measures.dataset == "mine"].iloc[0]
     same = measures[measures.dataset == "mnist"].iloc[0]
     assert pd.isna(mine.model) and mine.iimm == same.iimm
     assert mine["iimm.low"] < mine.iimm < mine["iimm.high"]
-    assert ">mine</td>" in (checkout / "results/report.html").read_text()
+    assert '"mine"' in (checkout / "results/report.html").read_text()
     assert "Nothing to be done" in run(checkout, *elsewhere)
 
 
@@ -129,7 +171,7 @@ def test_a_new_shifted_test_runs_only_its_own_jobs(study):
     assert jobs(run(checkout, "-n", "--study", "studies/shifted.yaml")) == {
         "prepare_shifted_test": 1, "embed_shifted_test": 1, "evaluate_zero_shot": 1,
         "evaluate_probe": 1, "evaluate_adapter": 1, "evaluate_model": 1, "analyze_study": 1,
-        "write_report": 1, "all": 1,
+        "draw_figures": 1, "write_report": 1, "all": 1,
     }  # fmt: skip
 
 
@@ -150,7 +192,7 @@ def test_a_method_runs_on_the_models_it_names(study):
         **{(model, method): 2 for model in ("clip_mini", "other")
            for method in ("clip_adapter", "linear_probe")},
     }  # fmt: skip
-    assert "other, linear_probe" in (checkout / "results/report.html").read_text()
+    assert '["other","linear_probe"]' in (checkout / "results/report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -162,6 +204,8 @@ def test_a_method_runs_on_the_models_it_names(study):
         "results/embeddings/clip_mini/mnist/shifted/digits/test.parquet",
         "results/analysis/tasks.csv",
         "results/analysis/class_accuracy.csv",
+        "results/analysis/confusions.csv",
+        "results/figures/methods.svg",
         "results/evaluations/clip_mini/zero_shot_classes.parquet",
         "results/provenance.json",
     ],

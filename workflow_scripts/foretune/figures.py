@@ -5,6 +5,8 @@ that begins with "$" is a place for a value (an axis title, an order of names); 
 height gets one by its rows.
 """
 
+import functools
+
 import altair as alt
 
 # Middle tones: each has a contrast of at least 3 with the light page and with the dark one.
@@ -240,6 +242,7 @@ KINDS = {
 }  # fmt: skip
 
 
+@functools.cache
 def specifications() -> dict[str, dict]:
     """Every kind of figure as Vega-Lite, without the address of its schema."""
     made = {}

@@ -203,7 +203,14 @@ async function drawFigure(figure) {
     if (!points.length) { chart.replaceChildren(); chart.style.minHeight = "0"; figure.view = null; return; }
     // Log level 1, errors: a figure with nothing in a layer has an empty plot, which Vega warns of.
     const made = await vegaEmbed(chart, spec, {mode: "vega-lite", renderer: "svg", actions: false, config: theme, logLevel: 1});
-    if (turn !== figure.turn) made.finalize(); else figure.view = made;
+    if (turn !== figure.turn) return made.finalize();
+    figure.view = made;
+    // One image with a name; its numbers are read from the table, not from hundreds of marks.
+    for (const name of ["role", "aria-label", "aria-roledescription"]) chart.removeAttribute(name);
+    const svg = chart.querySelector("svg");
+    svg.setAttribute("role", "img");
+    svg.setAttribute("aria-label", label);
+    for (const part of svg.children) part.setAttribute("aria-hidden", "true");
   } catch (error) {
     chart.textContent = `This figure could not be drawn: ${error.message}`;
     console.error(error);
