@@ -27,7 +27,7 @@ from report_study import (
 
 from foretune.files import ForetuneError, write_json
 from foretune.report import FEW, build_report
-from foretune.report_data import TRIALS, as_json, pack, training_rows
+from foretune.report_data import TRIALS, as_json, pack, rounded, training_rows
 from foretune.samples import data_uri
 from foretune.tables import write_parquet
 from foretune.wording import number, percent, plain, points
@@ -222,6 +222,9 @@ def test_packed_tables_are_the_frames():
     assert back.number[0] == 0.123457 and back.number[1:3].isna().all() and back.number[3] == -1e-9
     assert list(back["count"].astype("Int64").dropna()) == [1, 3, 4]
     assert list(back["list"]) == [[1.23457], [], [2.0], [3]]
+    assert [rounded([value], 3)[0] for value in (123456.0, 0.00123456, -2.5, 0.0)] == [
+        123000.0, 0.00123, -2.5, 0.0
+    ]  # fmt: skip
     assert list(back.flag) == [True, None, False, True]
 
 

@@ -167,8 +167,8 @@ def test_a_table_is_filtered_and_downloads_what_it_shows(page, report):
 
 
 def test_a_long_table_begins_with_a_part(browser, tmp_path):
-    path = build(tmp_path, names=[f"task {i}" for i in range(7)], models=[f"m{i}" for i in range(9)],
-                 classes=["a", "b"])  # fmt: skip
+    names, models = [f"task {i}" for i in range(7)], [f"m{i}" for i in range(9)]
+    path = build(tmp_path, names=names, models=models, classes=["a", "b"])
     with opened(browser, path) as page:
         rows = page.locator("#results tbody tr")
         assert rows.count() == 100

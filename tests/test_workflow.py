@@ -62,11 +62,11 @@ def test_a_shifted_test_is_tested_and_no_other_task(study):
 def test_confusions_are_those_of_the_predictions(study):
     found = pd.read_parquet(study[0] / "results/analysis/confusions.parquet")
     outcomes, _, _ = numbers(study[0])
-    one = outcomes[(outcomes.method == "full") & (outcomes.wise_ft == 1) & (outcomes.split == "test")
-                   & (outcomes.trained_on == "mnist") & (outcomes.evaluated_on == "mnist")]  # fmt: skip
+    asked = "method == 'full' and wise_ft == 1 and split == 'test' and evaluated_on == 'mnist'"
+    one = outcomes.query(asked + " and trained_on == 'mnist'")
     kept = pd.read_parquet(study[0] / "results/predictions" / one.predictions.iloc[0])
     counts = pd.crosstab(kept.label, kept.predicted)
-    own = found[(found.method == "full") & (found.evaluated_on == "mnist") & (found.split == "test")]
+    own = found.query("method == 'full' and evaluated_on == 'mnist' and split == 'test'")
     assert len(own) and own["class"].nunique() <= 8
     for row in own.to_dict("records"):  # a digit's class is its label
         assert counts.loc[int(row["class"]), int(row["predicted"])] == row["n"]
@@ -88,7 +88,7 @@ def test_snakemakes_own_report_is_made_offline(study, browser):
     with opened(browser, checkout / "snakemake-report.html", drawn="#app", quiet=False) as page:
         found = page.evaluate("[categories, results]")
         assert set(found[0]) == {"Figures", "Report", "Tables"}
-        kept = {name: entry for name, entry in found[1].items()}
+        kept = found[1]
         assert {"results/report.html", "results/figures/models.svg",
                 "results/analysis/findings.csv"} <= set(kept)  # fmt: skip
         figure = kept["results/figures/models.svg"]

@@ -103,7 +103,7 @@ def ranking() -> alt.LayerChart:
     """Spearman's rho of every measure with an outcome, with bootstrap intervals."""
     y = alt.Y("measure:N", sort="$rows", title=None, axis=plain_axis(labelLimit=170))
     x = alt.X("rho:Q", title="$rho", scale=alt.Scale(domain=[-1, 1]),
-              axis=alt.Axis(values=[-1, -0.5, 0, 0.5, 1]))  # fmt: skip
+              axis=alt.Axis(values=[-1, -0.5, 0, 0.5, 1], titleAnchor="end"))  # fmt: skip
     tooltip = [
         "measure:N", alt.Tooltip("rho:Q", title="ρ", format=".3f"),
         alt.Tooltip("low:Q", title="95% from", format=".3f"),
@@ -227,7 +227,7 @@ def expected() -> alt.LayerChart:
                alt.Tooltip("study:Q", title="the study’s mean", format=".3f")]  # fmt: skip
     base = data("forecasts").encode(y, tooltip=tooltip)
     spans = base.mark_rule(strokeWidth=3, color=COLOURS[0], opacity=0.5).encode(
-        alt.X("low:Q", title="$expected"),
+        alt.X("low:Q", title="$expected", axis=alt.Axis(titleAnchor="end", tickCount=8)),
         alt.X2("high:Q"),
     )
     dots = base.mark_point(filled=True, size=80, color=COLOURS[0], opacity=1)

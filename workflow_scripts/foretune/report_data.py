@@ -8,7 +8,6 @@ import pandas as pd
 
 from foretune.measured import enough_images
 from foretune.paper import GAIN
-from foretune.wording import known
 
 DIGITS = 6  # of a number in the page; the tables in results/analysis have all
 TRIALS = 8  # of a run whose training is drawn: the chosen one and the next best
@@ -19,27 +18,37 @@ MEANS = ("zero_shot_accuracy", "accuracy", GAIN, "ood_change", "shifted_change")
 BAND = ("intercept", "residual_sd", "x_mean", "x_squares")
 
 
-def value_of(value, digits: int):
-    """A value as JSON has it: null for what is not known, and no more digits than are shown."""
-    if isinstance(value, list):
-        return [value_of(each, digits) for each in value]
-    if isinstance(value, (float, np.floating)):
-        return float(f"{value:.{digits}g}") if np.isfinite(value) else None
-    if not known(value):
-        return None
-    return value.item() if isinstance(value, np.generic) else value
+def rounded(values, digits: int) -> list:
+    """Numbers with so many significant digits; None for what is not finite, whole ones as is."""
+    x = np.asarray(values)
+    if x.dtype.kind in "iu":
+        return x.tolist()
+    finite = np.isfinite(x)
+    size = np.floor(np.log10(np.abs(x), out=np.zeros_like(x), where=finite & (x != 0)))
+    # By powers of ten from 1 on, which are exact where those below 1 are not.
+    more, less = 10.0 ** np.maximum(digits - 1 - size, 0), 10.0 ** np.maximum(size + 1 - digits, 0)
+    shown = np.where(finite, np.round(x * more / less) / more * less, 0)
+    return [value if there else None for value, there in zip(shown.tolist(), finite, strict=True)]
 
 
 def pack(frame: pd.DataFrame, columns: list[str] | None = None, digits: int = DIGITS) -> dict:
-    """A table as columns; one of words as its different words and the place of each row's."""
+    """A table as columns; one of words as its different words and the place of each row's.
+
+    A cell may be a list of numbers; digits: significant ones of what is not whole.
+    """
     made = {}
     for name in columns or frame.columns:
-        values = frame[name].astype(object).tolist()
-        if any(isinstance(value, str) for value in values):
-            codes, words = pd.factorize(frame[name].astype(object).where(frame[name].notna(), None))
+        values = frame[name]
+        if pd.api.types.is_float_dtype(values):
+            made[name] = rounded(values.to_numpy(float, na_value=np.nan), digits)
+        elif any(isinstance(value, list) for value in values):
+            made[name] = [rounded(value, digits) for value in values]
+        elif any(isinstance(value, str) for value in values):
+            codes, words = pd.factorize(values.astype(object).where(values.notna(), None))
             made[name] = {"words": list(words), "codes": codes.tolist()}  # -1: not known
-        else:
-            made[name] = [value_of(value, digits) for value in values]
+        else:  # whole numbers, flags, or nothing at all
+            whole = values.astype(object).where(values.notna(), None).tolist()
+            made[name] = [each.item() if isinstance(each, np.generic) else each for each in whole]
     return {"n": len(frame), "columns": made}
 
 
@@ -57,25 +66,31 @@ def training_rows(epochs: list, tasks: pd.DataFrame) -> pd.DataFrame:
     """
     keys = ["model", "method", "dataset"]
     columns = [*keys, "trial", "rate", "varied", "name", "best", "epoch", "accuracy", "left_out"]
-    rows = []
+    if not epochs:
+        return pd.DataFrame(columns=columns)
+    every = pd.concat([pd.read_parquet(path) for path in epochs], ignore_index=True)
+    every = every.sort_values([*keys, "trial", "epoch"], kind="stable", ignore_index=True)
     chosen = tasks.set_index(keys)[["trial", "best_epoch"]].to_dict("index")
-    runs = pd.concat([pd.read_parquet(path) for path in epochs]) if epochs else pd.DataFrame()
-    for key, run in runs.groupby(keys, sort=False) if len(runs) else ():
-        varied = [name for name in ("rank", "reduction") if run[name].nunique() > 1]
-        name = (varied or ["weight_decay"])[0]
+    column = {name: every[name].to_numpy() for name in every}
+    rows = []
+    for key, run in every.groupby(keys, sort=False).indices.items():
+        trials = np.split(run, np.flatnonzero(np.diff(column["trial"][run])) + 1)
         own = chosen.get(key, {})
-        tops = run.groupby("trial").val_accuracy.max().sort_values(ascending=False, kind="stable")
-        order = sorted(tops.index, key=lambda trial: trial != own.get("trial"))[:TRIALS]
-        for trial in sorted(order):
-            points = run[run.trial == trial].sort_values("epoch")
+        grids = [name for name in ("rank", "reduction") if len(set(column[name][run])) > 1]
+        name = (grids or ["weight_decay"])[0]
+        # The chosen one first, then by the best validation accuracy.
+        trials.sort(key=lambda at: (column["trial"][at[0]] != own.get("trial"),
+                                    -column["val_accuracy"][at].max()))  # fmt: skip
+        for at in sorted(trials[:TRIALS], key=lambda at: column["trial"][at[0]]):
+            trial = int(column["trial"][at[0]])
             best = own["best_epoch"] if trial == own.get("trial") else None
-            if len(points) > EPOCHS:
-                kept = np.linspace(0, len(points) - 1, EPOCHS).round().astype(int)
-                points = points[points.epoch.isin({*points.epoch.iloc[kept], best})]
-            first = points.iloc[0]
-            rows.append([*key, int(trial), first["learning_rate_peak"], first[name], name, best,
-                         points.epoch.tolist(), points.val_accuracy.tolist(),
-                         len(tops) - len(order)])  # fmt: skip
+            if len(at) > EPOCHS:
+                kept = at[np.linspace(0, len(at) - 1, EPOCHS).round().astype(int)]
+                at = np.union1d(kept, at[column["epoch"][at] == best])
+            rows.append([*key, trial, column["learning_rate_peak"][at[0]], column[name][at[0]],
+                         name, best, column["epoch"][at].tolist(),
+                         column["val_accuracy"][at].tolist(),
+                         len(trials) - len(trials[:TRIALS])])  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
 

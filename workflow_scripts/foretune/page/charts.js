@@ -1,11 +1,12 @@
 // Figures: each kind has one specification; what it draws follows the lists' choices.
 const ink = "currentColor";  // follows the page: light, dark and print need no second drawing
+const narrow = innerWidth < 600;
 const labels = {labelColor: ink, titleColor: ink, titleFontWeight: 500, labelFontSize: 12, titleFontSize: 12};
 const theme = {
   background: "transparent", font: "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", view: {stroke: null},
   range: {category: setting.colours},
   axis: {...labels, titlePadding: 10, gridColor: ink, domainColor: ink, tickColor: ink, gridOpacity: .12, domainOpacity: .4, tickOpacity: .4},
-  legend: {...labels, symbolStrokeColor: ink, orient: "bottom", columns: 4, offset: 12},
+  legend: {...labels, symbolStrokeColor: ink, orient: "bottom", columns: narrow ? 2 : 4, offset: 12},
 };
 const LINE_KEY = {symbolType: "stroke", symbolFillColor: "transparent", symbolStrokeWidth: 2.5};
 const NAMED = 16;  // points beyond so many are named when hovered only
@@ -40,7 +41,7 @@ function scatter() {
       fit.push({x, y, low: known(half) && isFinite(half) ? y - half : y, high: known(half) && isFinite(half) ? y + half : y});
     }
   }
-  for (const point of points) point.named = points.length <= NAMED;
+  for (const point of points) point.named = points.length <= NAMED && !narrow;
   return {
     data: {points, fit}, places: {measure, outcome: setting.outcomes[outcome]},
     label: `${setting.outcomes[outcome]} against ${measure}, ${model}, ${method}`,
