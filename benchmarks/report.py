@@ -68,7 +68,7 @@ def open_report(path: Path, runs: int = 3) -> list[dict]:
             page.wait_for_selector("html[data-drawn]", state="attached", timeout=120_000)
             took = page.evaluate("({...document.documentElement.dataset})")
             sort = """() => { const start = performance.now();
-                document.querySelector('#statistics th[data-key=spearman] button').click();
+                document.querySelector('#table-statistics th[data-key=spearman] button').click();
                 return performance.now() - start; }"""
             choose = """async () => { const start = performance.now();
                 await choose('method', 'lora'); return performance.now() - start; }"""

@@ -199,6 +199,15 @@ def test_forecasts_are_cards_with_their_errors_and_warnings(tmp_path, markup):
     assert EVIL not in page
 
 
+def test_a_forecast_from_too_few_datasets_says_so(tmp_path):
+    study = make_study(tmp_path, names=NAMES[:2])
+    add_forecast(tmp_path, study)
+    build_report(**study, output=tmp_path / "report.html", title="Forecast")
+    page = without_vega(tmp_path / "report.html")
+    assert page.count("No model and method could be ranked.") == 2
+    assert "too few datasets" in unpack(embedded(page, "data-forecasts")).note[0]
+
+
 def test_a_method_may_lack_a_model(tmp_path):
     study = make_study(tmp_path, models=("one", "two"))
     for name in ("tasks", "outcomes", "statistics"):

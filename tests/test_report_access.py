@@ -76,7 +76,11 @@ def test_on_paper_everything_is_open_and_no_button_is_left(browser, report):
         page.emulate_media(media="print")
         assert page.locator("details:not([open])").count() == 0
         assert page.locator("nav").is_hidden() and page.locator("[data-csv]").first.is_hidden()
-        assert page.locator("#results th").first.is_visible()
+        assert page.locator("#table-results th").first.is_visible()
+        # A long table is cut and says so, a wide one is left to the page.
+        assert page.locator("#table-results tbody tr:visible").count() == 25
+        assert page.locator("[data-table=results] .on-paper").is_visible()
+        assert page.locator("#table-statistics").is_hidden()
 
 
 def test_the_keyboard_reaches_every_list_table_and_page(browser, report):

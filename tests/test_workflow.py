@@ -1,6 +1,7 @@
 """The smoke study through the real Snakemake, as a user runs it."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -96,6 +97,16 @@ def test_snakemakes_own_report_is_made_offline(study, browser):
         assert "figure 3" in figure["caption"]
         page.click("text=Figures")
         page.wait_for_selector("text=gain against forgetting")
+
+
+def test_forecasts_are_in_the_report(study):
+    whole = yaml.safe_load((study[0] / "studies/smoke.yaml").read_text())
+    new = {"parquet": "resources/mini/shapes.parquet"}
+    whole["forecast"] = {"datasets": {"shapes": new}}
+    (study[0] / "studies/forecast.yaml").write_text(yaml.safe_dump(whole))
+    printed = run(study[0], "-n", "-p", "--study", "studies/forecast.yaml")
+    assert jobs(printed)["forecast_datasets"] == 1
+    assert re.search(r"python workflow_scripts/report\.py .* --forecast results/forecast ", printed)
 
 
 def test_a_second_run_does_nothing(study):

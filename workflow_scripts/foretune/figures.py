@@ -147,7 +147,7 @@ def trade_off() -> alt.LayerChart:
     return alt.layer(line, dots).properties(height=340)
 
 
-def training() -> alt.LayerChart:
+def epochs() -> alt.LayerChart:
     """Validation accuracy per epoch, a line a trial, the chosen epoch ringed."""
     whole = alt.Axis(tickMinStep=1, format="d", grid=False)
     percents = alt.Axis(format=".0%", tickCount=6)
@@ -237,7 +237,7 @@ def expected() -> alt.LayerChart:
 
 KINDS = {
     "matrix": matrix, "confusion": confusion, "scatter": scatter, "ranking": ranking,
-    "trade_off": trade_off, "training": training, "convergence": convergence,
+    "trade_off": trade_off, "epochs": epochs, "convergence": convergence,
     "evidence": evidence, "task": task, "expected": expected,
 }  # fmt: skip
 

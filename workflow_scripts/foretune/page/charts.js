@@ -91,18 +91,18 @@ function tradeOff() {
   };
 }
 
-function training() {
+function epochs() {
   const {model, method, dataset} = state, trials = find("trials", {model, method, dataset});
   const text = value => shown(value, "plain"), values = name => [...new Set(trials.map(row => row[name]))].filter(known).sort((a, b) => a - b).map(text);
   const [colors, dashes] = [values("rate"), values("varied")], name = (trials[0]?.name ?? "").replaceAll("_", " ");
-  const epochs = trials.flatMap(row => row.epoch.map((epoch, i) => ({
+  const points = trials.flatMap(row => row.epoch.map((epoch, i) => ({
     trial: row.trial, epoch, accuracy: row.accuracy[i], color: text(row.rate), dash: text(row.varied), best: epoch === row.best,
   })));
   const out = trials[0]?.left_out;
   return {
-    data: {epochs}, places: {colors, dashes, dash: name, color_legend: colors.length > 1 ? LINE_KEY : null, dash_legend: dashes.length > 1 ? LINE_KEY : null},
+    data: {epochs: points}, places: {colors, dashes, dash: name, color_legend: colors.length > 1 ? LINE_KEY : null, dash_legend: dashes.length > 1 ? LINE_KEY : null},
     label: `Validation accuracy per epoch, ${model}, ${method}, ${dataset}`,
-    note: !epochs.length ? "Nothing to show." : out ? `${out} trial${out === 1 ? " that is" : "s that are"} worse ${out === 1 ? "is" : "are"} left out.` : "",
+    note: !points.length ? "Nothing to show." : out ? `${out} trial${out === 1 ? " that is" : "s that are"} worse ${out === 1 ? "is" : "are"} left out.` : "",
   };
 }
 
@@ -171,7 +171,7 @@ function expected(arg) {
 // Kind -> what makes it, and the lists that it follows.
 const KINDS = {
   scatter: [scatter, ["model", "method", "measure", "outcome"]], ranking: [ranking, ["model", "method", "measure", "outcome"]],
-  matrix: [matrix, ["model", "method"]], trade_off: [tradeOff, ["model"]], training: [training, ["model", "method", "dataset"]],
+  matrix: [matrix, ["model", "method"]], trade_off: [tradeOff, ["model"]], epochs: [epochs, ["model", "method", "dataset"]],
   convergence: [convergence, ["model", "measure"]], evidence: [evidence, []], task: [task, []],
   confusion: [confusion, ["model", "method"]], expected: [expected, ["outcome"]],
 };

@@ -1,4 +1,5 @@
 // Tables: sorted by a column, filtered by words, downloaded as CSV.
+const PAPER_ROWS = 25;  // as style.css has it
 const PAGE_ROWS = 100;  // rows that are shown at first: thousands would take seconds
 
 const isText = column => ["text", "outcome"].includes(column.kind);
@@ -38,6 +39,7 @@ function download(name, text) {
 
 // Fills the element with a table; columns: [{key, label, kind, beside}], rows: objects.
 function drawTable(host, name, caption, columns, rows) {
+  const wide = columns.length > 12;
   let sorted = rows, limit = PAGE_ROWS, words = [], order = null;
   // A row is found by what is shown of it and by what its CSV has.
   const text = row => columns.map(column => `${shown(row[column.key], column.kind)} ${row[column.key]}`).join(" ").toLowerCase();
@@ -73,6 +75,7 @@ function drawTable(host, name, caption, columns, rows) {
     body.replaceChildren(...some.map(row => element("tr", {}, ...columns.map(column => cellOf(column, row)))));
     const all = `${rows.length} row${rows.length === 1 ? "" : "s"}`;
     count.textContent = found.length < rows.length ? `${found.length} of ${all}` : all;
+    host.classList.toggle("long", found.length > PAPER_ROWS);
     more.hidden = some.length === found.length;
     more.textContent = `Show all ${found.length} rows`;
   }
@@ -84,12 +87,15 @@ function drawTable(host, name, caption, columns, rows) {
     type: "button", "data-csv": name, "aria-label": `Download CSV: ${caption}`,
     onclick: () => download(name, csvOf(columns, matching())),
   }, "Download CSV");
-  const table = element("table", {id: name}, element("thead", {}, element("tr", {}, ...heads)), body);
+  const table = element("table", {id: `table-${name}`}, element("thead", {}, element("tr", {}, ...heads)), body);
   host.replaceChildren(
     element("div", {class: "tools"}, filter, count, csv),
     element("div", {class: "scroll rows", role: "region", tabindex: "0", "aria-label": caption}, table),
     more,
+    element("p", {class: "on-paper faint"}, wide ? "This table is too wide for paper: the page has it, and its CSV."
+      : `On paper there are the first ${PAPER_ROWS} rows; the page has all, and its CSV.`),
   );
+  host.classList.toggle("wide", wide);
   fill();
 }
 
