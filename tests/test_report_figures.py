@@ -174,7 +174,8 @@ def test_a_long_table_begins_with_a_part(page):
             const host = document.createElement("div");
             document.querySelector("main").append(host);
             const rows = Array.from({length: 250}, (_, value) => ({value}));
-            drawTable(host, "long", "long", [{key: "value", label: "value", kind: "plain", beside: []}], rows);
+            const columns = [{key: "value", label: "value", kind: "plain", beside: []}];
+            drawTable(host, "long", "long", columns, rows);
         }"""
     )
     assert len(column(page, "long", "value")) == 100

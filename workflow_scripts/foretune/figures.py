@@ -150,7 +150,7 @@ def trade_off() -> alt.LayerChart:
 def epochs() -> alt.LayerChart:
     """Validation accuracy per epoch, a line a trial, the chosen epoch ringed."""
     whole = alt.Axis(tickMinStep=1, format="d", grid=False)
-    percents = alt.Axis(format=".0%", tickCount=6)
+    percents = alt.Axis(format="~%", tickCount=6)
     base = data("epochs").encode(
         alt.X("epoch:Q", scale=alt.Scale(zero=False, nice=False, padding=12), axis=whole),
         alt.Y("accuracy:Q", title="validation accuracy", scale=alt.Scale(zero=False),
