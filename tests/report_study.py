@@ -149,8 +149,10 @@ def make_study(
     """
     rng, analysis = np.random.default_rng(seed), folder / "analysis"
     tables = make_tables(names, models, methods, measures, classes, rng)
+    weights = dict.fromkeys(models, "weights-digest")
+    facts = {"measures": list(measures), "weights": weights}
     for name, frame in tables.items():
-        known = {"measures": list(measures)} if name in ("tasks", "measures") else {}
+        known = facts if name in ("tasks", "measures") else {}
         save(frame, analysis / f"{name}.parquet", **known)
     studies = dict.fromkeys([*models, "all"], OTHER)
     analyze(tables["tasks"], tables["measures"], list(measures), 0, studies, analysis)
@@ -164,7 +166,7 @@ def make_study(
         "created": "2025-01-01T00:00:00Z", "git_commit": None,
         "versions": {"torch": "2.9.0"}, "config": {"seed": 1, "note": EVIL},
         "datasets": {name: f"digest-of-{name}" for name in names},
-        "models": dict.fromkeys(models, "weights-digest"),
+        "models": weights,
     }  # fmt: skip
     write_json(facts, folder / "provenance.json")
     return {
@@ -206,8 +208,8 @@ def add_forecast(folder: Path, study: dict, iimm=(("birds", 0.35), (EVIL, 0.9)))
     paths = []
     for i, (name, value) in enumerate(iimm):
         paths.append(folder / f"measured-{i}.json")
-        measured = {"model": model, "dataset": name, "n": 40, "measures": {"iimm": value}}
-        write_json(measured, paths[-1])
+        measured = {"model": model, "weights": "weights-digest", "dataset": name, "n": 40}
+        write_json(measured | {"measures": {"iimm": value}}, paths[-1])
     made = forecast_datasets(study["analysis"], paths, weight=0.5)
     for name, frame in zip(("forecasts", "rankings"), made, strict=True):
         save(frame, folder / "forecast" / f"{name}.parquet")

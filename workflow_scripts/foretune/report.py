@@ -147,7 +147,7 @@ def describe_datasets(paths: list[Path], facts: dict) -> list[dict]:
 
 
 def counts_of(tasks: pd.DataFrame, order: list[str]) -> list[str]:
-    """ "4 models" and so on."""
+    """How many models, methods and datasets there are, in words."""
     numbers = {"model": tasks.model.nunique(), "method": tasks.method.nunique(),
                "dataset": len(order)}  # fmt: skip
     return [f"{n} {noun}{'s' * (n != 1)}" for noun, n in numbers.items()]
