@@ -47,7 +47,7 @@ def fine_tune(study: dict, new: dict) -> dict[str, list[str]]:
         for model in study["models"]
     }
     every = study["datasets"] | new
-    targets = [f"results/selected/{model}/{method}/{name}.json"
+    targets = [f"results/trials/{model}/{method}/{name}/0/best.json"
                for model in methods for method in methods[model] for name in new]  # fmt: skip
     targets += [f"results/embeddings/{model}/{name}/{file}.parquet"
                 for model in methods for name in every for file in ("test", "text")]  # fmt: skip
@@ -65,8 +65,9 @@ def evaluate_all(study: dict, new: list[str], methods: dict[str, list[str]]) -> 
                          for f in ("test.parquet", "text.parquet"))  # fmt: skip
         for method in ("zero_shot", *methods[model]):
             out = FOLDER / "evaluations" / model / method
-            files = [FOLDER / "predictions", out / "rows.parquet", out / "classes.parquet"]
-            chosen = [results / f"selected/{model}/{method}/{name}.json" for name in new]
+            kinds = ("rows", "classes", "confusions")
+            files = [FOLDER / "predictions", *(out / f"{kind}.parquet" for kind in kinds)]
+            chosen = [results / f"trials/{model}/{method}/{name}/0/best.json" for name in new]
             if method == "zero_shot":
                 evaluate.evaluate_zero_shot(model, tests, images, texts, *files)
             elif method in PROBES:

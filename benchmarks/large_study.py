@@ -26,7 +26,7 @@ import yaml
 from common import ROOT, write_table
 from foretune.config import check_config, expand_grid
 from foretune.datasets import prepare_dataset, read_manifest, read_split
-from foretune.evaluate import CLASS_SCHEMA, MOVEMENT, SCHEMA, keep_predictions
+from foretune.evaluate import CLASS_SCHEMA, CONFUSION_SCHEMA, MOVEMENT, SCHEMA, keep_predictions
 from foretune.files import write_json
 from foretune.measures import compute_measures
 from foretune.tables import write_parquet
@@ -144,7 +144,7 @@ class Simulation:
 
     def write_evaluation(self, i: int, method: str, accuracies: np.ndarray) -> None:
         model, zero_shot = self.models[i], method == "zero_shot"
-        rows, classes, moved = [], [], []
+        rows, classes, confusions, moved = [], [], [], []
         for j, trained_on in enumerate([None] if zero_shot else self.datasets):
             for k, dataset in enumerate(self.datasets):
                 if method == "linear_probe" and j != k:
@@ -158,11 +158,21 @@ class Simulation:
                              "predictions": f"{dataset}.parquet"})  # fmt: skip
                 classes += [{**key, "class": name, "n": 100, "accuracy": accuracy}
                             for name in names]  # fmt: skip
+                if trained_on in (None, dataset):
+                    confusions += [
+                        {**{name: key[name] for name in CONFUSION_SCHEMA.names[:4]}, "class": a,
+                         "predicted": b, "n": 10, "class_n": 100, "share": 0.1}
+                        for a in names[:8] for b in names[:8]
+                    ]  # fmt: skip
             if not zero_shot:
                 run = {"model": model, "method": method, "dataset": trained_on}
                 moved.append(run | dict.fromkeys(MOVEMENT.names[3:], 0.1))
         where = self.folder / f"results/evaluations/{model}/{method}"
-        for suffix, some, schema in (("", rows, SCHEMA), ("_classes", classes, CLASS_SCHEMA)):
+        for suffix, some, schema in (
+            ("", rows, SCHEMA),
+            ("_classes", classes, CLASS_SCHEMA),
+            ("_confusions", confusions, CONFUSION_SCHEMA),
+        ):
             table = pa.Table.from_pylist(some, schema)
             write_parquet(table, where.with_name(f"{method}{suffix}.parquet"), {"kind": "outcomes"})
         if moved and method not in ("linear_probe", "clip_adapter"):

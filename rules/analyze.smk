@@ -2,6 +2,7 @@ rule analyze_study:
     input:
         evaluations=EVALUATIONS,
         classes=CLASS_EVALUATIONS,
+        confusions=CONFUSIONS,
         movements=MOVEMENTS,
         selections=SELECTIONS,
         measures=MEASURED,
@@ -12,6 +13,7 @@ rule analyze_study:
     output:
         outcomes="results/analysis/outcomes.parquet",
         class_accuracy="results/analysis/class_accuracy.parquet",
+        confusions="results/analysis/confusions.parquet",
         tasks="results/analysis/tasks.parquet",
         wise_ft="results/analysis/wise_ft.parquet",
         movement="results/analysis/movement.parquet",
@@ -56,6 +58,12 @@ rule analyze_study:
         wise_ft_csv="results/analysis/wise_ft.csv",
         movement_csv="results/analysis/movement.csv",
         class_accuracy_csv="results/analysis/class_accuracy.csv",
+        confusions_csv=report(
+            "results/analysis/confusions.csv",
+            caption="captions/confusions.rst",
+            category="Tables",
+            labels={"table": "confusions"},
+        ),
         measures_csv="results/analysis/measures.csv",
         curves_csv="results/analysis/curves.csv",
     log:
@@ -75,7 +83,8 @@ rule analyze_study:
         datasets=sorted(DATASETS),
         folder=subpath(output.statistics, parent=True),
     shell:
-        "python {input.script} --evaluations {input.evaluations} --classes {input.classes} --movements {input.movements} "
+        "python {input.script} --evaluations {input.evaluations} --classes {input.classes} "
+        "--confusions {input.confusions} --movements {input.movements} "
         "--selections {input.selections} --measures {input.measures} {input.embeddings} "
         "--models {params.models:q} --datasets {params.datasets} --paper {input.paper} "
         "--seed {params.seed} --output {params.folder} 2>&1 | tee {log}"

@@ -221,10 +221,16 @@ MOVEMENTS = [
     for model, method in RUNS
     if method in TUNED
 ]
-CLASS_EVALUATIONS = [f"{path.removesuffix('.parquet')}_classes.parquet" for path in EVALUATIONS]
+CLASS_EVALUATIONS, CONFUSIONS = (
+    [f"{path.removesuffix('.parquet')}_{kind}.parquet" for path in EVALUATIONS]
+    for kind in ("classes", "confusions")
+)
 MEASURED = expand("results/measures/{model}/{dataset}.json", model=MODELS, dataset=DATASETS)
 FORECAST_MEASURED = expand(
     "results/measures/{model}/{dataset}.json", model=MODELS, dataset=FORECAST
+)
+FORECAST_TABLES = expand(
+    "results/forecast/{table}.parquet", table=["forecasts", "rankings"] if FORECAST else []
 )
 MEASURED_EMBEDDINGS = expand("results/measures/{name}.json", name=STUDY["embeddings"])
 MANIFESTS = expand("results/datasets/{test}/dataset.json", test=TESTS)
@@ -249,6 +255,7 @@ def final_output():
             table=[
                 "outcomes",
                 "class_accuracy",
+                "confusions",
                 "tasks",
                 "wise_ft",
                 "measures",
@@ -264,10 +271,17 @@ def final_output():
             kind=["parquet", "csv"],
         ),
         *FORECAST_MEASURED,
+        *FORECAST_TABLES,
+        *(path.replace(".parquet", ".csv") for path in FORECAST_TABLES),
         *expand(
-            "results/forecast/{table}.{kind}",
-            table=["forecasts", "rankings"] if FORECAST else [],
-            kind=["parquet", "csv"],
+            "results/figures/{figure}.svg",
+            figure=[
+                "models",
+                "methods",
+                "trade_off",
+                "training",
+                *(f"accuracy_{model}" for model in MODELS),
+            ],
         ),
         *MANIFESTS,
         *expand(
@@ -286,6 +300,7 @@ def final_output():
         *SELECTIONS,
         *EVALUATIONS,
         *CLASS_EVALUATIONS,
+        *CONFUSIONS,
         *MOVEMENTS,
         *expand(
             "results/embeddings/{model}/{dataset}/{file}.parquet",

@@ -7,6 +7,7 @@ rule evaluate_zero_shot:
     output:
         rows="results/evaluations/{model}/zero_shot.parquet",
         classes="results/evaluations/{model}/zero_shot_classes.parquet",
+        confusions="results/evaluations/{model}/zero_shot_confusions.parquet",
     log:
         "logs/evaluate_zero_shot/{model}.log",
     benchmark:
@@ -22,7 +23,7 @@ rule evaluate_zero_shot:
     shell:
         "python {input.script} zero-shot --model {wildcards.model} --manifests {input.manifests} "
         "--images {input.images} --texts {input.texts} --predictions {params.predictions} "
-        "--output {output.rows} --classes {output.classes} 2>&1 | tee {log}"
+        "--output {output.rows} --classes {output.classes} --confusions {output.confusions} 2>&1 | tee {log}"
 
 
 rule evaluate_probe:
@@ -35,6 +36,7 @@ rule evaluate_probe:
     output:
         rows="results/evaluations/{model}/{method}.parquet",
         classes="results/evaluations/{model}/{method}_classes.parquet",
+        confusions="results/evaluations/{model}/{method}_confusions.parquet",
     log:
         "logs/evaluate_probe/{model}/{method}.log",
     benchmark:
@@ -52,7 +54,7 @@ rule evaluate_probe:
     shell:
         "python {input.script} probe --selections {input.selections} --manifests {input.manifests} "
         "--images {input.images} --predictions {params.predictions} --output {output.rows} "
-        "--classes {output.classes} 2>&1 | tee {log}"
+        "--classes {output.classes} --confusions {output.confusions} 2>&1 | tee {log}"
 
 
 rule evaluate_adapter:
@@ -66,6 +68,7 @@ rule evaluate_adapter:
     output:
         rows="results/evaluations/{model}/{method}.parquet",
         classes="results/evaluations/{model}/{method}_classes.parquet",
+        confusions="results/evaluations/{model}/{method}_confusions.parquet",
     log:
         "logs/evaluate_adapter/{model}/{method}.log",
     benchmark:
@@ -83,7 +86,7 @@ rule evaluate_adapter:
     shell:
         "python {input.script} adapter --selections {input.selections} --manifests {input.manifests} "
         "--images {input.images} --texts {input.texts} --predictions {params.predictions} "
-        "--output {output.rows} --classes {output.classes} 2>&1 | tee {log}"
+        "--output {output.rows} --classes {output.classes} --confusions {output.confusions} 2>&1 | tee {log}"
 
 
 # Not update(...): after a failure that loses rows silently. A normal output, put together from
@@ -107,6 +110,7 @@ rule evaluate_model:
     output:
         rows="results/evaluations/{model}/{method}.parquet",
         classes="results/evaluations/{model}/{method}_classes.parquet",
+        confusions="results/evaluations/{model}/{method}_confusions.parquet",
         movement="results/evaluations/{model}/{method}_movement.parquet",
     log:
         "logs/evaluate_model/{model}/{method}.log",
@@ -132,4 +136,4 @@ rule evaluate_model:
         "python {input.script} model --selections {input.selections} "
         "--model-spec {params.spec:q} --wise-ft {params.wise_ft} --manifests {input.manifests} "
         "--texts {input.texts} --embeddings {params.embeddings} --prepared {params.prepared} --predictions {params.predictions} --code {params.code} --output {output.rows} "
-        "--classes {output.classes} --movement {output.movement} 2>&1 | tee {log}"
+        "--classes {output.classes} --confusions {output.confusions} --movement {output.movement} 2>&1 | tee {log}"

@@ -1,15 +1,42 @@
+# Both are made from the analysis' tables, which are inputs by name so that a change is noticed.
+STUDY_TABLES = {
+    name: f"results/analysis/{name}.parquet"
+    for name in [
+        "outcomes",
+        "tasks",
+        "measures",
+        "curves",
+        "movement",
+        "wise_ft",
+        "differences",
+        "pooled",
+        "paper_tables",
+        "findings_evidence",
+        "confusions",
+    ]
+}
+
+
 rule write_report:
     input:
-        outcomes="results/analysis/outcomes.parquet",
-        tasks="results/analysis/tasks.parquet",
-        statistics="results/analysis/statistics.json",
-        measured="results/analysis/measures.parquet",
-        curves="results/analysis/curves.parquet",
+        **STUDY_TABLES,
+        statistics="results/analysis/statistics.parquet",
+        forecasts=FORECAST_TABLES,
         epochs=EPOCHS,
         datasets=MANIFESTS,
         tests=ancient(expand("results/datasets/{test}/test.parquet", test=TESTS)),
-        measures=MEASURED,
-        template=local("workflow_scripts/foretune/report.html.j2"),
+        measured=MEASURED,
+        page=[
+            local(f"workflow_scripts/foretune/page/{file}")
+            for file in [
+                "report.html.j2",
+                "style.css",
+                "data.js",
+                "tables.js",
+                "charts.js",
+                "page.js",
+            ]
+        ],
         script=local("workflow_scripts/report.py"),
     output:
         provenance="results/provenance.json",
@@ -33,7 +60,67 @@ rule write_report:
         config=lambda wildcards: as_json(STUDY),  # a title may have braces
         code=[code_digest("report"), code_digest("provenance")],
         analysis=subpath(input.statistics, parent=True),
+        forecast="--forecast results/forecast" if FORECAST else "",
     shell:
         "python {input.script} --analysis {params.analysis} --epochs {input.epochs} "
-        "--datasets {input.datasets} --measures {input.measures} --config {params.config:q} "
+        "--datasets {input.datasets} --measures {input.measured} {params.forecast} "
+        "--config {params.config:q} "
         "--provenance {output.provenance} --output {output.html} 2>&1 | tee {log}"
+
+
+rule draw_figures:
+    input:
+        tasks="results/analysis/tasks.parquet",
+        statistics="results/analysis/statistics.parquet",
+        outcomes="results/analysis/outcomes.parquet",
+        wise_ft="results/analysis/wise_ft.parquet",
+        epochs=EPOCHS,
+        script=local("workflow_scripts/draw_figures.py"),
+    output:
+        models=report(
+            "results/figures/models.svg",
+            caption="captions/models.rst",
+            category="Figures",
+            labels={"figure": "gain and forgetting against IIMM", "by": "model"},
+        ),
+        methods=report(
+            "results/figures/methods.svg",
+            caption="captions/methods.rst",
+            category="Figures",
+            labels={"figure": "gain and forgetting against IIMM", "by": "method"},
+        ),
+        trade_off=report(
+            "results/figures/trade_off.svg",
+            caption="captions/trade_off.rst",
+            category="Figures",
+            labels={"figure": "gain against forgetting", "by": "model"},
+        ),
+        training=report(
+            "results/figures/training.svg",
+            caption="captions/training.rst",
+            category="Figures",
+            labels={"figure": "training curves", "by": "model and method"},
+        ),
+        accuracy=report(
+            expand("results/figures/accuracy_{model}.svg", model=MODELS),
+            caption="captions/accuracy.rst",
+            category="Figures",
+            labels={"figure": "accuracy, trained on × evaluated on", "by": "method"},
+        ),
+    log:
+        "logs/draw_figures.log",
+    benchmark:
+        "logs/benchmarks/draw_figures.tsv"
+    conda:
+        "../envs/foretune.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        code=code_digest("drawings"),
+        models=MODELS,
+        analysis=subpath(input.statistics, parent=True),
+        folder=subpath(output.models, parent=True),
+    shell:
+        "python {input.script} --analysis {params.analysis} --epochs {input.epochs} "
+        "--models {params.models:q} --output {params.folder} 2>&1 | tee {log}"

@@ -1,5 +1,6 @@
 """Shared fixtures: a small task of real images, prepared and embedded by the bundled encoder."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ hypothesis.settings.load_profile("foretune")
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
+CHROMIUM = Path("/usr/bin/chromium")
 CLIP_MINI = {"folder": str(ROOT / "resources/mini/clip")}
 
 
@@ -60,3 +62,22 @@ def study(tmp_path_factory) -> tuple[Path, str]:
 
     folder = checkout.__wrapped__(tmp_path_factory.mktemp("study"))
     return folder, run(folder)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium, headless and without a network of its own."""
+    if not CHROMIUM.exists():
+        missing = f"{CHROMIUM} is missing: apt-get install chromium"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+             "--disable-background-networking", "--disable-component-update",
+             "--disable-sync"]  # fmt: skip
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=quiet)
+        yield browser
+        browser.close()

@@ -115,7 +115,8 @@ def run(architecture: str, tag: str, folder: Path) -> dict:
     predictions, outcomes, tuned = folder / "predictions", {}, []
     images = [embeddings / "birds/test.parquet"]
     outputs = {"predictions": predictions, "output": folder / "rows.parquet",
-               "classes": folder / "classes.parquet"}  # fmt: skip
+               "classes": folder / "classes.parquet",
+               "confusions": folder / "confusions.parquet"}  # fmt: skip
     evaluate_zero_shot("it", [dataset], images, [text], **outputs)
     for method, more in METHODS.items():
         recipe = {

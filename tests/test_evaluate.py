@@ -43,7 +43,7 @@ def both_tests(small_task):
 def outputs(folder):
     return {
         "predictions": folder / "predictions", "output": folder / "rows.parquet",
-        "classes": folder / "classes.parquet",
+        "classes": folder / "classes.parquet", "confusions": folder / "confusions.parquet",
     }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ STUDY = yaml.safe_load((ROOT / "config.yaml").read_text())
 MORE = {"parquet": "resources/mini/digits.parquet"}
 # Models, datasets, shifted tests; methods are full on all models, and five on clip_mini.
 M, D, S = 4, 12, 3
-SUMMARY = {"analyze_study": 1, "write_report": 1, "all": 1}
+SUMMARY = {"analyze_study": 1, "draw_figures": 1, "write_report": 1, "all": 1}
 EVALUATION = {
     "evaluate_zero_shot": M, "evaluate_model": M + 3, "evaluate_adapter": 1, "evaluate_probe": 1
 }  # fmt: skip
@@ -163,8 +163,11 @@ CHANGES = {
     ),
     "the evaluation edited": (library("evaluate_model.py"), {"evaluate_model": M + 3} | SUMMARY),
     "the statistics edited": (library("fits.py"), SUMMARY),
-    "the figures edited": (library("figures.py"), {"write_report": 1, "all": 1}),
-    "the report's template edited": (library("report.html.j2"), {"write_report": 1, "all": 1}),
+    "the report's charts edited": (
+        library("figures.py"), {"draw_figures": 1, "write_report": 1, "all": 1}
+    ),
+    "the figures edited": (library("drawings.py"), {"draw_figures": 1, "all": 1}),
+    "the report's template edited": (library("page/report.html.j2"), {"write_report": 1, "all": 1}),
     "a config key of the report changed": (study(title="a {title}"), {"write_report": 1, "all": 1}),
     "a licence added": (
         datasets(stamps=STUDY["datasets"]["stamps"] | {"licence": "CC0"}),
@@ -182,7 +185,8 @@ CHANGES = {
     "a measure's file deleted": (
         deleted("measures/clip_mini/stamps.json"), {"measure_task": 1} | SUMMARY
     ),
-    "a table deleted": (deleted("analysis/tasks.csv"), SUMMARY),
+    "a table deleted": (deleted("analysis/confusions.csv"), SUMMARY),
+    "a figure deleted": (deleted("figures/methods.svg"), {"draw_figures": 1, "all": 1}),
     "the report deleted": (deleted("report.html"), {"write_report": 1, "all": 1}),
     "the provenance deleted": (deleted("provenance.json"), {"write_report": 1, "all": 1}),
     "files touched": (

@@ -217,8 +217,8 @@ def test_zero_shot_accuracy_is_above_twice_chance(name, tmp_path):
 
     folder = prepared(name, tmp_path)
     images, texts = (tmp_path / f"embeddings/{name}.parquet" for name in ("test", "text"))
-    rows, classes = tmp_path / "rows.parquet", tmp_path / "classes.parquet"
-    evaluate_zero_shot("clip_mini", [folder], [images], [texts], tmp_path, rows, classes)
+    kept = [tmp_path / f"{name}.parquet" for name in ("rows", "classes", "confusions")]
+    evaluate_zero_shot("clip_mini", [folder], [images], [texts], tmp_path, *kept)
     row = pd.read_parquet(tmp_path / "rows.parquet").iloc[0]
     assert row.n == len(read_split(folder, "test")) and row.chance == 0.1
     assert row.accuracy > 2 * row.chance
@@ -245,7 +245,7 @@ def test_full_fine_tuning_reaches_95_percent_on_mnist(tmp_path):
     evaluate_model(
         [tmp_path / "best.json"], CLIP_MINI, [], [folder], [text], tmp_path / "base",
         tmp_path / "prepared", tmp_path, "c", tmp_path / "r.parquet", tmp_path / "c.parquet",
-        tmp_path / "m.parquet",
+        tmp_path / "pairs.parquet", tmp_path / "m.parquet",
     )  # fmt: skip
     assert pd.read_parquet(tmp_path / "r.parquet").accuracy[0] >= 0.95
 

@@ -9,7 +9,8 @@ import pytest
 import smoke
 import yaml
 from conftest import ROOT
-from smoke import ENV, jobs, numbers, run
+from report_browser import opened
+from smoke import COMMAND, ENV, jobs, numbers, run
 
 
 def test_the_chain_runs_to_a_report(study):
@@ -60,6 +61,55 @@ def test_a_shifted_test_is_tested_and_no_other_task(study):
     assert pd.isna(tasks.ood_change["full", "digits"])  # nor is mnist another task to it
 
 
+def test_confusions_are_those_of_the_predictions(study):
+    found = pd.read_parquet(study[0] / "results/analysis/confusions.parquet")
+    outcomes, _, _ = numbers(study[0])
+    asked = "method == 'full' and wise_ft == 1 and split == 'test' and evaluated_on == 'mnist'"
+    one = outcomes.query(asked + " and trained_on == 'mnist'")
+    kept = pd.read_parquet(study[0] / "results/predictions" / one.predictions.iloc[0])
+    counts = pd.crosstab(kept.label, kept.predicted)
+    own = found.query("method == 'full' and evaluated_on == 'mnist' and split == 'test'")
+    assert len(own) and own["class"].nunique() <= 8
+    for row in own.to_dict("records"):  # a digit's class is its label
+        assert counts.loc[int(row["class"]), int(row["predicted"])] == row["n"]
+        assert (kept.label == int(row["class"])).sum() == row["class_n"]
+    assert set(found.method) == {"zero_shot", "full", "clip_adapter", "linear_probe"}
+
+
+def test_snakemakes_own_report_is_made_offline(study, browser):
+    """With our tables and figures in it by category, caption and label."""
+    checkout, _ = study
+    run(checkout)
+    nowhere = dict.fromkeys(["http_proxy", "https_proxy", "ALL_PROXY"], "http://127.0.0.1:9")
+    made = subprocess.run(
+        [*COMMAND, "--report", "snakemake-report.html"], cwd=checkout, env=ENV | nowhere,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stdout[-3000:]
+    assert "download" not in made.stdout.lower()
+    with opened(browser, checkout / "snakemake-report.html", drawn="#app", quiet=False) as page:
+        found = page.evaluate("[categories, results]")
+        assert set(found[0]) == {"Figures", "Report", "Tables"}
+        kept = found[1]
+        assert {"results/report.html", "results/figures/models.svg",
+                "results/analysis/findings.csv"} <= set(kept)  # fmt: skip
+        figure = kept["results/figures/models.svg"]
+        assert figure["labels"] == {"figure": "gain and forgetting against IIMM", "by": "model"}
+        assert "figure 3" in figure["caption"]
+        page.click("text=Figures")
+        page.wait_for_selector("text=gain against forgetting")
+
+
+def test_forecasts_are_in_the_report(study):
+    whole = yaml.safe_load((study[0] / "studies/smoke.yaml").read_text())
+    new = {"parquet": "resources/mini/shapes.parquet"}
+    whole["forecast"] = {"datasets": {"shapes": new}}
+    (study[0] / "studies/forecast.yaml").write_text(yaml.safe_dump(whole))
+    printed = run(study[0], "-n", "-p", "--study", "studies/forecast.yaml")
+    assert jobs(printed)["forecast_datasets"] == 1
+    assert re.search(r"python workflow_scripts/report\.py .* --forecast results/forecast ", printed)
+
+
 def test_a_second_run_does_nothing(study):
     assert "Nothing to be done" in run(study[0])
 
@@ -78,7 +128,7 @@ def test_a_third_dataset_runs_only_what_is_new(study):
         "prepare_dataset": 1, "embed_images": 1, "embed_captions": 1, "measure_task": 1,
         "finetune_model": 1, "fit_cached": 2, "evaluate_zero_shot": 1, "evaluate_probe": 1,
         "evaluate_adapter": 1, "evaluate_model": 1,
-        "analyze_study": 1, "write_report": 1, "all": 1,
+        "analyze_study": 1, "draw_figures": 1, "write_report": 1, "all": 1,
     }  # fmt: skip
     assert jobs(run(checkout, "-n", *grown)) == expected
     assert jobs(run(checkout, *grown)) == expected
@@ -109,14 +159,16 @@ def test_embeddings_from_elsewhere_are_measured_and_reported(study):
     (checkout / "studies/elsewhere.yaml").write_text(yaml.safe_dump(whole, sort_keys=False))
     elsewhere = ["--study", "studies/elsewhere.yaml"]
     # The report, because it shows the config; the analysis, because it has one input more.
-    expected = {"measure_embeddings": 1, "analyze_study": 1, "write_report": 1, "all": 1}
+    expected = {
+        "measure_embeddings": 1, "analyze_study": 1, "draw_figures": 1, "write_report": 1, "all": 1
+    }  # fmt: skip
     assert jobs(run(checkout, *elsewhere)) == expected
     measures = pd.read_parquet(checkout / "results/analysis/measures.parquet")
     mine = measures[measures.dataset == "mine"].iloc[0]
     same = measures[measures.dataset == "mnist"].iloc[0]
     assert pd.isna(mine.model) and mine.iimm == same.iimm
     assert mine["iimm.low"] < mine.iimm < mine["iimm.high"]
-    assert ">mine</td>" in (checkout / "results/report.html").read_text()
+    assert '"mine"' in (checkout / "results/report.html").read_text()
     assert "Nothing to be done" in run(checkout, *elsewhere)
 
 
@@ -137,7 +189,7 @@ def test_a_method_runs_on_the_models_it_names(study):
         **{(model, method): 2 for model in ("clip_mini", "other")
            for method in ("clip_adapter", "linear_probe")},
     }  # fmt: skip
-    assert "other, linear_probe" in (checkout / "results/report.html").read_text()
+    assert '["other","linear_probe"]' in (checkout / "results/report.html").read_text()
 
 
 def test_resources_have_targets_of_their_own(checkout):

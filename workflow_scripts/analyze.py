@@ -8,7 +8,7 @@ from foretune import cli
 
 def work() -> None:
     parser = cli.parser(__doc__)
-    for name in ("evaluations", "classes", "selections", "measures"):
+    for name in ("evaluations", "classes", "confusions", "selections", "measures"):
         parser.add_argument(f"--{name}", type=Path, nargs="+", required=True)
     parser.add_argument("--movements", type=Path, nargs="*", default=[])
     parser.add_argument("--seed", type=int, required=True)
@@ -20,8 +20,9 @@ def work() -> None:
     from foretune.paper import which_study
 
     analyze(
-        args.evaluations, args.classes, args.movements, args.selections, args.measures,
-        args.output, args.seed, which_study(args.models, args.datasets, args.paper),
+        args.evaluations, args.classes, args.confusions, args.movements, args.selections,
+        args.measures, args.output, args.seed,
+        which_study(args.models, args.datasets, args.paper),
     )  # fmt: skip
 
 

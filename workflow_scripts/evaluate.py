@@ -38,10 +38,12 @@ def work() -> None:
             predictions="folder of the predictions that are kept",
             output="Parquet, a row a test",
             classes="Parquet, a row a class of a test",
+            confusions="Parquet, a row for two classes of which one was taken for the other",
         )
     args = parser.parse_args()
     tests = [manifest.parent for manifest in args.manifests]
-    to = {"predictions": args.predictions, "output": args.output, "classes": args.classes}
+    names = ("predictions", "output", "classes", "confusions")
+    to = {name: getattr(args, name) for name in names}
     if args.command == "model":
         take_devices(1, cli.log)
         from foretune.evaluate_model import evaluate_model

@@ -11,6 +11,7 @@ def work() -> None:
     for name in ("epochs", "datasets", "measures"):
         parser.add_argument(f"--{name}", type=Path, nargs="+", required=True)
     parser.add_argument("--config", type=json.loads, required=True, help="the study, as JSON")
+    parser.add_argument("--forecast", type=Path, help="folder of forecasts, where there are some")
     cli.add_paths(parser, analysis="folder", provenance="JSON to write", output="HTML to write")
     args = parser.parse_args()
     from foretune.provenance import write_provenance
@@ -19,7 +20,7 @@ def work() -> None:
     write_provenance(args.config, args.datasets, args.measures, args.provenance)
     build_report(
         args.analysis, args.epochs, args.datasets, args.provenance, args.output,
-        args.config["title"],
+        args.config["title"], args.forecast,
     )  # fmt: skip
 
 

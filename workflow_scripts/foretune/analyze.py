@@ -86,15 +86,17 @@ def summarize_tasks(outcomes: pd.DataFrame, selected: pd.DataFrame, measures: pd
 
 
 def analyze(
-    evaluations: list[Path], classes: list[Path], movements: list[Path], selections: list[Path],
-    measures: list[Path], output: Path, seed: int, studies: dict[str, str],
+    evaluations: list[Path], classes: list[Path], confusions: list[Path], movements: list[Path],
+    selections: list[Path], measures: list[Path], output: Path, seed: int,
+    studies: dict[str, str],
 ) -> None:  # fmt: skip
     """Write a study's tables into the folder `output`, each as Parquet and as CSV.
 
-    outcomes, class_accuracy, tasks, wise_ft, measures, curves and movement hold what was found;
-    what is made of them is written by `write_statistics`. classes, movements: the evaluations'
-    files of class accuracies, and of how far embeddings moved; measures: files of tasks, and of
-    embeddings from elsewhere, which have no outcomes; studies: of `paper.which_study`.
+    outcomes, class_accuracy, confusions, tasks, wise_ft, measures, curves and movement hold what
+    was found; what is made of them is written by `write_statistics`. classes, confusions,
+    movements: the evaluations' files of class accuracies, of classes taken for others, and of how
+    far embeddings moved; measures: files of tasks, and of embeddings from elsewhere, which have
+    no outcomes; studies: of `paper.which_study`.
     """
     key = ["model", "method", "wise_ft", "trained_on", "evaluated_on", "split"]
     outcomes = join_outcomes(read_tables(evaluations)).sort_values(key, ignore_index=True)
@@ -110,6 +112,8 @@ def analyze(
     interpolated = every.groupby(["model", "method"]).wise_ft.transform("min") < 1
     write_tables(outcomes, output / "outcomes.parquet", {"kind": "outcomes"})
     write_tables(by_class, output / "class_accuracy.parquet", {"kind": "class_accuracy"})
+    confused = read_tables(confusions)
+    write_tables(confused, output / "confusions.parquet", {"kind": "confusions"})
     write_tables(every.loc[interpolated, curves], output / "wise_ft.parquet", {"kind": "wise_ft"})
     # By which a forecast knows that a model is still the study's.
     weights = {row["model"]: row["weights"] for row in rows if "weights" in row}

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file as load_arrays
 
+from foretune.confusions import count_confusions
 from foretune.datasets import read_manifest, title_of
 from foretune.embeddings import Embeddings, read_embeddings, unit_rows
 from foretune.files import ForetuneError, digest_file, digest_json
@@ -38,6 +39,17 @@ SCHEMA = pa.schema(
 )
 CLASS_SCHEMA = pa.schema(
     [*KEY, ("class", pa.string()), ("n", pa.int64()), ("accuracy", pa.float64())]
+)
+# Of the zero-shot model on every test, and of a tuned one on the tests of its own task.
+CONFUSION_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("model", "method", "evaluated_on", "split")),
+        ("class", pa.string()),
+        ("predicted", pa.string()),
+        ("n", pa.int64()),
+        ("class_n", pa.int64()),
+        ("share", pa.float64()),
+    ]
 )
 MOVEMENT = pa.schema(
     [
@@ -68,11 +80,13 @@ def keep_predictions(path: Path, ids, labels, predicted, title: str) -> None:
 def score(
     model: str, method: str, trained_on: str | None, wise_ft: float | None, manifest: dict,
     predictions: Path,
-) -> tuple[dict, list[dict]]:  # fmt: skip
-    """Rows of SCHEMA and of CLASS_SCHEMA (a class that the test has each) of kept predictions."""
+) -> tuple[dict, list[dict], list[dict]]:  # fmt: skip
+    """Rows of kept predictions: one of SCHEMA, one of CLASS_SCHEMA for each class that the test
+    has, and those of CONFUSION_SCHEMA.
+    """
     table = pq.read_table(predictions)
-    labels = table["label"].to_numpy()
-    correct = labels == table["predicted"].to_numpy()
+    labels, predicted = table["label"].to_numpy(), table["predicted"].to_numpy()
+    correct = labels == predicted
     key = {
         "model": model, "method": method, "wise_ft": wise_ft, "trained_on": trained_on,
         "evaluated_on": manifest["name"], "split": manifest["split"],
@@ -95,15 +109,22 @@ def score(
         "test_digest": manifest["test_digest"],
         "predictions": predictions.name,
     }
-    return row, classes
+    confused = []
+    if trained_on in (None, manifest["name"]) and wise_ft in (None, 1):
+        of = {name: key[name] for name in ("model", "method", "evaluated_on", "split")}
+        pairs = count_confusions(labels, predicted, manifest["classes"])
+        confused = [of | pair for pair in pairs]
+    return row, classes, confused
 
 
-def write_scores(scores: list[tuple[dict, list[dict]]], output: Path, classes: Path) -> None:
-    """Write what `score` gave of each test: outcomes to `output`, classes' rows to `classes`."""
-    rows = [row for row, _ in scores]
-    write_parquet(pa.Table.from_pylist(rows, SCHEMA), output, {"kind": "outcomes"})
-    rows = [row for _, each in scores for row in each]
-    write_parquet(pa.Table.from_pylist(rows, CLASS_SCHEMA), classes, {"kind": "class_outcomes"})
+def write_scores(scores: list[tuple], output: Path, classes: Path, confusions: Path) -> None:
+    """Write what `score` gave of each test, a file for each of its three kinds of rows."""
+    for path, schema, kind, rows in (
+        (output, SCHEMA, "outcomes", [row for row, _, _ in scores]),
+        (classes, CLASS_SCHEMA, "class_outcomes", [row for _, some, _ in scores for row in some]),
+        (confusions, CONFUSION_SCHEMA, "confusions", [row for *_, some in scores for row in some]),
+    ):
+        write_parquet(pa.Table.from_pylist(rows, schema), path, {"kind": kind})
 
 
 def captions_of(text_cache: Path, manifest: dict, **expected) -> Embeddings:
@@ -114,11 +135,12 @@ def captions_of(text_cache: Path, manifest: dict, **expected) -> Embeddings:
 
 def evaluate_zero_shot(
     model: str, tests: list[Path], image_caches: list[Path], text_caches: list[Path],
-    predictions: Path, output: Path, classes: Path,
+    predictions: Path, output: Path, classes: Path, confusions: Path,
 ) -> None:  # fmt: skip
     """The base model on every test, from the cached embeddings of its images and captions.
 
-    predictions: the folder of files by digest; output, classes: as `write_scores` has them.
+    predictions: the folder of files by digest; output, classes, confusions: as `write_scores`
+    has them.
     """
     scores = []
     for test, image_cache, text_cache in zip(tests, image_caches, text_caches, strict=True):
@@ -126,12 +148,12 @@ def evaluate_zero_shot(
         predicted = (unit_rows(images.vectors) @ unit_rows(texts.vectors).T).argmax(axis=1)
         path = keep(predictions, "zero_shot", manifest, images, texts, predicted)
         scores.append(score(model, "zero_shot", None, None, manifest, path))
-    write_scores(scores, output, classes)
+    write_scores(scores, output, classes, confusions)
 
 
 def evaluate_probe(
     selections: list[Path], tests: list[Path], image_caches: list[Path], predictions: Path,
-    output: Path, classes: Path,
+    output: Path, classes: Path, confusions: Path,
 ) -> None:  # fmt: skip
     """Selected linear probes, each on the tests of its own task, the shifted ones too."""
     runs = {run["dataset"]: run for run in map(read_best, selections)}
@@ -144,12 +166,12 @@ def evaluate_probe(
         predicted = (images.vectors @ layer["weight"] + layer["bias"]).argmax(axis=1)
         path = keep(predictions, run["sha256"], manifest, images, None, predicted)
         scores.append(score(run["model"], run["method"], run["dataset"], 1.0, manifest, path))
-    write_scores(scores, output, classes)
+    write_scores(scores, output, classes, confusions)
 
 
 def evaluate_adapter(
     selections: list[Path], tests: list[Path], image_caches: list[Path],
-    text_caches: list[Path], predictions: Path, output: Path, classes: Path,
+    text_caches: list[Path], predictions: Path, output: Path, classes: Path, confusions: Path,
 ) -> None:  # fmt: skip
     """Selected CLIP-Adapters, each on every test: they adapt any images and captions."""
     runs = [read_best(path) for path in selections]
@@ -165,7 +187,7 @@ def evaluate_adapter(
             path = keep(predictions, run["sha256"], manifest, images, texts, predicted)
             scores.append(score(run["model"], run["method"], run["dataset"], 1.0, manifest, path))
     scores.sort(key=lambda each: each[0]["trained_on"])
-    write_scores(scores, output, classes)
+    write_scores(scores, output, classes, confusions)
 
 
 def adapt(vectors: np.ndarray, delta: dict[str, np.ndarray], side: str) -> np.ndarray:

@@ -38,7 +38,7 @@ SAMPLE = 500  # images between whose clouds the transport is solved: time grows 
 def evaluate_model(
     selections: list[Path], model_spec: dict, wise_ft: list[float], tests: list[Path],
     text_caches: list[Path], embeddings: Path, prepared: Path, predictions: Path, code: str,
-    output: Path, classes: Path, movement: Path, log=print,
+    output: Path, classes: Path, confusions: Path, movement: Path, log=print,
 ) -> None:  # fmt: skip
     """Every selected checkpoint of one base model on every test, with that test's captions.
 
@@ -84,7 +84,7 @@ def evaluate_model(
                     write_json(tuned.movement(dataset, embeddings / run["dataset"]), path)
                 who = {name: run[name] for name in ("model", "method", "dataset")}
                 moved.append(who | json.loads(path.read_text()))
-    write_scores(scores, output, classes)
+    write_scores(scores, output, classes, confusions)
     write_parquet(pa.Table.from_pylist(moved, MOVEMENT), movement, {"kind": "movement"})
 
 

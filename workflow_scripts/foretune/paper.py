@@ -93,21 +93,28 @@ def paper_tables(
     return frame.astype(dict.fromkeys(numbers, float))
 
 
+def heads_of(cells: pd.DataFrame) -> list[dict]:
+    """The columns of one table in the paper's form: of each model the paper's, then ours."""
+    heads = cells[["source", "model", "family", "study"]].drop_duplicates()
+    place = [ORDER.index(name) if name in ORDER else len(ORDER) for name in heads.family]
+    heads = heads.assign(place=place).sort_values(
+        ["place", "source"], ascending=[True, False], kind="stable"
+    )
+    said = {SAME: "this run of the paper's study", OTHER: "another study"}
+    return [
+        head | {"title": f"{head['model']}, "
+                + ("the paper" if head["source"] == "paper" else said[head["study"]])}
+        for head in heads.to_dict("records")
+    ]  # fmt: skip
+
+
 def as_markdown(tables: pd.DataFrame) -> str:
     """The tables in the paper's form: measures in rows; of each model the paper's, then ours."""
     text = ["# The paper's tables"]
     for table, cells in tables.groupby("table"):
-        heads = cells[["source", "model", "family", "study"]].drop_duplicates()
-        place = [ORDER.index(name) if name in ORDER else len(ORDER) for name in heads.family]
-        heads = heads.assign(place=place).sort_values(
-            ["place", "source"], ascending=[True, False], kind="stable"
-        )
-        heads = heads.to_dict("records")
+        heads = heads_of(cells)
         text += ["", f"## Table {table}: {TABLES[table][0]}", ""]
-        text.append("| measure | " + " | ".join(
-            f"{h['model']}, the paper" if h["source"] == "paper"
-            else f"{h['model']}, this run of the paper's study" if h["study"] == SAME
-            else f"{h['model']}, another study" for h in heads) + " |")  # fmt: skip
+        text.append("| measure | " + " | ".join(head["title"] for head in heads) + " |")
         text.append("|---" * (len(heads) + 1) + "|")
         for label, row in cells.groupby("label", sort=False):
             own = {(c["source"], c["model"]): c for c in row.to_dict("records")}

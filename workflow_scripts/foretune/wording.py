@@ -16,7 +16,9 @@ def points(value) -> str:
 
 
 def number(value) -> str:
-    return f"{value:#.3g}".rstrip(".").replace("-", "−") if known(value) else "–"
+    if known(value) and 100 <= abs(value) < 1e9:
+        return plain(float(f"{value:.3g}"))
+    return f"{value:#.3g}".replace("-", "−") if known(value) else "–"
 
 
 def plain(value) -> str:

@@ -1,0 +1,114 @@
+"""A large study's report: its size, how long it takes to make, and how fast it opens.
+
+Forty datasets, ten models and six methods, made up: tables as the analysis writes them, twelve
+trials of thirty epochs a run, sixty classes and ten photograph-like images a dataset.
+"""
+
+import io
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from common import ROOT, seconds, write_table
+
+sys.path.insert(0, str(ROOT / "tests"))
+from report_study import make_study, save
+
+from foretune.analyze import write_statistics
+from foretune.drawings import draw_figures
+from foretune.report import build_report
+
+DATASETS = [f"dataset number {i}" for i in range(40)]
+MODELS = [f"a rather large model {i}" for i in range(10)]
+METHODS = ["full", "bitfit", "attention", "lora", "clip_adapter", "linear_probe"]
+MEASURES = ["iimm", "calinski_harabasz", "correct_label_alignment", "davies_bouldin", "emms",
+            "gbc_diagonal", "gbc_spherical", "h_score", "inter_modal", "intra_images",
+            "intra_texts", "logme", "modality_gap", "ncti", "sfda", "silhouette_cosine",
+            "silhouette_euclidean", "transrate"]  # fmt: skip
+CLASSES = [f"class {i} of sixty" for i in range(60)]
+
+
+def tile_statistics(tasks, measured, names, seed, studies, output) -> None:
+    """Statistics of the first model and method, repeated for all: only their size matters."""
+    first = tasks[(tasks.model == MODELS[0]) & (tasks.method == METHODS[0])]
+    write_statistics(first, measured, names, seed, studies, output)
+    for name in ("statistics", "differences"):
+        one = pd.read_parquet(output / f"{name}.parquet")
+        every = [one.assign(model=model, method=method) for model in MODELS for method in METHODS]
+        save(pd.concat(every, ignore_index=True), output / f"{name}.parquet")
+
+
+def photograph(colour, rng=np.random.default_rng(0)) -> bytes:  # noqa: B008
+    """A JPEG of 320 x 240 with detail at every scale, as a photograph has."""
+    pixels = np.zeros((240, 320, 3)) + colour
+    for side in (5, 20, 80, 240):
+        noise = rng.normal(0, 30, (side * 3 // 4 + 1, side, 3)).clip(-128, 127) + 128
+        layer = Image.fromarray(noise.astype(np.uint8)).resize((320, 240), Image.BICUBIC)
+        pixels += np.asarray(layer, float) - 128
+    file = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def open_report(path: Path, runs: int = 3) -> list[dict]:
+    """Seconds of each of a few openings in a browser of its own."""
+    found = []
+    for _ in range(runs):
+        with sync_playwright() as playwright:
+            options = {"executable_path": "/usr/bin/chromium", "args": ["--no-sandbox"]}
+            browser = playwright.chromium.launch(**options)
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.goto(path.as_uri(), timeout=120_000)
+            page.wait_for_selector("html[data-drawn]", state="attached", timeout=120_000)
+            took = page.evaluate("({...document.documentElement.dataset})")
+            sort = """() => { const start = performance.now();
+                document.querySelector('#table-statistics th[data-key=spearman] button').click();
+                return performance.now() - start; }"""
+            choose = """async () => { const start = performance.now();
+                await choose('method', 'lora'); return performance.now() - start; }"""
+            found.append({
+                "first screen": float(took["opened"]) / 1000,
+                "all drawn": float(took["drawn"]) / 1000,
+                "sort of the longest table": page.evaluate(sort) / 1000,
+                "another method": page.evaluate(choose) / 1000,
+            })  # fmt: skip
+            browser.close()
+    return found
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        study = make_study(
+            folder, DATASETS, MODELS, METHODS, MEASURES, CLASSES, analyze=tile_statistics,
+            image=photograph, trials=12, epochs=30,
+        )  # fmt: skip
+        report = folder / "report.html"
+        made = seconds(lambda: build_report(**study, output=report, title="A large study"))
+        drawn = seconds(
+            lambda: draw_figures(study["analysis"], study["epochs"], MODELS, folder / "figures")
+        )
+        found = open_report(report)
+        rows = [
+            {"what": "report.html", "value": f"{report.stat().st_size / 1e6:.1f} MB"},
+            {"what": "making it", "value": f"{made:.0f} s"},
+            {"what": "figures for papers", "value": f"{drawn:.0f} s"},
+        ]
+        for name in found[0]:
+            value = statistics.median(run[name] for run in found)
+            rows.append({"what": f"in the browser: {name}", "value": f"{value:.2f} s"})
+    write_table(
+        "report", "The report of a large study", rows,
+        "40 datasets, 10 models, 6 methods; the browser is headless Chromium, medians of "
+        f"{len(found)} openings, from the start of the page's loading.",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

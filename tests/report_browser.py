@@ -1,0 +1,50 @@
+"""How the tests open a report in a browser, and what they read there."""
+
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+
+@contextmanager
+def opened(browser, path: Path, drawn="html[data-drawn]", quiet=True, **options):
+    """A page, closed in the end; no request may leave the file.
+
+    drawn: what there is once all is drawn; quiet: whether nothing may complain in the console.
+    """
+    page = browser.new_page(**options)
+    errors, requests = [], []
+    page.on("console", lambda m: m.type in ("error", "warning") and errors.append(m.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri(), timeout=120_000)  # a busy machine
+    page.wait_for_selector(drawn, state="attached", timeout=120_000)
+    page.set_default_timeout(60_000)
+    yield page
+    page.close()
+    assert errors == [] or not quiet
+    assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [path.as_uri()]
+
+
+def marks(page, figure: str) -> int:
+    """How many marks with an extent a figure shows."""
+    return page.eval_on_selector_all(
+        f"#{figure} .chart svg :is(.mark-rect, .mark-symbol, .mark-line) path",
+        """all => all.filter(mark => mark.getBBox().width + mark.getBBox().height > 0).length""",
+    )
+
+
+def contrast(page, selector: str, ink: str = "fill") -> float:
+    """Contrast of an element's ink with the page, by WCAG's formula."""
+    colours = page.evaluate(
+        """([s, ink]) => [getComputedStyle(document.querySelector(s))[ink],
+                          getComputedStyle(document.body).backgroundColor]""",
+        [selector, ink],
+    )
+    levels = []
+    for colour in colours:
+        rgb = np.array([int(part) for part in re.findall(r"\d+", colour)[:3]]) / 255
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        levels.append(float(linear @ [0.2126, 0.7152, 0.0722]) + 0.05)
+    return max(levels) / min(levels)

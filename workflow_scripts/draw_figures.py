@@ -1,0 +1,20 @@
+"""Draw the study's figures for papers, as SVG."""
+
+from pathlib import Path
+
+from foretune import cli
+
+
+def work() -> None:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--epochs", type=Path, nargs="+", required=True)
+    parser.add_argument("--models", nargs="+", required=True, help="names")
+    cli.add_paths(parser, analysis="folder of tables", output="folder for the figures")
+    args = parser.parse_args()
+    from foretune.drawings import draw_figures
+
+    draw_figures(args.analysis, args.epochs, args.models, args.output)
+
+
+if __name__ == "__main__":
+    cli.main(work)

@@ -1,0 +1,105 @@
+// Tables: sorted by a column, filtered by words, downloaded as CSV.
+const PAPER_ROWS = 25;  // as style.css has it
+const PAGE_ROWS = 100;  // rows that are shown at first: thousands would take seconds
+
+const isText = column => ["text", "outcome"].includes(column.kind);
+
+function besides(column, row) {
+  const [low, high] = column.beside.map(key => row[key]);
+  if (!known(low)) return "";
+  if (column.beside.length === 1) return ` (p ${shown(low, "plain")})`;
+  const value = row[column.key], half = (high - low) / 2;
+  return Math.abs(high + low - 2 * value) < 1e-3 * half ? ` ± ${shown(half)}` : ` (${shown(low)} to ${shown(high)})`;
+}
+
+function cellOf(column, row) {
+  const text = shown(row[column.key], column.kind);
+  const long = {note: "note", cell: "long"}[column.key];
+  const cell = element("td", isText(column) ? (long ? {class: long} : {}) : {class: "n"}, text);
+  const extra = known(row[column.key]) ? besides(column, row) : "";
+  if (extra) cell.append(element("small", {}, extra));
+  return cell;
+}
+
+function csvOf(columns, rows) {
+  const keys = columns.flatMap(column => [column.key, ...column.beside]);
+  const quote = value => {
+    const text = known(value) ? String(value) : "";
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const lines = [keys, ...rows.map(row => keys.map(key => row[key]))];
+  return lines.map(line => line.map(quote).join(",") + "\n").join("");
+}
+
+function download(name, text) {
+  const link = element("a", {href: URL.createObjectURL(new Blob([text], {type: "text/csv"})), download: `${name}.csv`});
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+// Fills the element with a table; columns: [{key, label, kind, beside}], rows: objects.
+function drawTable(host, name, caption, columns, rows) {
+  const wide = columns.length > 12;
+  let sorted = rows, limit = PAGE_ROWS, words = [], order = null;
+  // A row is found by what is shown of it and by what its CSV has.
+  const text = row => columns.map(column => `${shown(row[column.key], column.kind)} ${row[column.key]}`).join(" ").toLowerCase();
+  const texts = new Map();  // made when first filtered
+  const matching = () => !words.length ? sorted : sorted.filter(row => {
+    if (!texts.has(row)) texts.set(row, text(row));
+    return words.every(word => texts.get(row).includes(word));
+  });
+  const count = element("span", {class: "faint", role: "status"});
+  const body = element("tbody");
+  const more = element("button", {type: "button", class: "more", onclick: () => { limit = Infinity; fill(); }});
+  const heads = columns.map(column => {
+    const button = element("button", {type: "button", onclick: () => sort(column)}, column.label);
+    const head = element("th", {scope: "col", "data-key": column.key}, button);
+    if (!isText(column)) head.className = "n";
+    return head;
+  });
+  function sort(column) {
+    const down = order?.column === column && !order.down;
+    order = {column, down};
+    heads.forEach((head, i) => columns[i] === column
+      ? head.setAttribute("aria-sort", down ? "descending" : "ascending") : head.removeAttribute("aria-sort"));
+    const key = column.key, sign = down ? -1 : 1, words = new Intl.Collator("en", {numeric: true});
+    sorted = rows.toSorted((a, b) => {
+      const [x, y] = [a[key], b[key]];
+      if (!known(x) || !known(y)) return known(y) - known(x);  // unknown ones stay last
+      return sign * (isText(column) ? words.compare(x, y) : x - y);
+    });
+    fill();
+  }
+  function fill() {
+    const found = matching(), some = found.slice(0, limit);
+    body.replaceChildren(...some.map(row => element("tr", {}, ...columns.map(column => cellOf(column, row)))));
+    const all = `${rows.length} row${rows.length === 1 ? "" : "s"}`;
+    count.textContent = found.length < rows.length ? `${found.length} of ${all}` : all;
+    host.classList.toggle("long", found.length > PAPER_ROWS);
+    more.hidden = some.length === found.length;
+    more.textContent = `Show all ${found.length} rows`;
+  }
+  const filter = element("input", {
+    type: "search", placeholder: "Filter rows", "aria-label": `Filter rows: ${caption}`,
+    oninput: event => { words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean); fill(); },
+  });
+  const csv = element("button", {
+    type: "button", "data-csv": name, "aria-label": `Download CSV: ${caption}`,
+    onclick: () => download(name, csvOf(columns, matching())),
+  }, "Download CSV");
+  const table = element("table", {id: `table-${name}`}, element("thead", {}, element("tr", {}, ...heads)), body);
+  host.replaceChildren(
+    element("div", {class: "tools"}, filter, count, csv),
+    element("div", {class: "scroll rows", role: "region", tabindex: "0", "aria-label": caption}, table),
+    more,
+    element("p", {class: "on-paper faint"}, wide ? "This table is too wide for paper: the page has it, and its CSV."
+      : `On paper there are the first ${PAPER_ROWS} rows; the page has all, and its CSV.`),
+  );
+  host.classList.toggle("wide", wide);
+  fill();
+}
+
+function drawNamedTable(host) {
+  const {caption, columns, data} = read("tables")[host.dataset.table];
+  drawTable(host, host.dataset.table, caption, columns, rowsOf(data));
+}
