@@ -48,7 +48,7 @@ def test_costs_are_counted_without_weights():
 
 
 def test_sizes_are_counted_or_known(tmp_path):
-    assert sizes_of(check_config(SMOKE))["mnist"] == Size(
+    assert sizes_of(check_config(SMOKE), tmp_path)["mnist"] == Size(
         1800, 200, 1000, 10, "counted in its file"
     )
     for number in range(10):
@@ -97,6 +97,13 @@ def test_jobs_are_those_that_snakemake_lists(checkout):
     done = subprocess.run(command, cwd=checkout, env=ENV, capture_output=True, text=True)
     assert done.returncode == 1 and "did you mean methods?" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_hubs_model_that_was_not_fetched_is_estimated():
+    study = check_config({**SMOKE, "models": {"big": {"hub": "timm/ViT-L-16-SigLIP-256"}}})
+    printed = plan_study(study, [Job("embed_images", {"model": "big", "dataset": "mnist"})])
+    assert "big: cannot be built here" in printed and "taken for a ViT-B/16" in printed
+    assert "timed on" not in printed
 
 
 def test_nothing_left_is_said():

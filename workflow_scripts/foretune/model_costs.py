@@ -18,7 +18,7 @@ from foretune.embed import DEVICE, encode_images
 from foretune.files import ForetuneError
 from foretune.lean import open_clip
 from foretune.methods import attach
-from foretune.models import encode_text, load_folder, load_model
+from foretune.models import encode_text, load_folder, load_model, public_name
 from foretune.recipe import make_optimizer
 
 CPU = DEVICE == "cpu"
@@ -46,7 +46,7 @@ def count_costs(spec: dict) -> Cost:
             model, _ = load_folder(Path(spec["folder"]), weights=False)
         else:
             with torch.device("meta"):
-                model = open_clip.create_model(spec["architecture"], device="meta")
+                model = open_clip.create_model(public_name(spec), device="meta")
     except Exception as error:  # open_clip, timm and hubs raise many kinds
         raise ForetuneError(f"cannot be built here ({error})") from None
     finally:

@@ -61,9 +61,14 @@ def load_model(spec: dict, device: str = "cpu", weights: bool = True):
     return model, Preprocess(model), tokenizer
 
 
+def public_name(spec: dict) -> str:
+    """What open_clip calls a model that is no folder."""
+    return spec.get("architecture") or f"hf-hub:{spec['hub'].removeprefix('hf-hub:')}"
+
+
 def load_public(spec: dict, weights: bool):
     """A model and tokenizer by open_clip's names; errors as those of the libraries."""
-    name = spec.get("architecture") or f"hf-hub:{spec['hub'].removeprefix('hf-hub:')}"
+    name = public_name(spec)
     config = open_clip.get_model_config(name)
     if config is None:
         raise ValueError(f"no architecture of open_clip{suggest(name, open_clip.list_models())}")

@@ -28,7 +28,7 @@ def parameters(spec: dict) -> float:
         with open(weights, "rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         return sum(prod(each["shape"]) for each in header.values() if "shape" in each)
-    name = spec.get("architecture", "")
+    name = spec.get("architecture", spec.get("hub", ""))
     sizes = (size for pattern, size in SIZES.items() if re.search(pattern, name))
     return spec.get("parameters", next(sizes, BASE))
 

@@ -349,8 +349,8 @@ def costs_of(study: dict, sizes: dict[str, Size], time_steps: bool, tflops: floa
             notes.append(f"{model}: {error}: taken for a ViT-B/16")
         if tflops:
             speeds[model, "passes"] = tflops * 1e12 * PASSES / TRAINING
-        weights = Path(spec.get("folder", spec.get("pretrained", "")))
-        if not time_steps or not weights.exists():
+        weights = spec.get("folder", spec.get("pretrained"))  # a hub's model has neither
+        if not time_steps or not weights or not Path(weights).exists():
             speeds |= {(model, method): training for method in STEP}
             continue
         speeds[model, "passes"] = cost.image / time_images(spec, 256)
@@ -367,8 +367,9 @@ def costs_of(study: dict, sizes: dict[str, Size], time_steps: bool, tflops: floa
         speed = (
             f"{training / 1e12:g} TFLOP/s in training, {training / TRAINING * PASSES / 1e12:g} else"
         )
+        others = [model for model in costs if model not in timed]
         notes.append(
-            f"{', '.join(set(costs) - set(timed))}: operations counted, without weights; "
+            f"{', '.join(others)}: operations counted, without weights; "
             f"a GPU that does {speed} (an A100, assumed; TFLOPS=... sets it)"
         )
     notes.append(
