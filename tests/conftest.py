@@ -19,6 +19,22 @@ CHROMIUM = Path("/usr/bin/chromium")
 CLIP_MINI = {"folder": str(ROOT / "resources/mini/clip")}
 
 
+# Of `make test`'s workers: what takes longest comes first, so that no worker is left with it at the
+# end, and one worker has the files that share the smoke study.
+LONGEST = ["test_slurm", "smoke", "test_real_size", "test_finetune", "test_parallel", "test_fetch"]
+SMOKE = ("test_workflow", "test_kills")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    def group(item) -> str:
+        return "smoke" if item.path.stem in SMOKE else item.path.stem
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: (*LONGEST, group(item)).index(group(item)))
+
+
 @pytest.fixture(scope="session")
 def small_task(tmp_path_factory) -> Path:
     """Folder with `dataset/` (150 MNIST images) and `embeddings/` (all caches).

@@ -282,7 +282,7 @@ def test_a_folder_is_forecast_from_the_results_that_are_there(ask, tmp_path):
     data = images(tmp_path / "meine Vögel")
     made, command = ask(data)
     assert command[-2:] == ["--study", "results/forecast/study.yaml"] and "--cores" in command
-    assert made["datasets"] == {"meine_V_gel": {"folder": str(data)}}
+    assert made["datasets"]["meine_V_gel"]["folder"] == str(data)
     # The whole path: Snakemake would run the study for a file of results/.
     assert made["study"] == str(tmp_path / "results")
     assert list(ask(images(tmp_path / "d"))[0]["datasets"]) == ["d_"]  # the study has a d
