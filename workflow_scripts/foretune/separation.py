@@ -6,6 +6,7 @@ images class by class. K is the number of classes that have an image; the others
 
 import numpy as np
 from scipy import linalg
+from scipy.linalg import blas, lapack
 
 from foretune.class_statistics import SCATTER, VARIANCES, Statistics
 from foretune.task import MATRIX, Task, Undefined, Value, measure
@@ -32,12 +33,11 @@ def whitened(matrix: np.ndarray, columns: np.ndarray, n: int) -> np.ndarray:
     return vectors[:, kept].T @ columns / np.sqrt(values[kept, None])
 
 
-def log_determinant(moment: np.ndarray, n: int, eps: float) -> float:
-    """logdet(I + Z'Z / (n eps)) of a Z'Z or a ZZ', which give the same."""
-    inner = moment / (n * eps)
+def log_determinant(inner: np.ndarray) -> float:
+    """logdet(I + inner) of a matrix of which the upper triangle is read, and written over."""
     inner.flat[:: len(inner) + 1] += 1
-    lower = linalg.cholesky(inner, lower=True, overwrite_a=True, check_finite=False)
-    return 2 * np.log(np.diag(lower)).sum()
+    upper, _ = lapack.dpotrf(inner, clean=False, overwrite_a=True)
+    return 2 * np.log(np.diag(upper)).sum()
 
 
 @measure("TransRate, Huang et al. 2022", MATRIX, rises=True)
@@ -51,9 +51,10 @@ def transrate(task: Task) -> Value:
     counts = s.counts[s.present]
     for part in task.by_class():
         part -= s.mean
-        moment = part @ part.T if len(part) < part.shape[1] else part.T @ part
-        rates.append(log_determinant(moment, len(part), eps) / 2)
-    whole, rates = log_determinant(s.scatter, s.n, eps) / 2, np.array(rates)
+        # Z'Z and ZZ' give the same: the smaller is taken, and half of it.
+        inner = blas.dsyrk(1 / (len(part) * eps), part.T, trans=len(part) < part.shape[1])
+        rates.append(log_determinant(inner) / 2)
+    whole, rates = log_determinant(s.scatter.T / (s.n * eps)) / 2, np.array(rates)
     return Value(whole - rates.mean(), {"weighted": whole - rates @ counts / s.n})
 
 
