@@ -10,7 +10,17 @@ from smoke import ENV
 
 from foretune.config import check_config
 from foretune.model_costs import count_costs
-from foretune.plan import KNOWN, Job, Plan, Size, plan_study, read_jobs, size_of, sizes_of
+from foretune.plan import (
+    GPU_RULES,
+    KNOWN,
+    Job,
+    Plan,
+    Size,
+    plan_study,
+    read_jobs,
+    size_of,
+    sizes_of,
+)
 
 SMOKE = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
 
@@ -104,6 +114,11 @@ def test_a_hubs_model_that_was_not_fetched_is_estimated():
     printed = plan_study(study, [Job("embed_images", {"model": "big", "dataset": "mnist"})])
     assert "big: cannot be built here" in printed and "taken for a ViT-B/16" in printed
     assert "timed on" not in printed
+
+
+def test_gpu_hours_are_of_the_rules_that_a_cluster_gives_gpus():
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    assert set(profile["__variables__"]["gpu_rules"]) == GPU_RULES
 
 
 def test_nothing_left_is_said():
