@@ -1,14 +1,11 @@
 """What `make plan` says of the default study against what its jobs took.
 
-    python benchmarks/plan.py path/to/logs/benchmarks
-
-The folder is that of a finished run of the default study on this machine.
+Run it where `make demo` has ended: it reads logs/benchmarks.
 """
 
 import csv
 import subprocess
 import sys
-from pathlib import Path
 
 import yaml
 
@@ -18,7 +15,7 @@ from foretune.plan import Plan, costs_of, read_jobs, sizes_of
 
 
 def main() -> None:
-    logs = Path(sys.argv[1])
+    logs = ROOT / "logs/benchmarks"
     study = check_config(yaml.safe_load((ROOT / "config.yaml").read_text()))
     dry_run = [sys.executable, "workflow_scripts/run_study.py", "-n", "--forceall",
                "--profile", "profiles/local"]  # fmt: skip
