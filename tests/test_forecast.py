@@ -83,6 +83,7 @@ def test_a_forecast_is_statsmodels_prediction(study, tmp_path):
         assert (row.n, row.n_train, row.iimm) == (6, 40, 0.3) and not row.clipped
         assert (row.study_low, row.study_high) == (full.iimm.min(), full.iimm.max())
         assert not row.outside and row.note == ""
+        assert row.study_mean == pytest.approx(full[outcome].mean())
 
 
 def test_leaving_one_out_by_hand():
@@ -250,7 +251,8 @@ def test_a_bad_folder_is_one_readable_line(tmp_path, spoil, said):
     spoil(data)
     done = forecast_folder(data)
     assert done.returncode == 1 and said in done.stderr and str(data) in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.count(str(data)) == 1
+    assert " object at 0x" not in done.stderr
 
 
 @pytest.fixture

@@ -214,6 +214,11 @@ def test_forecasts_follow_the_outcome(page, report):
     button = page.locator("#expected-0 figcaption button")
     button.click()
     assert len(column(page, "expected-0-numbers", "run")) == len(own) == 2
+    # Of the study that it is forecast from, which may be another than the report's.
+    means = [
+        float(text.replace("−", "-")) for text in column(page, "expected-0-numbers", "study_mean")
+    ]
+    assert sorted(means) == pytest.approx(sorted(own.study_mean), rel=1e-2)
     page.select_option("#forecasts [data-param=outcome] >> nth=0", "ood_change")
     page.wait_for_function(  # a probe has no other tasks
         "() => document.querySelectorAll('#expected-0 .mark-symbol path').length === 1"

@@ -224,14 +224,14 @@ def expected() -> alt.LayerChart:
     tooltip = ["run:N", alt.Tooltip("expected:Q", format=".3f"),
                alt.Tooltip("low:Q", title="95% from", format=".3f"),
                alt.Tooltip("high:Q", title="to", format=".3f"),
-               alt.Tooltip("study:Q", title="the study’s mean", format=".3f")]  # fmt: skip
+               alt.Tooltip("study_mean:Q", title="the study’s mean", format=".3f")]  # fmt: skip
     base = data("forecasts").encode(y, tooltip=tooltip)
     spans = base.mark_rule(strokeWidth=3, color=COLOURS[0], opacity=0.5).encode(
         alt.X("low:Q", title="$expected", axis=alt.Axis(titleAnchor="end", tickCount=8)),
         alt.X2("high:Q"),
     )
     dots = base.mark_point(filled=True, size=80, color=COLOURS[0], opacity=1)
-    ticks = base.mark_tick(thickness=2, size=14, color=INK).encode(alt.X("study:Q"))
+    ticks = base.mark_tick(thickness=2, size=14, color=INK).encode(alt.X("study_mean:Q"))
     return alt.layer(spans, ticks, dots.encode(alt.X("expected:Q")))
 
 

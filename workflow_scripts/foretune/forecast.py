@@ -23,8 +23,8 @@ RANGES = {
     "gain_over_zero_shot_error": (-np.inf, 1), "accuracy": (0, 1), "ood_change": (-1, 1),
 }  # fmt: skip
 FORECAST = ["dataset", "model", "method", "outcome", "n_train", "iimm", "n", "expected", "low",
-            "high", "clipped", "study_low", "study_high", "outside", "loo_error", "loo_mean_error",
-            "loo_rival_error", "loo_rivals", "note"]  # fmt: skip
+            "high", "clipped", "study_low", "study_high", "study_mean", "outside", "loo_error",
+            "loo_mean_error", "loo_rival_error", "loo_rivals", "note"]  # fmt: skip
 SAID = {
     "gain_over_zero_shot_error": "gain over zero-shot error", "accuracy": "accuracy",
     "ood_change": "change on other tasks (forgetting)",
@@ -157,7 +157,7 @@ def forecast_datasets(study: Path, measures: list[Path], weight: float):
                      **forecast(some, outcome, at, same_name), **errors.get(key, {})}
                 )  # fmt: skip
     frame = pd.DataFrame(rows, columns=FORECAST)
-    numbers = ["expected", "low", "high", "study_low", "study_high", "loo_error",
+    numbers = ["expected", "low", "high", "study_low", "study_high", "study_mean", "loo_error",
                "loo_mean_error", "loo_rival_error"]  # fmt: skip
     flags = dict.fromkeys(["clipped", "outside"], "boolean")
     frame = frame.astype(dict.fromkeys(numbers, float) | flags)
@@ -181,7 +181,7 @@ def forecast(some: pd.DataFrame, outcome: str, at: float, same_name: bool) -> di
     else:
         low, high = float(x.min()), float(x.max())
         outside = not low <= at <= high
-        row |= {"study_low": low, "study_high": high, "outside": outside}
+        row |= {"study_low": low, "study_high": high, "study_mean": y.mean(), "outside": outside}
         row |= forecast_one(x, y, at, outcome)
         if outside:
             notes.append("iimm lies outside the study's range: the line is extended")

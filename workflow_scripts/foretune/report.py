@@ -100,6 +100,7 @@ def build_report(
         first={"measure": "iimm" if "iimm" in measures else next(iter(measures), None)},
         trades=bool(tasks.ood_change.notna().any()), trained=packed["trials"]["n"],
         converging=[m for m in measures if m in set(study["curves"].measure)],
+        forecast_study=facts.get("config", {}).get("forecast", {}).get("study"),
         style=(PAGE / "style.css").read_text(),
         scripts="\n".join((PAGE / name).read_text() for name in SCRIPTS),
         embedded={

@@ -60,6 +60,7 @@ EVIDENCE = {
 }  # fmt: skip
 FORECASTS = {"dataset": ("dataset", "text")} | RUN | {
     "outcome": ("outcome", "outcome"), "expected": ("expected", "number", "low", "high"),
+    "study_mean": ("study’s mean", "number"),
     "loo_error": ("error, left out", "number"),
     "loo_mean_error": ("error of the mean", "number"),
     "loo_rival_error": ("error of the best rival", "number"),

@@ -150,17 +150,15 @@ function confusion(arg) {
     data: {cells}, places: {columns: names, rows}, height: rowHeight(rows.length, 30, 0, 30), minWidth: 90 + 36 * names.length,
     label: `Images of the most confused classes of ${test}, class × predicted, ${run}`, caption: `${run}: images of the most confused classes, coloured by their share of the class.`,
     note: pairs.length ? `Most often: ${wrong.map(row => `${row.class} taken for ${row.predicted} (${row.n} of ${row.class_n})`).join("; ")}.`
-      : find("outcomes", {model: state.model, method, test}).length ? "Nothing was confused, or its predictions are gone." : "Nothing to show.",
+      : find("outcomes", {model: state.model, method, test}).length ? "No image was taken for another class." : "Nothing to show.",
   };
 }
 
 function expected(arg) {
   const {outcome} = state, dataset = [...new Set(rowsOf("rankings").map(row => row.dataset))][arg];
   const ranks = new Map(rowsOf("rankings").filter(row => row.dataset === dataset).map((row, i) => [`${row.model}, ${row.method}`, i]));
-  const forecasts = find("forecasts", {dataset, outcome}).filter(row => known(row.expected)).map(row => {
-    const past = find("tasks", {model: row.model, method: row.method}).map(each => each[outcome]).filter(known);
-    return {...row, run: `${row.model}, ${row.method}`, study: past.length ? past.reduce((a, b) => a + b) / past.length : null};
-  }).sort((a, b) => ranks.get(a.run) - ranks.get(b.run));
+  const forecasts = find("forecasts", {dataset, outcome}).filter(row => known(row.expected))
+    .map(row => ({...row, run: `${row.model}, ${row.method}`})).sort((a, b) => ranks.get(a.run) - ranks.get(b.run));
   return {
     data: {forecasts}, places: {rows: forecasts.map(row => row.run), expected: `expected ${setting.outcomes[outcome]}, 95% prediction interval`},
     height: rowHeight(forecasts.length, 22, 0, 40), label: `Expected ${setting.outcomes[outcome]} of ${dataset} by model and method`,
