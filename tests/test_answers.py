@@ -85,6 +85,11 @@ def test_a_method_that_lacks_a_dataset_is_compared_on_the_others():
     some = some[(some.method == "full") | (some.dataset != "d0")]
     assert best_run(some, "accuracy")["n"] == 7
     assert best_run(some.assign(accuracy=np.nan), "accuracy") is None
+    # Of a probe no change on other tasks is known, so that the two others may still be compared.
+    probe = some.head(1).assign(method="probe", dataset="elsewhere", ood_change=np.nan)
+    apart = overview_answers(pd.concat([some, probe]), rows(iimm=[NO]))[-1]
+    assert apart["answer"] == "No dataset was tuned by all methods of all models."
+    assert apart["said"][0].startswith("For the least forgetting: full on m")
 
 
 def test_findings_have_their_votes():

@@ -69,7 +69,8 @@ def work() -> None:
         try:
             prepare_dataset(name, {"folder": folder}, Path(scratch), seed=0)
         except ForetuneError as error:
-            raise ForetuneError(f"{args.data}: {error}") from None
+            where = "" if str(folder) in str(error) else f"{args.data}: "
+            raise ForetuneError(f"{where}{error}") from None
     Path(TARGETS[-1]).unlink(missing_ok=True)  # an older answer is none to this question
     with whole_file(STUDY) as beside:
         beside.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))

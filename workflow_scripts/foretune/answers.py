@@ -126,9 +126,10 @@ def take_answer(tasks: pd.DataFrame) -> dict | None:
         said.append(text + ".")
     if not said:
         return None
-    top = best_run(tasks, "accuracy")
-    answer = f"{top['run'][1]} on {top['run'][0]} has the highest mean test accuracy"
-    answer += f", {percent(top['mean'])}." if top else "."
+    top, answer = best_run(tasks, "accuracy"), "No dataset was tuned by all methods of all models."
+    if top:
+        answer = f"{top['run'][1]} on {top['run'][0]} has the highest mean test accuracy"
+        answer += f", {percent(top['mean'])}."
     if tasks.ood_change.isna().all():
         said.append("No method was tested on other tasks: nothing is known of forgetting.")
     return {"question": "Which model and method?", "answer": answer, "said": said}

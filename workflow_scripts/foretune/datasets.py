@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from foretune.files import ForetuneError, digest_json, whole_file, write_json
@@ -277,6 +277,8 @@ def decode(encoded: bytes, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(encoded))
         image.load()
+    except UnidentifiedImageError:  # whose message is of the bytes' address in memory
+        raise ForetuneError(f"{name}: not a readable image (of no known format)") from None
     except Exception as error:  # PIL raises many kinds, all of them mean the same here
         raise ForetuneError(f"{name}: not a readable image ({error})") from None
     if image.mode.startswith(("I", "F")):
