@@ -5,7 +5,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.formula.api as smf
+from conftest import ROOT
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from foretune.analyze import write_statistics
 from foretune.correlations import resamples
@@ -225,3 +228,83 @@ def test_the_files(tmp_path):
     write_statistics(tasks, measured, MEASURES, 0, studies, again)
     for path in again.iterdir():
         assert path.read_bytes() == (tmp_path / path.name).read_bytes()
+
+
+# ---------------------------------------------------------------- by scipy and statsmodels
+
+
+@pytest.fixture(scope="module")
+def default_study(tmp_path_factory):
+    """Two models of the default study, fully fine-tuned: its tasks, and what the CSV files say."""
+    tasks = pd.read_parquet(ROOT / "resources/mini/study/analysis/tasks.parquet")
+    tasks = tasks[(tasks.method == "full") & tasks.model.isin(["clip_mini", "siglip_mini"])]
+    studies = dict.fromkeys(["clip_mini", "siglip_mini", "all"], OTHER)
+    folder = tmp_path_factory.mktemp("analysis")
+    write_statistics(tasks, tasks[["model", "dataset"]], MEASURES, 0, studies, folder)
+    tables = {path.stem: pd.read_csv(path) for path in folder.glob("*.csv")}
+    return tasks.set_index("model"), tables
+
+
+def test_correlations_and_lines_in_the_csv(default_study):
+    tasks, tables = default_study
+    table = tables["statistics"]
+    assert len(table) == 2 * 4 * 4 and set(table.n[table.outcome == GAIN]) == {12}
+    for row in table[table.n > 5].itertuples():
+        own = tasks.loc[row.model]
+        x, y = own[row.measure], own[row.outcome]
+        rho, tau = stats.spearmanr(x, y), stats.kendalltau(x, y, method="asymptotic")
+        assert (row.spearman, row.p_asymptotic) == pytest.approx(tuple(rho))
+        assert (row.kendall, row.p_kendall_asymptotic) == pytest.approx(tuple(tau))
+        fit = smf.ols(f"{row.outcome} ~ {row.measure}", own).fit()
+        theirs = [*fit.params[::-1], fit.rsquared, fit.pvalues.iloc[1], *fit.conf_int().iloc[1]]
+        ours = [row.slope, row.intercept, row.r2, row.p_slope, row.slope_low, row.slope_high]
+        assert ours == pytest.approx(theirs) and row.aic_line == pytest.approx(fit.aic)
+        bent = smf.ols(
+            "y ~ x", pd.DataFrame({"y": y, "x": x.clip(upper=row.hinge_threshold)})
+        ).fit()
+        assert row.aic_difference == pytest.approx(bent.aic + 2 - fit.aic)
+    for _, cells in table[table.n > 5].groupby(["model", "outcome"]):
+        assert list(cells.p_holm) == pytest.approx(
+            list(multipletests(cells.p_permutation, method="holm")[1])
+        )
+
+
+def test_permutations_and_the_bootstrap_in_the_csv(default_study):
+    """By scipy's, from other random numbers."""
+    tasks, tables = default_study
+    chosen = {"model": "siglip_mini", "outcome": "ood_change", "measure": "silhouette_cosine"}
+    table = tables["statistics"]
+    row = table[(table[list(chosen)] == list(chosen.values())).all(axis=1)].iloc[0]
+    x, y = (tasks.loc["siglip_mini"][name].to_numpy() for name in (row.measure, row.outcome))
+
+    def rho(a, b, axis=-1):
+        a, b = (stats.rankdata(each, axis=-1) for each in np.broadcast_arrays(a, b))
+        a, b = (each - each.mean(axis=-1, keepdims=True) for each in (a, b))
+        return (a * b).sum(axis=-1) / np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
+
+    test = stats.permutation_test(
+        (x,), lambda order, axis: rho(order, y), permutation_type="pairings", vectorized=True,
+        n_resamples=9_999, rng=np.random.default_rng(7),
+    )  # fmt: skip
+    assert row.p_permutation == pytest.approx(test.pvalue, abs=0.02)
+    drawn = stats.bootstrap((x, y), rho, paired=True, vectorized=True, method="percentile",
+                            n_resamples=2000, rng=np.random.default_rng(7))  # fmt: skip
+    assert (row.spearman_low, row.spearman_high) == pytest.approx(
+        tuple(drawn.confidence_interval), abs=0.06
+    )
+
+
+def test_differences_and_pooled_lines_in_the_csv(default_study):
+    tasks, tables = default_study
+    rhos = tables["statistics"].set_index(["model", "measure", "outcome"]).spearman
+    for row in tables["differences"].itertuples():
+        own, other = (rhos[row.model, name, row.outcome] for name in ("iimm", row.rival))
+        assert row.difference == pytest.approx(
+            strength(own, "iimm", row.outcome) - strength(other, row.rival, row.outcome)
+        )
+        assert np.isnan(row.low) == (row.n < 5)
+    for row in tables["pooled"].itertuples():
+        some = tasks.reset_index().dropna(subset=[row.outcome])
+        fit = smf.ols(f"{row.outcome} ~ C(model) + {row.measure}", some).fit()
+        assert row.n == fit.nobs and row.slope == pytest.approx(fit.params[row.measure])
+        assert row.p_slope == pytest.approx(fit.pvalues[row.measure])
