@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow_scripts"))
 
 from foretune.config import (
     CACHED,
+    OF_JOBS,
     PROBES,
     SOURCE_KEYS,
     check_config,
@@ -160,7 +161,7 @@ def files_of_model(model):
 def model_spec(wildcards):
     """A model's entry, but for what says how its jobs run and changes no number."""
     spec = STUDY["models"][wildcards.model]
-    return as_json({k: v for k, v in spec.items() if k not in ("gpus", "parameters")})
+    return as_json({k: v for k, v in spec.items() if k not in OF_JOBS})
 
 
 def recipe(wildcards):

@@ -11,6 +11,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from foretune.analyze import write_statistics
+from foretune.config import check_config, read_study
 from foretune.correlations import resamples
 from foretune.paper import OTHER, SAME, as_markdown, paper_tables, pooled_line, which_study
 from foretune.statistics import DIFFERENCES, STATISTICS, pooled_fits, strength, study_statistics
@@ -162,8 +163,6 @@ def paper_study():
 
 
 def test_which_study_it_is():
-    from conftest import ROOT
-
     paper = ROOT / "studies/paper.yaml"
     models, datasets = paper_study()
     assert which_study(models, datasets, paper) == {"mine": SAME, "coca": SAME, "all": OTHER}
@@ -174,6 +173,14 @@ def test_which_study_it_is():
     models["mine"] = {"folder": "somewhere"}
     found = which_study(models, datasets, paper)
     assert found["mine"] == found["all"] == OTHER and found["coca"] == SAME
+
+
+def test_the_papers_study_as_the_workflow_reads_it():
+    paper = ROOT / "studies/paper.yaml"
+    study = check_config(read_study(paper))
+    assert set(which_study(study["models"], list(study["datasets"]), paper).values()) == {SAME}
+    study["models"]["clip_b32"] |= {"gpus": 4, "parameters": 1.5e8}  # which change no number
+    assert set(which_study(study["models"], list(study["datasets"]), paper).values()) == {SAME}
 
 
 def test_the_papers_tables_hold_its_numbers_and_ours():

@@ -28,6 +28,9 @@ PROBES = ("linear_probe",)
 # The lists of a recipe whose product are a method's trials.
 GRID = ("learning_rate", "weight_decay", "rank", "reduction")
 
+# Of a model's entry, what says how its jobs run and changes no number.
+OF_JOBS = ("gpus", "parameters")
+
 # The kinds of sources of images, and what an entry may say beside where they are.
 SOURCES = {
     "parquet": (),

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from foretune.config import OF_JOBS
 from foretune.fits import fit_line
 from foretune.wording import known, number, plain
 
@@ -36,15 +37,20 @@ def which_study(models: dict[str, dict], datasets: list[str], paper: Path) -> di
     """Model -> SAME where it is one of the paper's and the datasets are the paper's, else OTHER.
 
     models: the config's entries by name; paper: the config of the paper's study. Models are
-    compared by their entries, datasets by their names. "all" stands for the study.
+    compared by their entries, but for what says how their jobs run, datasets by their names. "all"
+    stands for the study.
     """
-    theirs = yaml.safe_load(Path(paper).read_text())
-    same = set(datasets) == set(theirs["datasets"])
+
+    def identity(entry: dict) -> dict:
+        return {key: value for key, value in entry.items() if key not in OF_JOBS}
+
+    study = yaml.safe_load(Path(paper).read_text())
+    same, theirs = set(datasets) == set(study["datasets"]), list(study["models"].values())
+    known = list(map(identity, theirs))
     found = {
-        name: SAME if same and spec in theirs["models"].values() else OTHER
-        for name, spec in models.items()
+        name: SAME if same and identity(entry) in known else OTHER for name, entry in models.items()
     }
-    complete = list(found.values()).count(SAME) == len(found) == len(theirs["models"])
+    complete = list(found.values()).count(SAME) == len(found) == len(theirs)
     return found | {"all": SAME if complete else OTHER}
 
 
