@@ -76,7 +76,7 @@ def test_what_leads_by_chance_is_not_shown_to_be_better():
         overview_answers(tasks(*by), rows(iimm=[NO]))[-1] for by in ((0.1, 0.01), (0.001, 0.1))
     )
     assert "lora on m has the highest mean test accuracy" in clear["answer"]
-    assert "not shown to be better" not in clear["said"][0]
+    assert "not shown to be better" not in clear["said"][0] and ", n = 8)" in clear["said"][0]
     assert "not shown to be better" in level["said"][0]
 
 

@@ -122,7 +122,7 @@ def take_answer(tasks: pd.DataFrame) -> dict | None:
             else:
                 clear = "" if low > 0 else "; not shown to be better"
                 span = f"{show_lead(low)} to {show_lead(found['high'])}"
-                text += f" (95% interval {span}{clear})"
+                text += f" (95% interval {span}, n = {found['n']}{clear})"
         said.append(text + ".")
     if not said:
         return None
