@@ -21,7 +21,10 @@ def report(tmp_path_factory):
     """Everything that a report can have, with long names."""
     folder = tmp_path_factory.mktemp("study")
     names = [f"{name}-with-a-rather-long-name" for name in NAMES]
-    study = make_study(folder, names=names, methods=("full", "lora", "linear_probe"))
+    classes = [f"{name} with a rather long name" for name in "abcdefgh"]
+    study = make_study(
+        folder, names=names, methods=("full", "lora", "linear_probe"), classes=classes
+    )
     add_forecast(folder, study)
     build_report(**study, output=folder / "report.html", title="A study")
     return folder / "report.html"
@@ -67,6 +70,15 @@ def test_nothing_overflows(browser, report, width, media):
         page.emulate_media(media=media)
         open_all(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_matrix_on_a_phone_has_room_for_its_numbers(browser, report):
+    with opened(browser, report, viewport={"width": 375, "height": 800}) as page:
+        page.evaluate("location.hash = 'dataset-0'")
+        page.wait_for_selector("#dataset-0[open] #confusion-0-zero svg")
+        for figure in ("matrix", "confusion-0-zero"):
+            cell = page.locator(f"#{figure} .mark-rect path").first.bounding_box()
+            assert cell["width"] > 30, figure
 
 
 def test_on_paper_everything_is_open_and_no_button_is_left(browser, report):

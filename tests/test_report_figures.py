@@ -65,6 +65,8 @@ def test_every_figure_is_drawn(page):
     assert labels and all(labels)
     assert marks(page, "matrix") == 6 * 5  # zero-shot and five trained rows, by five datasets
     assert marks(page, "confusion-0-zero") == 9  # three classes
+    legend = page.locator("#convergence .role-legend-label text").all_text_contents()
+    assert sorted(legend) == sorted(NAMES[:5])
 
 
 def test_choices_choose_what_is_drawn(page):

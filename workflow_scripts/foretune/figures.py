@@ -171,14 +171,15 @@ def epochs() -> alt.LayerChart:
 def convergence() -> alt.Chart:
     """Deviation of a subset's measure against its number of images, a line a dataset."""
     size = alt.Scale(type="log", nice=False, padding=8)
+    # Beyond eight datasets the colours begin again. Of one domain, both have one legend.
+    dashes = [[1, 0]] * 8 + [[5, 3]] * 8 + [[2, 2]] * 8
     lines = data("curves").mark_line(point={"size": 25}, strokeWidth=1.5)
     return lines.encode(
         alt.X("n:Q", scale=size, title="images", axis=alt.Axis(grid=False, tickCount=5)),
         alt.Y("relative:Q", title="$deviation", axis=alt.Axis(format=".0%", tickCount=5)),
-        alt.Color("dataset:N", title=None, legend="$legend", sort="$datasets"),
-        # Beyond eight datasets the colours begin again.
-        alt.StrokeDash("dataset:N", title=None, legend="$legend", sort="$datasets",
-                       scale=alt.Scale(range=[[1, 0]] * 8 + [[5, 3]] * 8 + [[2, 2]] * 8)),
+        alt.Color("dataset:N", title=None, legend="$legend", scale={"domain": "$datasets"}),
+        alt.StrokeDash("dataset:N", title=None, legend="$legend",
+                       scale={"domain": "$datasets", "range": dashes}),
         tooltip=["dataset:N", "n:Q", alt.Tooltip("relative:Q", title="deviation", format=".1%")],
     ).properties(height=300)  # fmt: skip
 

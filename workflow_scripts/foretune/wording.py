@@ -12,7 +12,7 @@ def percent(value) -> str:
 
 
 def points(value) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−") if known(value) else "–"
+    return f"{round(100 * value, 1) + 0:+.1f}".replace("-", "−") if known(value) else "–"  # no −0.0
 
 
 def number(value) -> str:

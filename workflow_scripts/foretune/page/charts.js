@@ -79,7 +79,7 @@ function matrix() {
   }));
   return {
     data: {cells}, places: {columns, rows}, height: rowHeight(rows.length, numbered ? 32 : 22, 0, 90),
-    minWidth: 130 + (numbered ? 42 : 22) * columns.length, label: `Accuracy in %, trained on × evaluated on, ${model}, ${method}`,
+    minWidth: 260 + (numbered ? 36 : 22) * columns.length, label: `Accuracy in %, trained on × evaluated on, ${model}, ${method}`,
   };
 }
 
@@ -109,7 +109,7 @@ function epochs() {
 function convergence() {
   const {model, measure} = state, curves = find("curves", {model, measure}), names = new Set(curves.map(row => row.dataset));
   return {
-    data: {curves}, places: {deviation: `deviation of ${measure}`, datasets: setting.order, legend: names.size <= NAMED ? LINE_KEY : null},
+    data: {curves}, places: {deviation: `deviation of ${measure}`, datasets: inOrder(names, setting.order), legend: names.size <= NAMED ? LINE_KEY : null},
     label: `Deviation of ${measure} against the number of images, ${model}`, note: setting.enough[model]?.[measure] ?? "Nothing to show.",
   };
 }
@@ -138,7 +138,7 @@ function task(arg) {
 function confusion(arg) {
   const [index, which] = arg.split("-"), test = setting.titles[index], method = which === "zero" ? "zero_shot" : state.method;
   const pairs = find("confusions", {model: state.model, method, test}), found = new Map(pairs.map(row => [row.class + "\0" + row.predicted, row]));
-  const names = [...new Set(pairs.flatMap(row => [row.class, row.predicted]))], totals = new Map(pairs.map(row => [row.class, row.class_n]));
+  const names = [...new Set([...pairs.map(row => row.class), ...pairs.map(row => row.predicted)])], totals = new Map(pairs.map(row => [row.class, row.class_n]));
   const rows = names.filter(name => totals.has(name));
   const cells = rows.flatMap(y => names.map(x => {
     const n = found.get(y + "\0" + x)?.n ?? 0, of = totals.get(y), value = n / of;
@@ -147,7 +147,7 @@ function confusion(arg) {
   const wrong = pairs.filter(row => row.class !== row.predicted).sort((a, b) => b.n - a.n).slice(0, 3);
   const run = which === "zero" ? `${state.model}, zero-shot` : `${state.model}, ${method}`;
   return {
-    data: {cells}, places: {columns: names, rows}, height: rowHeight(rows.length, 30, 0, 30), minWidth: 90 + 36 * names.length,
+    data: {cells}, places: {columns: names, rows}, height: rowHeight(rows.length, 30, 0, 30), minWidth: 110 + Math.min(130, 7 * Math.max(0, ...names.map(name => name.length))) + 36 * names.length,
     label: `Images of the most confused classes of ${test}, class × predicted, ${run}`, caption: `${run}: images of the most confused classes, coloured by their share of the class.`,
     note: pairs.length ? `Most often: ${wrong.map(row => `${row.class} taken for ${row.predicted} (${row.n} of ${row.class_n})`).join("; ")}.`
       : find("outcomes", {model: state.model, method, test}).length ? "No image was taken for another class." : "Nothing to show.",
@@ -160,7 +160,7 @@ function expected(arg) {
   const forecasts = find("forecasts", {dataset, outcome}).filter(row => known(row.expected))
     .map(row => ({...row, run: `${row.model}, ${row.method}`})).sort((a, b) => ranks.get(a.run) - ranks.get(b.run));
   return {
-    data: {forecasts}, places: {rows: forecasts.map(row => row.run), expected: `expected ${setting.outcomes[outcome]}, 95% prediction interval`},
+    data: {forecasts}, places: {rows: forecasts.map(row => row.run), expected: `expected ${setting.outcomes[outcome]}`},
     height: rowHeight(forecasts.length, 22, 0, 40), label: `Expected ${setting.outcomes[outcome]} of ${dataset} by model and method`,
     note: forecasts.length ? "" : "Nothing to show.",
   };

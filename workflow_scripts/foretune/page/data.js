@@ -35,7 +35,7 @@ const show = {
   text: value => String(value),
   outcome: value => setting.outcomes[value] ?? value,
   percent: value => `${(100 * value).toFixed(1)}%`,
-  points: value => minus(`${value < 0 ? "" : "+"}${(100 * value).toFixed(1)}`),
+  points: value => minus(`${value <= -5e-4 ? "" : "+"}${(100 * value).toFixed(1).replace(/^-0\.0$/, "0.0")}`),
   number: value => minus(value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(2)
     : Math.abs(value) < 100 ? value.toPrecision(3) : String(Number(value.toPrecision(3)))),
   plain: value => minus(Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(3)))),
