@@ -22,10 +22,10 @@ def work() -> None:
     forecasts, ranking = forecast_datasets(args.study, args.measures, args.weight)
     for name, frame in {"forecasts": forecasts, "rankings": ranking}.items():
         write_tables(frame, args.output / f"{name}.parquet", {"kind": name})
-    said = describe(forecasts, ranking)
-    with whole_file(args.output / "forecast.txt") as beside:
-        beside.write_text(said)
-    cli.log(said)
+    path = args.output / "forecast.txt"
+    with whole_file(path) as beside:
+        beside.write_text(describe(forecasts, ranking))
+    cli.log(f"{len(forecasts)} forecasts; in words: {path}")
 
 
 if __name__ == "__main__":
