@@ -96,6 +96,9 @@ def test_snakemakes_own_report_is_made_offline(study, browser):
         figure = kept["results/figures/models.svg"]
         assert figure["labels"] == {"figure": "gain and forgetting against IIMM", "by": "model"}
         assert "figure 3" in figure["caption"]
+        # One figure a model, each with a label of its own, or only one of them is listed.
+        labels = kept["results/figures/accuracy_clip_mini.svg"]["labels"]
+        assert labels["figure"].startswith("accuracy of clip_mini, ")
         page.click("text=Figures")
         page.wait_for_selector("text=gain against forgetting")
 
