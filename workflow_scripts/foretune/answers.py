@@ -14,7 +14,11 @@ from foretune.wording import known, number, percent, plain, points
 
 LEVEL = 0.05
 VOTES = ("for", "against", "open", "missing")
-PREDICTED = {GAIN: "the gain", "ood_change": "forgetting (the change on other tasks)"}
+PREDICTED = {
+    GAIN: "the gain",
+    "accuracy": "the accuracy after fine-tuning",
+    "ood_change": "forgetting (the change on other tasks)",
+}
 
 
 def interval_of(low: float, high: float) -> str:
