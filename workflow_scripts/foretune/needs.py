@@ -33,10 +33,14 @@ def parameters(spec: dict) -> float:
     return spec.get("parameters", next(sizes, BASE))
 
 
-def memory(data_mb: float, spec: dict | None = None, copies: int = 0) -> int:
-    """MB, for three times the files that are read and `copies` of a model's weights in float32."""
+def memory(data_mb: float, spec: dict | None = None, copies: int = 0, images_mb: float = 0) -> int:
+    """MB, for three times the files that are read and `copies` of a model's weights in float32.
+
+    images_mb: of files of images, which are read a few at a time; what a job keeps of each is a
+    vector or two, of a tenth of a photograph's size.
+    """
     weights = copies * 4e-6 * parameters(spec) if spec else 0
-    return ceil(LIBRARIES + 3 * data_mb + weights)
+    return ceil(LIBRARIES + 3 * data_mb + images_mb / 10 + weights)
 
 
 def minutes(spec: dict, images: float) -> int:
