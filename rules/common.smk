@@ -117,13 +117,16 @@ def dataset_spec(wildcards):
 
 
 def folder_listing(wildcards):
-    """Digest of an image folder's files by path, size and time: a changed image is noticed.
+    """Digest of a folder's files by path, size and time: a changed image or tar is noticed.
 
     Of a public dataset's folder it is not made: what is published does not change, and listing
     SUN397's would take longer than all else that a dry run does. Of a table it is of that file.
     """
     entry = entry_of(wildcards)
-    files = sorted(Path(entry["folder"]).rglob("*")) if "folder" in entry else []
+    kinds = ("folder", "webdataset", "huggingface")
+    named = next((entry[kind] for kind in kinds if kind in entry), None)
+    own = named and entry.get("root", named) == named  # a folder, not a hub's name
+    files = sorted(Path(named).rglob("*")) if own else []
     files += [Path(entry["table"])] if "table" in entry else []
     facts = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     return digest_json(facts)
