@@ -41,7 +41,6 @@ FITTED = [method for method in METHODS if method in CACHED]
 SPLIT = [method for method in METHODS if STUDY["methods"][method]["parts"] > 1]
 # Datasets that are measured and never fine-tuned.
 FORECAST = list(STUDY["forecast"]["datasets"])
-FORECAST_STUDY = Path(STUDY["forecast"].get("study", "results"), "analysis")
 ENTRIES = STUDY["datasets"] | STUDY["forecast"]["datasets"]
 SHARDED = [dataset for dataset, entry in ENTRIES.items() if entry["shards"] > 1]
 RUNS = [
@@ -234,6 +233,12 @@ FORECAST_MEASURED = expand(
 )
 FORECAST_TABLES = expand(
     "results/forecast/{table}.parquet", table=["forecasts", "rankings"] if FORECAST else []
+)
+# Of this study, or of another one's results on this machine.
+FORECAST_TASKS = (
+    local(str(Path(STUDY["forecast"]["study"], "analysis/tasks.parquet")))
+    if "study" in STUDY["forecast"]
+    else "results/analysis/tasks.parquet"
 )
 MEASURED_EMBEDDINGS = expand("results/measures/{name}.json", name=STUDY["embeddings"])
 MANIFESTS = expand("results/datasets/{test}/dataset.json", test=TESTS)
