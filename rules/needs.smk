@@ -5,7 +5,7 @@ Where the files that tell are not made yet, Snakemake asks again before the job.
 
 import json
 
-from foretune.needs import memory, minutes, training_images
+from foretune.needs import CORE, ENCODED, fitting_work, memory, minutes, training_images
 
 
 def memory_for(copies=0, per_gpu=False):
@@ -30,7 +30,7 @@ def images_of(manifest, *splits):
 def time_to_encode(wildcards, input, attempt):
     """Of the whole dataset, or of one of its shards."""
     images = images_of(input.manifest) / int(wildcards.get("shards", 1))
-    return attempt * minutes(STUDY["models"][wildcards.model], images / 3)
+    return attempt * minutes(STUDY["models"][wildcards.model], ENCODED * images)
 
 
 def time_to_evaluate(wildcards, input, attempt):
@@ -42,7 +42,7 @@ def time_to_evaluate(wildcards, input, attempt):
     images = sum(
         models * images_of(each, "test") + images_of(each, "train") for each in input.manifests
     )
-    return attempt * minutes(STUDY["models"][wildcards.model], images / 3)
+    return attempt * minutes(STUDY["models"][wildcards.model], ENCODED * images)
 
 
 def time_to_train(wildcards, input, attempt):
@@ -50,3 +50,12 @@ def time_to_train(wildcards, input, attempt):
     manifest = json.loads(Path(input.manifest).read_text())
     trials = len(expand_grid(recipe, int(wildcards.part)))
     return attempt * minutes(spec, training_images(recipe, trials, manifest) / spec["gpus"])
+
+
+def time_to_fit(wildcards, input, attempt):
+    """Of a method on cached embeddings, on one core."""
+    recipe = STUDY["methods"][wildcards.method]
+    manifest = json.loads(Path(input.manifest).read_text())
+    trials, train = expand_grid(recipe, int(wildcards.part)), manifest["splits"]["train"]["rows"]
+    work = fitting_work(recipe, trials, train, len(manifest["classes"]))
+    return attempt * (60 + round(work / CORE / 60))

@@ -9,7 +9,7 @@ from conftest import CLIP_MINI, ROOT
 from smoke import run
 
 from foretune.models import load_model
-from foretune.needs import memory, minutes, parameters, training_images
+from foretune.needs import fitting_work, memory, minutes, parameters, training_images
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,10 @@ def test_needs_follow_model_and_data():
     manifest = {"splits": {"train": {"rows": 1000}}, "classes": ["a", "b"]}
     recipe = {"epochs": 3, "batch_size": 100}
     assert training_images(recipe, 2, manifest) == 2 * 3 * (1000 + 10 * 2)
+    one, more = ([{"reduction": 4}] * n for n in (1, 12))
+    assert fitting_work(recipe, more, 1000, 10) == pytest.approx(
+        12 * fitting_work(recipe, one, 1000, 10)
+    )
     assert minutes(base, 1e6) < minutes(base, 1e7) < minutes(large, 1e7)
 
 
@@ -63,4 +67,4 @@ def test_a_large_datasets_jobs_ask_by_their_share_of_it(checkout):
     whole, shard = asked["embed_images"], asked["embed_shard"]
     assert whole["mem_mb"] == shard["mem_mb"] == pytest.approx(3000 + 6000 + 800, abs=2)
     assert shard["runtime"] - 30 == pytest.approx((whole["runtime"] - 30) / 4, abs=1)
-    assert whole["runtime"] - 30 == pytest.approx(10.4e6 / 3 * 1e8 / 4e10 / 60, abs=1)
+    assert whole["runtime"] - 30 == pytest.approx(10.4e6 / 2 * 1e8 / 4e10 / 60, abs=1)

@@ -11,14 +11,13 @@ from pathlib import Path
 
 from foretune.config import CACHED, PROBES, expand_grid
 from foretune.files import ForetuneError
-from foretune.needs import BASE, parameters
+from foretune.needs import BASE, CORE, fitting_work, parameters
 from foretune.sizes import Size, bytes_of, sizes_of
 
 # Speeds that are assumed where nothing is timed, of an A100: operations a second in bf16
 # training and in float32 passes, about a third and two thirds of what its data sheet has.
 TRAINING, PASSES = 100e12, 12e12
-# Of a core: operations a second, and images of 224 pixels a second, decoded and resized.
-CORE, DECODED = 10e9, 150
+DECODED = 150  # images of 224 pixels a second of a core, decoded and resized
 STARTS = 5.0  # seconds until a job has torch and a model; others take one
 # Forward and backward over forward alone, by method: weights' gradients cost one, too.
 STEP = {"full": 3.0, "attention": 2.25, "bitfit": 2.0, "lora": 2.0}
@@ -136,12 +135,7 @@ class Plan:
     def fit_cached(self, model: str, method: str, dataset: str, part: str) -> float:
         recipe, size, width = self.methods[method], self.sizes[dataset], self.costs[model].width
         trials = expand_grid(recipe, int(part))
-        per_image = 6 * width * size.classes
-        hidden = [width / trial["reduction"] for trial in trials if "reduction" in trial]
-        work = len(trials) * per_image + 12 * width * sum(hidden)
-        if hidden:  # captions pass their adapter in every step
-            work *= 1 + size.classes / recipe["batch_size"] / 2
-        return 2.5 + recipe["epochs"] * size.train * work / CORE
+        return 2.5 + fitting_work(recipe, trials, size.train, size.classes, width) / CORE
 
     def evaluate_model(self, model: str, method: str) -> float:
         """Of the pairs that are new: their checkpoint or their test is among the jobs."""
