@@ -107,13 +107,21 @@ def touched(*names):
     return appended(*names, text="")
 
 
-def deleted(name):
-    return {f"results/{name}": None}
+def deleted(*names):
+    return {f"results/{name}": None for name in names}
 
 
 def without(section, name):
     return study(**{section: {k: v for k, v in STUDY[section].items() if k != name}})
 
+
+# What the default study has of a method: without it, the method is one that is added.
+OF_LORA = [
+    *(f"trials/clip_mini/lora/{dataset}/0/{file}" for dataset in STUDY["datasets"]
+      for file in ("best.json", "epochs.parquet", "delta.safetensors")),
+    *(f"evaluations/clip_mini/lora{kind}.parquet"
+      for kind in ("", "_classes", "_confusions", "_movement")),
+]  # fmt: skip
 
 CHANGES = {
     "nothing": ({}, {}),
@@ -132,6 +140,9 @@ CHANGES = {
     ),
     "a model removed": (
         without("models", "coca_mini"), SUMMARY
+    ),
+    "a method added": (
+        deleted(*OF_LORA), {"finetune_model": D, "evaluate_model": 1} | SUMMARY
     ),
     "a method on one more model": (
         method("bitfit", models=["clip_mini", "coca_mini"]),
