@@ -251,7 +251,18 @@ socket.socket.connect = socket.socket.connect_ex = refuse
 @pytest.mark.parametrize(
     ("study", "command"),
     [
-        ("paper", ["-m", "snakemake", "-n", "--configfile", "studies/paper.yaml"]),
+        (
+            "paper",
+            [
+                "-m",
+                "snakemake",
+                "-n",
+                "--profile",
+                "profiles/slurm",
+                "--configfile",
+                "studies/paper.yaml",
+            ],
+        ),
         ("peft", ["workflow_scripts/run_study.py", "-n", "--study", "studies/peft.yaml"]),
     ],
 )
