@@ -7,6 +7,10 @@ import json
 
 from foretune.needs import CORE, ENCODED, fitting_work, memory, minutes, training_images
 
+# Minutes that a training asks for at most, or it would wait for ever in most partitions: out of
+# time, it goes on at its last epoch.
+LONGEST = 24 * 60
+
 
 def memory_for(copies=0, per_gpu=False):
     """mem_mb by the size of a job's inputs and so many copies of its model's weights."""
@@ -49,7 +53,8 @@ def time_to_train(wildcards, input, attempt):
     spec, recipe = STUDY["models"][wildcards.model], STUDY["methods"][wildcards.method]
     manifest = json.loads(Path(input.manifest).read_text())
     trials = len(expand_grid(recipe, int(wildcards.part)))
-    return attempt * minutes(spec, training_images(recipe, trials, manifest) / spec["gpus"])
+    images = training_images(recipe, trials, manifest) / spec["gpus"]
+    return min(LONGEST, attempt * minutes(spec, images))
 
 
 def time_to_fit(wildcards, input, attempt):

@@ -49,6 +49,7 @@ def test_a_large_datasets_jobs_ask_by_their_share_of_it(checkout):
     source = {"parquet": "resources/mini/digits.parquet"}
     study["datasets"] = {"whole": source, "divided": {**source, "shards": 4}}
     study["models"] = {"clip_mini": {"hub": "me/mine", "parameters": 1e8}}
+    study["methods"]["full"]["epochs"] = 30
     (checkout / "large.yaml").write_text(yaml.safe_dump(study))
     rows = {"train": {"rows": 10_000_000}, "test": {"rows": 400_000}}
     for name in study["datasets"]:
@@ -60,11 +61,14 @@ def test_a_large_datasets_jobs_ask_by_their_share_of_it(checkout):
         content = {"splits": rows, "classes": ["a", "b"]}
         (folder / "dataset.json").write_text(json.dumps(content))
     wanted = [f"results/embeddings/clip_mini/{name}/train.parquet" for name in study["datasets"]]
+    wanted.append("results/trials/clip_mini/full/whole/0/best.json")
     printed = run(checkout, "-n", "--study", "large.yaml", *wanted)
     asked = {}
     for rule, block in re.findall(r"^rule (\w+):\n((?:    .*\n)+)", printed, re.M):
-        asked[rule] = {k: int(re.search(rf"{k}=(\d+)", block)[1]) for k in ("mem_mb", "runtime")}
+        known = re.findall(r"(mem_mb|runtime)=(\d+)", block)  # the others, when inputs are there
+        asked[rule] = {name: int(value) for name, value in known}
     whole, shard = asked["embed_images"], asked["embed_shard"]
     assert whole["mem_mb"] == shard["mem_mb"] == pytest.approx(3000 + 6000 + 800, abs=2)
     assert shard["runtime"] - 30 == pytest.approx((whole["runtime"] - 30) / 4, abs=1)
+    assert asked["finetune_model"]["runtime"] == 24 * 60  # it goes on at its last epoch
     assert whole["runtime"] - 30 == pytest.approx(10.4e6 / 2 * 1e8 / 4e10 / 60, abs=1)
