@@ -11,7 +11,8 @@ import yaml
 
 from common import ROOT, write_table
 from foretune.config import check_config
-from foretune.plan import Plan, costs_of, read_jobs, sizes_of
+from foretune.plan import Plan, costs_of, read_jobs
+from foretune.sizes import sizes_of
 
 
 def main() -> None:

@@ -42,7 +42,6 @@ FITTED = [method for method in METHODS if method in CACHED]
 SPLIT = [method for method in METHODS if STUDY["methods"][method]["parts"] > 1]
 # Datasets that are measured and never fine-tuned.
 FORECAST = list(STUDY["forecast"]["datasets"])
-FORECAST_STUDY = Path(STUDY["forecast"].get("study", "results"), "analysis")
 ENTRIES = STUDY["datasets"] | STUDY["forecast"]["datasets"]
 SHARDED = [dataset for dataset, entry in ENTRIES.items() if entry["shards"] > 1]
 RUNS = [
@@ -118,13 +117,16 @@ def dataset_spec(wildcards):
 
 
 def folder_listing(wildcards):
-    """Digest of an image folder's files by path, size and time: a changed image is noticed.
+    """Digest of a folder's files by path, size and time: a changed image or tar is noticed.
 
     Of a public dataset's folder it is not made: what is published does not change, and listing
     SUN397's would take longer than all else that a dry run does. Of a table it is of that file.
     """
     entry = entry_of(wildcards)
-    files = sorted(Path(entry["folder"]).rglob("*")) if "folder" in entry else []
+    kinds = ("folder", "webdataset", "huggingface")
+    named = next((entry[kind] for kind in kinds if kind in entry), None)
+    own = named and entry.get("root", named) == named  # a folder, not a hub's name
+    files = sorted(Path(named).rglob("*")) if own else []
     files += [Path(entry["table"])] if "table" in entry else []
     facts = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     return digest_json(facts)
@@ -232,6 +234,12 @@ FORECAST_MEASURED = expand(
 )
 FORECAST_TABLES = expand(
     "results/forecast/{table}.parquet", table=["forecasts", "rankings"] if FORECAST else []
+)
+# Of this study, or of another one's results on this machine.
+FORECAST_TASKS = (
+    local(str(Path(STUDY["forecast"]["study"], "analysis/tasks.parquet")))
+    if "study" in STUDY["forecast"]
+    else "results/analysis/tasks.parquet"
 )
 MEASURED_EMBEDDINGS = expand("results/measures/{name}.json", name=STUDY["embeddings"])
 MANIFESTS = expand("results/datasets/{test}/dataset.json", test=TESTS)

@@ -68,7 +68,7 @@ rule fit_cached:
     threads: 1
     resources:
         mem_mb=memory_for(),
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        runtime=time_to_fit,
     params:
         recipe=recipe,
         trials=trials,

@@ -3,7 +3,7 @@
 rule forecast_datasets:
     input:
         measures=FORECAST_MEASURED,
-        tasks=str(FORECAST_STUDY / "tasks.parquet"),
+        tasks=FORECAST_TASKS,
         script=local("workflow_scripts/forecast.py"),
     output:
         forecasts="results/forecast/forecasts.parquet",

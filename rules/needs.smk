@@ -5,7 +5,11 @@ Where the files that tell are not made yet, Snakemake asks again before the job.
 
 import json
 
-from foretune.needs import memory, minutes, training_images
+from foretune.needs import CORE, ENCODED, fitting_work, memory, minutes, training_images
+
+# Minutes that a training asks for at most, or it would wait for ever in most partitions: out of
+# time, it goes on at its last epoch.
+LONGEST = 24 * 60
 
 
 def memory_for(copies=0, per_gpu=False):
@@ -13,29 +17,50 @@ def memory_for(copies=0, per_gpu=False):
 
     def mem_mb(wildcards, input, attempt):
         spec = STUDY["models"][wildcards.model] if copies else None
-        return attempt * memory(input.size_mb, spec, copies) * (spec["gpus"] if per_gpu else 1)
+        sizes = list(zip(input, input.size_files_mb))
+        images = sum(size for file, size in sizes if "results/datasets/" in file)
+        read = sum(size for _, size in sizes) - images
+        return attempt * memory(read, spec, copies, images) * (spec["gpus"] if per_gpu else 1)
 
     return mem_mb
 
 
-def images_of(manifest):
-    return sum(split["rows"] for split in json.loads(Path(manifest).read_text())["splits"].values())
+def images_of(manifest, *splits):
+    """How many a prepared dataset has, in all or in some splits."""
+    found = json.loads(Path(manifest).read_text())["splits"]
+    return sum(each["rows"] for name, each in found.items() if name in (splits or found))
 
 
 def time_to_encode(wildcards, input, attempt):
-    spec = STUDY["models"][wildcards.model]
-    return attempt * minutes(spec, images_of(input.manifest) / 3)
+    """Of the whole dataset, or of one of its shards."""
+    images = images_of(input.manifest) / int(wildcards.get("shards", 1))
+    return attempt * minutes(STUDY["models"][wildcards.model], ENCODED * images)
 
 
 def time_to_evaluate(wildcards, input, attempt):
-    """Every test by every model that the method has tuned, and by those on the way to it."""
+    """Every test by every model that the method has tuned, and by those on the way to it.
+
+    Each tuned model also embeds its own training images, to tell how far they moved.
+    """
     models = len(DATASETS) * (1 + len(STUDY["methods"][wildcards.method]["wise_ft"]))
-    images = models * sum(map(images_of, input.manifests))
-    return attempt * minutes(STUDY["models"][wildcards.model], images / 3)
+    images = sum(
+        models * images_of(each, "test") + images_of(each, "train") for each in input.manifests
+    )
+    return attempt * minutes(STUDY["models"][wildcards.model], ENCODED * images)
 
 
 def time_to_train(wildcards, input, attempt):
     spec, recipe = STUDY["models"][wildcards.model], STUDY["methods"][wildcards.method]
     manifest = json.loads(Path(input.manifest).read_text())
     trials = len(expand_grid(recipe, int(wildcards.part)))
-    return attempt * minutes(spec, training_images(recipe, trials, manifest) / spec["gpus"])
+    images = training_images(recipe, trials, manifest) / spec["gpus"]
+    return min(LONGEST, attempt * minutes(spec, images))
+
+
+def time_to_fit(wildcards, input, attempt):
+    """Of a method on cached embeddings, on one core."""
+    recipe = STUDY["methods"][wildcards.method]
+    manifest = json.loads(Path(input.manifest).read_text())
+    trials, train = expand_grid(recipe, int(wildcards.part)), manifest["splits"]["train"]["rows"]
+    work = fitting_work(recipe, trials, train, len(manifest["classes"]))
+    return attempt * (60 + round(work / CORE / 60))

@@ -15,7 +15,8 @@ rule prepare_dataset:
         "../envs/foretune.yaml"
     resources:
         mem_mb=memory_for(),
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        # How many images there are is not known yet; ImageNet's take a core hours.
+        runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         spec=dataset_spec,
         listing=folder_listing,

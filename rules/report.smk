@@ -60,7 +60,9 @@ rule write_report:
         config=lambda wildcards: as_json(STUDY),  # a title may have braces
         code=[code_digest("report"), code_digest("provenance")],
         analysis=subpath(input.statistics, parent=True),
-        forecast="--forecast results/forecast" if FORECAST else "",
+        forecast=lambda wildcards, input: (
+            f"--forecast {Path(input.forecasts[0]).parent}" if input.forecasts else ""
+        ),
     shell:
         "python {input.script} --analysis {params.analysis} --epochs {input.epochs} "
         "--datasets {input.datasets} --measures {input.measured} {params.forecast} "

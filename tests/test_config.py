@@ -58,6 +58,15 @@ MISTAKES = [
         {"architecture": "b"},
         "give one of: folder, hub, architecture with pretrained",
     ),
+    ("models/mine", {"hub": "a/b", "architecture": "c", "pretrained": "d"}, "mine: has hub, arch"),
+    ("models/mine", {"hub": "mine"}, "models.mine.hub: 'mine' is not owner/name"),
+    ("models/clip_mini/gpus", 0, "models.clip_mini.gpus: 0 is less"),
+    ("datasets/mnist/shards", 0, "datasets.mnist.shards: 0 is less"),
+    (
+        "datasets/land",
+        {"table": "a.csv", "image": "{row}.png", "label": "b", "splits": {"test": "c > 1"}},
+        "datasets.land.splits: does not say which rows are train",
+    ),
     ("datasets/birds", None, "datasets.birds: None is not a object"),
     ("datasets", {2024: {"folder": "."}}, "2024 is not a string"),
     ("methods/full/parts", 9, "methods.full.parts: 9 of "),
@@ -242,7 +251,18 @@ socket.socket.connect = socket.socket.connect_ex = refuse
 @pytest.mark.parametrize(
     ("study", "command"),
     [
-        ("paper", ["-m", "snakemake", "-n", "--configfile", "studies/paper.yaml"]),
+        (
+            "paper",
+            [
+                "-m",
+                "snakemake",
+                "-n",
+                "--profile",
+                "profiles/slurm",
+                "--configfile",
+                "studies/paper.yaml",
+            ],
+        ),
         ("peft", ["workflow_scripts/run_study.py", "-n", "--study", "studies/peft.yaml"]),
     ],
 )

@@ -155,6 +155,16 @@ def test_what_torchvision_cannot_download_is_said(tmp_path, monkeypatch):
     assert "clip-benchmark/wds_cars" in str(caught.value)
 
 
+def test_other_splits_of_one_dataset_are_fetched_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    birds = {"webdataset": "me/birds", "shifted": {
+        "night": {"webdataset": "me/birds", "splits": {"test": "night"}}}}  # fmt: skip
+    named = {"birds": birds, "again": {"webdataset": "me/birds", "caption": "a {}"}}
+    items = fetch.items_of(check_config(config_of(named, tmp_path)), ask=False)
+    wanted = {tuple(item.names): fetch.patterns_of(item)[2:] for item in items if item.splits}
+    assert wanted == {("birds", "again"): ["test/*", "train/*"], ("birds/night",): ["night/*"]}
+
+
 def make_model(folder) -> None:
     """A small model as the hub has open_clip's: config, weights, tokenizer, no config.json."""
     from real_size import make_tokenizer

@@ -8,6 +8,7 @@ import sys
 
 import boto3
 import pytest
+import yaml
 from smoke import ENV, jobs
 
 KEYS = {"SNAKEMAKE_STORAGE_S3_ACCESS_KEY": "test", "SNAKEMAKE_STORAGE_S3_SECRET_KEY": "test"}
@@ -54,10 +55,17 @@ def test_the_profile_plans_the_study(checkout, s3):
 
 @pytest.mark.slow
 def test_the_study_runs_with_its_files_in_the_bucket(checkout, s3):
+    """The smoke study, one dataset in shards, and a forecast from the bundled study."""
+    path = checkout / "studies/smoke.yaml"
+    study = yaml.safe_load(path.read_text())
+    study["datasets"]["digits"]["shards"] = 2
+    letters = {"letters": {"parquet": "resources/mini/letters.parquet"}}
+    study["forecast"] = {"datasets": letters, "study": "resources/mini/study"}
+    path.write_text(yaml.safe_dump(study))
     run(checkout, s3, "--executor", "local", "--cores", "2")
     shutil.rmtree(checkout / "results", ignore_errors=True)
     _, client = s3
     kept = client.list_objects_v2(Bucket="foretune", Prefix="study/results/")["Contents"]
-    report = [file for file in kept if file["Key"] == "study/results/report.html"]
-    assert report[0]["Size"] > 500_000
+    sizes = {file["Key"].removeprefix("study/results/"): file["Size"] for file in kept}
+    assert sizes["report.html"] > 500_000 and "forecast/forecasts.parquet" in sizes
     assert "Nothing to be done" in run(checkout, s3, "--executor", "local", "--cores", "2")

@@ -10,17 +10,8 @@ from smoke import ENV
 
 from foretune.config import check_config
 from foretune.model_costs import count_costs
-from foretune.plan import (
-    GPU_RULES,
-    KNOWN,
-    Job,
-    Plan,
-    Size,
-    plan_study,
-    read_jobs,
-    size_of,
-    sizes_of,
-)
+from foretune.plan import GPU_RULES, Job, Plan, plan_study, read_jobs
+from foretune.sizes import KNOWN, Size, size_of, sizes_of
 
 SMOKE = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
 
@@ -30,9 +21,9 @@ def in_checkout(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-def make_plan(**full):
+def make_plan(sections=(), **full):
     study = {**SMOKE, "methods": {"full": {**SMOKE["methods"]["full"], **full}}}
-    study = check_config(study)
+    study = check_config({**study, **dict(sections)})
     costs = {"clip_mini": count_costs(study["models"]["clip_mini"])}
     return Plan(study, sizes_of(study), costs, {})
 
@@ -86,6 +77,29 @@ def test_hours_follow_the_grid():
     assert halved == pytest.approx(once * (9 * 3 + 3 * 6 + 1 * 18) / 27)
 
 
+def test_hours_are_shared_by_a_models_gpus():
+    one, two = (make_plan({"models": {"clip_mini": {**SMOKE["models"]["clip_mini"], "gpus": n}}})
+                for n in (1, 2))  # fmt: skip
+    assert seconds(one, TUNING)[0] - 5 == pytest.approx(2 * (seconds(two, TUNING)[0] - 5))
+    assert (one.gpus("finetune_model", "clip_mini"), two.gpus("finetune_model", "clip_mini")) == (
+        1,
+        2,
+    )
+    assert two.gpus("embed_shard", "clip_mini") == 1 and two.gpus("measure_task", "clip_mini") == 0
+
+
+def test_disk_has_images_as_they_came_and_as_they_are_prepared(tmp_path):
+    digits = {"parquet": "resources/mini/digits.parquet"}
+    rows, pixels = sum(size_of("digits", digits, tmp_path).__dict__[s] for s in
+                       ("train", "val", "test")), 3 * 32 * 32  # fmt: skip
+    sharded = {"datasets": {"digits": {**digits, "shards": 2}}}
+    tuned = make_plan(sharded).disk(tmp_path)
+    assert tuned["datasets (images as they came)"] == (ROOT / digits["parquet"]).stat().st_size
+    assert tuned["prepared (may be deleted)"] == rows * pixels
+    probed = make_plan(sharded | {"methods": {"linear_probe": {"learning_rate": [1.0]}}})
+    assert probed.disk(tmp_path)["prepared (may be deleted)"] == 0
+
+
 def test_an_evaluation_costs_its_new_pairs():
     plan = make_plan()
     nothing, one = (seconds(plan, *jobs)[-1] for jobs in ([EVALUATING], [TUNING, EVALUATING]))
@@ -112,7 +126,8 @@ def test_jobs_are_those_that_snakemake_lists(checkout):
 def test_a_hubs_model_that_was_not_fetched_is_estimated():
     study = check_config({**SMOKE, "models": {"big": {"hub": "timm/ViT-L-16-SigLIP-256"}}})
     printed = plan_study(study, [Job("embed_images", {"model": "big", "dataset": "mnist"})])
-    assert "big: cannot be built here" in printed and "taken for a ViT-B/16" in printed
+    assert "big: cannot be built here" in printed
+    assert "taken for a ViT-B/16 with 2.5 times the weights" in printed
     assert "timed on" not in printed
 
 

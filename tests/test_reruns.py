@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
+import public_files
 import pytest
 import yaml
 from conftest import ROOT
@@ -106,13 +107,21 @@ def touched(*names):
     return appended(*names, text="")
 
 
-def deleted(name):
-    return {f"results/{name}": None}
+def deleted(*names):
+    return {f"results/{name}": None for name in names}
 
 
 def without(section, name):
     return study(**{section: {k: v for k, v in STUDY[section].items() if k != name}})
 
+
+# What the default study has of a method: without it, the method is one that is added.
+OF_LORA = [
+    *(f"trials/clip_mini/lora/{dataset}/0/{file}" for dataset in STUDY["datasets"]
+      for file in ("best.json", "epochs.parquet", "delta.safetensors")),
+    *(f"evaluations/clip_mini/lora{kind}.parquet"
+      for kind in ("", "_classes", "_confusions", "_movement")),
+]  # fmt: skip
 
 CHANGES = {
     "nothing": ({}, {}),
@@ -131,6 +140,9 @@ CHANGES = {
     ),
     "a model removed": (
         without("models", "coca_mini"), SUMMARY
+    ),
+    "a method added": (
+        deleted(*OF_LORA), {"finetune_model": D, "evaluate_model": 1} | SUMMARY
     ),
     "a method on one more model": (
         method("bitfit", models=["clip_mini", "coca_mini"]),
@@ -219,3 +231,19 @@ def test_every_output_is_asked_for(default):
             for name in names.split(", ")}  # fmt: skip
     asked = re.search(r"^rule all:\n    input: (.*)$", printed, re.M)[1].split(", ")
     assert made <= set(asked)
+
+
+def test_a_changed_image_or_tar_of_ones_own_is_noticed(checkout):
+    public_files.clip_benchmark(checkout / "tars", ["crow", "jay"], {"train": 20, "test": 4})
+    for number in range(20):
+        path = checkout / f"images/{'crow' if number % 2 else 'jay'}/{number}.png"
+        public_files.put(path, public_files.encoded("PNG"))
+    entries = {"mine": {"folder": "images"}, "packed": {"webdataset": "tars"}}
+    smoke = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
+    (checkout / "own.yaml").write_text(yaml.safe_dump(smoke | {"datasets": entries}))
+    wanted = ["--study", "own.yaml", *(f"results/datasets/{name}/dataset.json" for name in entries)]
+    assert jobs(run(checkout, *wanted)) == {"prepare_dataset": 2}
+    assert jobs(run(checkout, "-n", *wanted)) == {}
+    public_files.put(checkout / "images/jay/more.png", public_files.encoded("PNG"))
+    public_files.clip_benchmark(checkout / "tars", ["crow", "jay"], {"train": 24, "test": 4})
+    assert jobs(run(checkout, "-n", *wanted)) == {"prepare_dataset": 2}

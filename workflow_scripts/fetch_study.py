@@ -21,6 +21,8 @@ def work() -> None:
 
     items = items_of(check_config(read_study(args.study)), ask=not offline)
     cli.log(table_of(items))
+    if any(item.size == "?" for item in items):
+        cli.log("?: a size that only the hub knows, which was not asked or did not answer")
     if args.list:
         return
     if offline:

@@ -125,6 +125,10 @@ def check_config(config: dict) -> dict:
     for where, entry in entries.items():
         if not where.startswith("models."):
             locate(where, entry, config["data"])
+            lacking = {"test"} if ".shifted." in where else {"train", "test"}
+            if "table" in entry and (lacking := lacking - entry["splits"].keys()):
+                lines = ", ".join(sorted(lacking))
+                raise ForetuneError(f"{where}.splits: does not say which rows are {lines}")
     entries |= {f"embeddings.{name}": entry for name, entry in config["embeddings"].items()}
     missing = [
         f"{where}.{key}: no such file or folder: {entry[key]}"
@@ -206,6 +210,8 @@ def explain(error: jsonschema.ValidationError) -> list[str]:
         return [f"{path}: {error.instance!r} is not a {error.validator_value}{hint}"]
     if error.validator == "pattern" and path.endswith(".caption"):
         return [f"{path}: {error.instance!r} needs a {{}} where the class name goes"]
+    if error.validator == "pattern" and path.endswith(".hub"):
+        return [f"{path}: {error.instance!r} is not owner/name of a model on the hub"]
     return [f"{path or 'config'}: {error.message}"]
 
 

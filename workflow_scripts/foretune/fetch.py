@@ -51,7 +51,9 @@ def items_of(config: dict, ask: bool) -> list[Item]:
             entries.append((f"{name}/{shift}", each, {"test"}))
     items: dict[str, Item] = {}
     for name, entry, splits in entries:
-        item = items.setdefault(entry.get("root", name), describe_dataset(entry))
+        # One dataset under two names is fetched once; other splits of it are other files.
+        key = f"{entry.get('root', name)} {entry.get('subset')} {entry.get('splits')}"
+        item = items.setdefault(key, describe_dataset(entry))
         item.names.append(name)
         item.splits |= splits
     for name, spec in config["models"].items():
@@ -110,7 +112,7 @@ def ask_hub(item: Item) -> bool:
     """Fill in the size, and a licence that is not known; whether it is worth asking again."""
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
-    from huggingface_hub.utils import HfHubHTTPError, filter_repo_objects
+    from huggingface_hub.utils import HfHubHTTPError, HFValidationError, filter_repo_objects
 
     try:
         if item.splits:
@@ -130,8 +132,8 @@ def ask_hub(item: Item) -> bool:
             weights = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
             total = next((sizes[each] for each in weights if each in sizes), sum(sizes.values()))
             card = facts.card_data if item.licence == "?" else None
-    except HfHubHTTPError:  # no such repository, or its terms are not accepted: the fetch will tell
-        return True
+    except (HfHubHTTPError, HFValidationError):
+        return True  # no such repository, or terms that are not accepted: the fetch will tell
     except Exception:  # no network, after half a minute of trying
         return False
     item.size = f"{total / 1e6:.0f} MB" if total < 1e9 else f"{total / 1e9:.1f} GB"

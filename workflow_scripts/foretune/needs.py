@@ -18,6 +18,9 @@ SIZES = {
 BASE = 0.26e9
 # Images times parameters that a GPU trains in a second: 260 images/s of a ViT-B/16.
 TRAINED = 4e10
+ENCODED = 0.5  # of a training image's time: a third of its operations, but in float32
+CORE = 10e9  # operations a second of a CPU's core
+WIDTH = 768  # of embeddings, where it is not known
 LIBRARIES = 3000  # MB of torch with CUDA, and of Snakemake, which starts each job twice
 
 
@@ -33,14 +36,18 @@ def parameters(spec: dict) -> float:
     return spec.get("parameters", next(sizes, BASE))
 
 
-def memory(data_mb: float, spec: dict | None = None, copies: int = 0) -> int:
-    """MB, for three times the files that are read and `copies` of a model's weights in float32."""
+def memory(data_mb: float, spec: dict | None = None, copies: int = 0, images_mb: float = 0) -> int:
+    """MB, for three times the files that are read and `copies` of a model's weights in float32.
+
+    images_mb: of files of images, which are read a few at a time; what a job keeps of each is a
+    vector or two, of a tenth of a photograph's size.
+    """
     weights = copies * 4e-6 * parameters(spec) if spec else 0
-    return ceil(LIBRARIES + 3 * data_mb + weights)
+    return ceil(LIBRARIES + 3 * data_mb + images_mb / 10 + weights)
 
 
 def minutes(spec: dict, images: float) -> int:
-    """Time to train a model on so many images in all; to encode them takes a third of it."""
+    """Time to train a model on so many images in all; to encode one takes ENCODED of it."""
     return ceil(30 + images * parameters(spec) / TRAINED / 60)
 
 
@@ -49,3 +56,14 @@ def training_images(recipe: dict, trials: int, manifest: dict) -> float:
     train, classes = manifest["splits"]["train"]["rows"], len(manifest["classes"])
     steps = ceil(train / recipe["batch_size"])
     return trials * recipe["epochs"] * (train + steps * classes)
+
+
+def fitting_work(
+    recipe: dict, trials: list[dict], train: int, classes: int, width: int = WIDTH
+) -> float:
+    """Operations to train a method's trials on `train` cached embeddings of so many dimensions."""
+    hidden = [width / trial["reduction"] for trial in trials if "reduction" in trial]
+    work = len(trials) * 6 * width * classes + 12 * width * sum(hidden)
+    if hidden:  # captions pass their adapter in every step
+        work *= 1 + classes / recipe["batch_size"] / 2
+    return recipe["epochs"] * train * work

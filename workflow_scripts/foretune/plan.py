@@ -4,7 +4,6 @@ Jobs are what Snakemake's dry run lists, so that a study that is half done is pl
 half. Their hours are operations over speed; `describe_basis` says where both come from.
 """
 
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -12,25 +11,13 @@ from pathlib import Path
 
 from foretune.config import CACHED, PROBES, expand_grid
 from foretune.files import ForetuneError
+from foretune.needs import BASE, CORE, fitting_work, parameters
+from foretune.sizes import Size, bytes_of, sizes_of
 
-# Images of public datasets: train, test, classes; found by a part of the source's name.
-KNOWN = {
-    "imagenetv2": (0, 10_000, 1000), "imagenet_sketch": (0, 50_889, 1000),
-    "imagenetr": (0, 30_000, 200), "imageneta": (0, 7_500, 200),
-    "imagenet_r": (0, 30_000, 200), "imagenet_a": (0, 7_500, 200),
-    "imagenet": (1_281_167, 50_000, 1000), "cars": (8_144, 8_041, 196),
-    "cifar100": (50_000, 10_000, 100), "cifar10": (50_000, 10_000, 10),
-    "dtd": (1_880, 1_880, 47), "eurosat": (21_600, 5_400, 10), "gtsrb": (26_640, 12_630, 43),
-    "fashionmnist": (60_000, 10_000, 10), "mnist": (60_000, 10_000, 10),
-    "resisc45": (25_200, 6_300, 45), "sun397": (87_003, 21_751, 397),
-    "svhn": (73_257, 26_032, 10), "fmow": (76_863, 22_108, 62),
-}  # fmt: skip
-UNKNOWN = (10_000, 2_000, 20)
 # Speeds that are assumed where nothing is timed, of an A100: operations a second in bf16
 # training and in float32 passes, about a third and two thirds of what its data sheet has.
 TRAINING, PASSES = 100e12, 12e12
-# Of a core: operations a second, and images of 224 pixels a second, decoded and resized.
-CORE, DECODED = 10e9, 150
+DECODED = 150  # images of 224 pixels a second of a core, decoded and resized
 STARTS = 5.0  # seconds until a job has torch and a model; others take one
 # Forward and backward over forward alone, by method: weights' gradients cost one, too.
 STEP = {"full": 3.0, "attention": 2.25, "bitfit": 2.0, "lora": 2.0}
@@ -41,17 +28,6 @@ GPU_RULES = {
 LIKE_B16 = (35e9, 6e9, 350e6, 110e6, 150_000_000, 224, 512)
 # For Adam's two moments, SGD's one; beside weights and gradients, float32.
 MOMENTS = {"adamw": 2, "sgd": 1}
-
-
-@dataclass
-class Size:
-    """Of a dataset or shifted test: images a split, classes, and how that is known."""
-
-    train: int
-    val: int
-    test: int
-    classes: int
-    basis: str
 
 
 @dataclass
@@ -68,62 +44,6 @@ def read_jobs(printed: str) -> list[Job]:
         pairs = (pair.split("=", 1) for pair in found[1].split(", ")) if found else ()
         jobs.append(Job(rule, dict(pairs)))
     return jobs
-
-
-def sizes_of(study: dict, results: Path = Path("results")) -> dict[str, Size]:
-    """Size of each dataset, and of each shifted test as `dataset/shift`."""
-    sizes = {}
-    for name, entry in (study["datasets"] | study["forecast"]["datasets"]).items():
-        sizes[name] = size_of(name, entry, results / "datasets" / name)
-        for shift, each in entry.get("shifted", {}).items():
-            folder = results / "datasets" / name / "shifted" / shift
-            size = size_of(shift, each, folder)
-            sizes[f"{name}/{shift}"] = Size(0, 0, size.test, sizes[name].classes, size.basis)
-    return sizes
-
-
-def size_of(name: str, entry: dict, prepared: Path) -> Size:
-    if (prepared / "dataset.json").is_file():
-        manifest = json.loads((prepared / "dataset.json").read_text())
-        rows = {split: each["rows"] for split, each in manifest["splits"].items()}
-        classes = len(manifest["classes"])
-        return Size(rows.get("train", 0), rows.get("val", 0), rows["test"], classes, "as prepared")
-    if "parquet" in entry:
-        import pyarrow.parquet as pq
-
-        from foretune.tables import read_metadata
-
-        path = Path(entry["parquet"])
-        splits = pq.read_table(path, columns=["split"])["split"].to_pylist()
-        train, test = splits.count("train"), splits.count("test")
-        return divided(train, test, len(read_metadata(path)["classes"]), "counted in its file")
-    if "folder" in entry and Path(entry["folder"]).is_dir():
-        return count_folder(Path(entry["folder"]))
-    kinds = ("torchvision", "webdataset", "huggingface")
-    said = next((str(entry[kind]) for kind in kinds if kind in entry), name)
-    plain = said.lower().replace("-", "_")
-    key = next((key for key in KNOWN if key in plain or key in plain.replace("_", "")), None)
-    if key:
-        return divided(*KNOWN[key], "its published size")
-    return divided(*UNKNOWN, f"not known, taken for {UNKNOWN[0]:,} images")
-
-
-def count_folder(folder: Path) -> Size:
-    def images(top: Path) -> int:
-        return sum(1 for path in top.rglob("*") if path.is_file() and path.name[0] != ".")
-
-    parts = [folder / "train", folder / "test"]
-    own = all(part.is_dir() for part in parts)
-    top = parts[0] if own else folder
-    classes = sum(1 for path in top.iterdir() if path.is_dir())
-    n = images(top)
-    train, test = (n, images(parts[1])) if own else (n - n // 5, n // 5)
-    return divided(train, test, classes, "counted in its folder")
-
-
-def divided(train: int, test: int, classes: int, basis: str) -> Size:
-    val = min(train // 10, 5000)
-    return Size(train - val, val, test, classes, basis)
 
 
 class Plan:
@@ -195,7 +115,13 @@ class Plan:
         work = STEP[method] * (size.train * cost.image + steps * size.classes * cost.caption)
         epoch = work / self.speeds.get((model, method), TRAINING)
         epoch += self.passes(model, size.val, size.classes)
-        return STARTS + self.epochs(recipe, int(part)) * epoch
+        return STARTS + self.epochs(recipe, int(part)) * epoch / self.gpus("finetune_model", model)
+
+    def gpus(self, rule: str, model: str) -> int:
+        """That a job takes."""
+        if rule != "finetune_model":
+            return int(rule in GPU_RULES)
+        return self.study["models"][model]["gpus"]
 
     def epochs(self, recipe: dict, part: int) -> float:
         """Of all trials of a part; successive halving drops most of them early."""
@@ -209,12 +135,7 @@ class Plan:
     def fit_cached(self, model: str, method: str, dataset: str, part: str) -> float:
         recipe, size, width = self.methods[method], self.sizes[dataset], self.costs[model].width
         trials = expand_grid(recipe, int(part))
-        per_image = 6 * width * size.classes
-        hidden = [width / trial["reduction"] for trial in trials if "reduction" in trial]
-        work = len(trials) * per_image + 12 * width * sum(hidden)
-        if hidden:  # captions pass their adapter in every step
-            work *= 1 + size.classes / recipe["batch_size"] / 2
-        return 2.5 + recipe["epochs"] * size.train * work / CORE
+        return 2.5 + fitting_work(recipe, trials, size.train, size.classes, width) / CORE
 
     def evaluate_model(self, model: str, method: str) -> float:
         """Of the pairs that are new: their checkpoint or their test is among the jobs."""
@@ -241,20 +162,30 @@ class Plan:
     def write_report(self) -> float:
         return 10 + 0.05 * len(self.study["models"]) * len(self.study["datasets"])
 
-    def disk(self) -> dict[str, float]:
+    def disk(self, results: Path = Path("results")) -> dict[str, float]:
         """Bytes by folder of results/, once all is done."""
         images = {k: size.train + size.val + size.test for k, size in self.sizes.items()}
-        kept = [name for name, entry in self.study["datasets"].items() if entry["shards"] == 1]
+        entries, files = self.study["datasets"] | self.study["forecast"]["datasets"], 0.0
+        # A shard's job keeps no prepared images, but those that train and evaluate do.
+        tuned = self.study["datasets"] if self.methods.keys() - CACHED else ()
+        shown = 0
+        for name, size in self.sizes.items():
+            dataset, _, shift = name.partition("/")
+            entry, folder = entries[dataset], results / "datasets" / dataset
+            if shift:
+                entry, folder = entry["shifted"][shift], folder / "shifted" / shift
+            files += bytes_of(entry, size, folder)
+            shown += images[name] if entry.get("shards", 1) == 1 or dataset in tuned else 0
         vectors = sum(4 * cost.width for cost in self.costs.values()) * sum(images.values())
         # Models with one preprocessing share prepared images; by their size, one cannot tell less.
         pixels = {cost.pixels for cost in self.costs.values()}
-        shown = sum(n for name, n in images.items() if name.split("/")[0] in kept)
         weights = sum(
             len(self.study["datasets"]) * recipe["parts"] * self.delta(model, method)
             for method, recipe in self.methods.items()
             for model in recipe["models"]
         )
         return {
+            "datasets (images as they came)": files,
             "embeddings": vectors,
             "prepared (may be deleted)": sum(3 * p * p for p in pixels) * shown,
             "trials (trained weights)": weights,
@@ -277,7 +208,8 @@ class Plan:
                 cost = self.costs[model]
                 trained = cost.parameters if method == "full" else 0.05 * cost.parameters
                 classes = max(self.sizes[name].classes for name in self.study["datasets"])
-                activations = recipe["batch_size"] * cost.image_bytes + classes * cost.caption_bytes
+                share = recipe["batch_size"] / self.study["models"][model]["gpus"]
+                activations = share * cost.image_bytes + classes * cost.caption_bytes
                 fixed = 4 * (2 * cost.parameters + (1 + MOMENTS[recipe["optimizer"]]) * trained)
                 # Counted as float32; mixed precision keeps half of that.
                 found[model, method] = fixed + activations / (1 + (recipe["precision"] != "fp32"))
@@ -302,8 +234,10 @@ def plan_study(study: dict, jobs: list[Job], time_steps: bool = True, tflops=Non
         f"{rule:<22}{count:>8,}{duration(total):>14}{duration(longest):>14}"
         for rule, (count, total, longest) in sorted(rows.items())
     ]
-    on_gpu = sum(row[1] for rule, row in rows.items() if rule in GPU_RULES) / 3600
-    rest = sum(row[1] for row in rows.values()) / 3600 - on_gpu
+    gpus = [plan.gpus(job.rule, job.wildcards.get("model")) for job in jobs]
+    on_gpu = sum(each * n for each, n in zip(seconds, gpus, strict=True)) / 3600
+    timed = zip(jobs, seconds, gpus, strict=True)
+    rest = sum(each for job, each, n in timed if not n and job.rule != "all") / 3600
     lines += [
         "",
         f"GPU hours  {on_gpu:,.1f} (of jobs that ask for one)",
@@ -311,7 +245,7 @@ def plan_study(study: dict, jobs: list[Job], time_steps: bool = True, tflops=Non
         "",
         "Disk, when all is done",
     ]
-    lines += [f"  results/{name:<28}{size / 1e9:>8.1f} GB" for name, size in plan.disk().items()]
+    lines += [f"  results/{name:<31}{size / 1e9:>8.1f} GB" for name, size in plan.disk().items()]
     needed = plan.gpu_bytes()
     if needed:
         (model, method), most = max(needed.items(), key=lambda item: item[1])
@@ -345,8 +279,10 @@ def costs_of(study: dict, sizes: dict[str, Size], time_steps: bool, tflops: floa
         try:
             cost = costs[model] = count_costs(spec)
         except ForetuneError as error:
-            cost = costs[model] = Cost(*LIKE_B16)
-            notes.append(f"{model}: {error}: taken for a ViT-B/16")
+            scale = parameters(spec) / BASE
+            cost = costs[model] = Cost(*(scale * each for each in LIKE_B16[:5]), *LIKE_B16[5:])
+            larger = f" with {scale:.1f} times the weights" if scale != 1 else ""
+            notes.append(f"{model}: {error}: taken for a ViT-B/16{larger}")
         if tflops:
             speeds[model, "passes"] = tflops * 1e12 * PASSES / TRAINING
         weights = spec.get("folder", spec.get("pretrained"))  # a hub's model has neither

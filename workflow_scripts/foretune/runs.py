@@ -89,7 +89,9 @@ def cancel_orphans(log=print) -> None:
     if jobs:
         log(f"cancelling {len(jobs)} Slurm jobs: {' '.join(jobs)}")
         done = subprocess.run(["scancel", *jobs], capture_output=True, text=True)
-        if done.returncode:
+        ending = ("CANCELLED", "COMPLETING")
+        # It also complains of a job that has ended in the meantime.
+        if done.returncode and any(state not in ending for state in slurm_jobs().values()):
             raise ForetuneError(f"scancel: {done.stderr.strip()}")
     told = 0
     while left := slurm_jobs():
