@@ -109,7 +109,10 @@ rule draw_figures:
                 f"results/figures/accuracy_{model}.svg",
                 caption="captions/accuracy.rst",
                 category="Figures",
-                labels={"figure": f"accuracy of {model}, trained on × evaluated on", "by": "method"},
+                labels={
+                    "figure": f"accuracy of {model}, trained on × evaluated on",
+                    "by": "method",
+                },
             )
             for model in MODELS
         ],
