@@ -22,7 +22,14 @@ CLIP_MINI = {"folder": str(ROOT / "resources/mini/clip")}
 # Of `make test`'s two workers, which take turns in this order at first: what starts many processes
 # goes to one of them, one after the other, and the smoke study runs once for the files that share
 # it; what takes long in one process goes to the other, early.
-LONGEST = ["test_slurm", "test_real_size", "smoke", "test_finetune", "test_fetch", "test_statistics"]
+LONGEST = [
+    "test_slurm",
+    "test_real_size",
+    "smoke",
+    "test_finetune",
+    "test_fetch",
+    "test_statistics",
+]
 SMOKE = ("test_workflow", "test_kills")
 
 
