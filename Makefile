@@ -45,7 +45,7 @@ test: $(BIN)/.test
 	$(BIN)/ruff check workflow_scripts tests benchmarks
 	$(BIN)/ruff format --check workflow_scripts tests benchmarks
 	$(BIN)/snakefmt --check Snakefile rules
-	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 format: $(BIN)/.test
 	$(BIN)/ruff check --fix workflow_scripts tests benchmarks

@@ -19,28 +19,14 @@ CHROMIUM = Path("/usr/bin/chromium")
 CLIP_MINI = {"folder": str(ROOT / "resources/mini/clip")}
 
 
-# Of `make test`'s two workers, which take turns in this order at first: what starts many processes
-# goes to one of them, one after the other, and the smoke study runs once for the files that share
-# it; what takes long in one process goes to the other, early.
-LONGEST = [
-    "test_slurm",
-    "test_real_size",
-    "smoke",
-    "test_finetune",
-    "test_fetch",
-    "test_statistics",
-]
-SMOKE = ("test_workflow", "test_kills")
+# Of `make test`'s two workers, which take files in turns in this order at first: what starts many
+# processes goes to one of them, and what takes long in one process to the other, early.
+LONGEST = ["test_slurm", "test_real_size", "test_workflow", "test_finetune", "test_fetch"]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    def group(item) -> str:
-        return "smoke" if item.path.stem in SMOKE else item.path.stem
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: (*LONGEST, group(item)).index(group(item)))
+    items.sort(key=lambda item: (*LONGEST, item.path.stem).index(item.path.stem))
 
 
 @pytest.fixture(scope="session")

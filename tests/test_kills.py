@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from smoke import COMMAND, ENV, numbers, run
 
 
@@ -38,6 +39,7 @@ def numbers_of_two(checkout):
     return numbers(checkout)
 
 
+@pytest.mark.slow
 def test_sigkill_of_snakemake_alone_leaves_an_orphan_that_does_no_harm(study, checkout):
     process = start_until(checkout, "results/trials/**/.lock")
     process.kill()

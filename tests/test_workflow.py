@@ -175,6 +175,7 @@ def test_embeddings_from_elsewhere_are_measured_and_reported(study):
     assert "Nothing to be done" in run(checkout, *elsewhere)
 
 
+@pytest.mark.slow
 def test_a_method_runs_on_the_models_it_names(study):
     checkout, _ = study
     whole = yaml.safe_load((checkout / "studies/smoke.yaml").read_text())
