@@ -15,7 +15,8 @@ from pathlib import Path
 import yaml
 
 from common import ROOT, write_table
-from foretune.config import check_config, grid_points
+from foretune.core.config import check_config
+from foretune.core.grid import grid_points
 
 PAPER = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())
 SOURCE = {"parquet": "resources/mini/digits.parquet"}

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from common import ROOT, write_table
-from foretune.datasets import decode
+from foretune.data.prepared import decode
 
 IMAGES, RUNS = 5000, 1
 

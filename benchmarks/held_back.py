@@ -16,13 +16,18 @@ import pandas as pd
 import yaml
 
 from common import ROOT, machine
-from foretune import evaluate
-from foretune.analyze import gain_over_zero_shot_error, join_outcomes, read_tables
-from foretune.config import CACHED, PROBES, code_digest
-from foretune.evaluate_model import evaluate_model
-from foretune.fits import line
-from foretune.forecast import RANGES, best_rival, read_study
-from foretune.measured import tabulate_measures
+from foretune.analysis.measure_tables import tabulate_measures
+from foretune.analysis.regression import line
+from foretune.analysis.study_tables import gain_over_zero_shot_error, join_outcomes, read_tables
+from foretune.core.code_digest import code_digest
+from foretune.core.config import CACHED, PROBES
+from foretune.evaluation.finetuned import evaluate_model
+from foretune.evaluation.on_embeddings import (
+    evaluate_adapter,
+    evaluate_probe,
+    evaluate_zero_shot,
+)
+from foretune.forecast.forecast import RANGES, best_rival, read_study
 from held_back_sets import make_all
 
 FOLDER = ROOT / "results/held_back"
@@ -69,16 +74,16 @@ def evaluate_all(study: dict, new: list[str], methods: dict[str, list[str]]) -> 
             files = [FOLDER / "predictions", *(out / f"{kind}.parquet" for kind in kinds)]
             chosen = [results / f"trials/{model}/{method}/{name}/0/best.json" for name in new]
             if method == "zero_shot":
-                evaluate.evaluate_zero_shot(model, tests, images, texts, *files)
+                evaluate_zero_shot(model, tests, images, texts, *files)
             elif method in PROBES:
                 own = slice(-len(new), None)  # a probe has no head for other tasks
-                evaluate.evaluate_probe(chosen, tests[own], images[own], *files)
+                evaluate_probe(chosen, tests[own], images[own], *files)
             elif method in CACHED:
-                evaluate.evaluate_adapter(chosen, tests, images, texts, *files)
+                evaluate_adapter(chosen, tests, images, texts, *files)
             else:
                 evaluate_model(
                     chosen, study["models"][model], [], tests, texts, caches,
-                    results / "prepared", files[0], code_digest("evaluate_model"), *files[1:],
+                    results / "prepared", files[0], code_digest("evaluation.finetuned"), *files[1:],
                     out / "movement.parquet",
                 )  # fmt: skip
             rows.append(files[1])

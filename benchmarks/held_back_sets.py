@@ -16,7 +16,7 @@ import resvg_py
 from PIL import Image, ImageOps
 
 from common import ROOT
-from foretune.corpus import read_font, render_glyph
+from foretune.suite.corpus import read_font, render_glyph
 
 PACKAGES = Path(__file__).with_name("held_back_packages.txt")
 SIDE = 64

@@ -24,13 +24,21 @@ import pyarrow as pa
 import yaml
 
 from common import ROOT, write_table
-from foretune.config import check_config, expand_grid
-from foretune.datasets import prepare_dataset, read_manifest, read_split
-from foretune.evaluate import CLASS_SCHEMA, CONFUSION_SCHEMA, MOVEMENT, SCHEMA, keep_predictions
-from foretune.files import write_json
-from foretune.measures import compute_measures
-from foretune.tables import write_parquet
-from foretune.trials import EPOCH_SCHEMA
+from foretune.core.config import check_config
+from foretune.core.files import write_json
+from foretune.core.grid import expand_grid
+from foretune.core.parquet import write_parquet
+from foretune.data.prepare import prepare_dataset
+from foretune.data.prepared import read_manifest, read_split
+from foretune.evaluation.scores import (
+    CLASS_SCHEMA,
+    CONFUSION_SCHEMA,
+    MOVEMENT,
+    SCHEMA,
+    keep_predictions,
+)
+from foretune.measures.compute import compute_measures
+from foretune.training.trials import EPOCH_SCHEMA
 
 ENCODERS = ("clip", "siglip", "coca", "eva02")
 METHODS = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())["methods"]

@@ -16,7 +16,7 @@ import tracemalloc
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / "workflow_scripts"), str(HERE.parent / "tests")]
+sys.path[:0] = [str(HERE.parent / "workflow_scripts"), str(HERE.parent / "tests/support")]
 
 # measure: classes, runs of the reference, times that it must be faster, MB that it may take.
 CASES = {
@@ -56,8 +56,9 @@ def draw(images: int, width: int, classes: int):
 
 def reference_of(name: str, x, texts, labels, sources):
     import numpy as np
-    import public_definitions as public
     from sklearn import metrics
+
+    import public_definitions as public
 
     def clusters(score, **options):
         points = np.concatenate([x, texts])
@@ -92,9 +93,10 @@ def timed(call) -> tuple[float, float]:
 
 def run_case(name: str, images: int, width: int, runs: int) -> dict:
     """Both sides of one case, in this process."""
-    from foretune.class_statistics import ALL, FIELDS, Arrays
-    from foretune.measures import MEASURES
-    from foretune.task import Task, value_of
+    from foretune.encoders.streams import Arrays
+    from foretune.measures.class_statistics import ALL, FIELDS
+    from foretune.measures.compute import MEASURES
+    from foretune.measures.task import Task, value_of
 
     classes, slow_runs, _, _ = CASES[name]
     x, texts, labels, sources = draw(images, width, classes)
@@ -152,7 +154,7 @@ def main() -> None:
     lines = [
         "# Measures against their public definitions", "",
         "Made by `python benchmarks/measures.py`, which runs "
-        "`tests/public_definitions.py` and scikit-learn beside ours.", "",
+        "`tests/support/public_definitions.py` and scikit-learn beside ours.", "",
         f"{args.images} images, {args.width} dimensions, float64, one thread; CPU seconds, median "
         f"of {args.runs} runs (the reference's number of runs is in the table). Peak memory is "
         "what is allocated beyond the input. "

@@ -15,11 +15,12 @@ import yaml
 from safetensors import safe_open
 
 from common import ROOT, write_table
-from foretune.cached import fit_cached
-from foretune.config import CACHED, check_config, expand_grid
-from foretune.datasets import prepare_dataset
-from foretune.embed import embed_captions, embed_images
-from foretune.finetune import finetune
+from foretune.core.config import CACHED, check_config
+from foretune.core.grid import expand_grid
+from foretune.data.prepare import prepare_dataset
+from foretune.encoders.encode import embed_captions, embed_images
+from foretune.training.finetune import finetune
+from foretune.training.on_embeddings import fit_cached
 
 TASKS = ("emoji", "shapes", "flags")
 FAMILIES = ("clip", "siglip", "coca", "eva02")

@@ -10,9 +10,9 @@ import sys
 import yaml
 
 from common import ROOT, write_table
-from foretune.config import check_config
-from foretune.plan import Plan, costs_of, read_jobs
-from foretune.sizes import sizes_of
+from foretune.core.config import check_config
+from foretune.planning.dataset_sizes import sizes_of
+from foretune.planning.plan import Plan, costs_of, read_jobs
 
 
 def main() -> None:

@@ -17,12 +17,11 @@ from playwright.sync_api import sync_playwright
 
 from common import ROOT, seconds, write_table
 
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/support"))
+from foretune.analysis.study_tables import write_statistics
+from foretune.report.build import build_report
+from foretune.report.paper_figures import draw_figures
 from report_study import make_study, save
-
-from foretune.analyze import write_statistics
-from foretune.drawings import draw_figures
-from foretune.report import build_report
 
 DATASETS = [f"dataset number {i}" for i in range(40)]
 MODELS = [f"a rather large model {i}" for i in range(10)]

@@ -13,10 +13,11 @@ import pandas as pd
 import torch
 
 from common import ROOT, write_table
-from foretune.config import check_config, expand_grid
-from foretune.datasets import prepare_dataset
-from foretune.embed import embed_captions
-from foretune.finetune import finetune
+from foretune.core.config import check_config
+from foretune.core.grid import expand_grid
+from foretune.data.prepare import prepare_dataset
+from foretune.encoders.encode import embed_captions
+from foretune.training.finetune import finetune
 
 MODEL = {"folder": str(ROOT / "resources/mini/clip")}
 TASKS = ("emoji", "stamps")

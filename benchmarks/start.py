@@ -6,9 +6,9 @@ import sys
 
 from common import ROOT, compare, write_table
 
-LEAN = "import foretune.finetune"
-# What `import foretune.finetune` would cost with open_clip imported as it comes.
-WHOLE = "import open_clip; import foretune.finetune"
+LEAN = "import foretune.training.finetune"
+# What `import foretune.training.finetune` would cost with open_clip imported as it comes.
+WHOLE = "import open_clip; import foretune.training.finetune"
 
 
 def main() -> None:

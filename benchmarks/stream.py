@@ -46,10 +46,10 @@ def write_cache(folder: Path, images: int) -> None:
 
 def run_one(what: str, folder: Path) -> dict:
     """One reading or measuring of the cache, in this process."""
-    from foretune import class_statistics
-    from foretune.measures import measure_task
-    from foretune.sources import Files
-    from foretune.task import MEASURES
+    from foretune.encoders.streams import Files
+    from foretune.measures import class_statistics
+    from foretune.measures.compute import measure_task
+    from foretune.measures.registry import MEASURES
 
     source = Files(folder / "images.parquet", folder / "texts.npy")
     # Those that sums, or class statistics, determine.

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from common import compare, write_table
-from foretune.classify import classification_logits
-from foretune.lean import open_clip
-from foretune.models import encode_text
+from foretune.encoders.imports import open_clip
+from foretune.encoders.loading import encode_text
+from foretune.encoders.zero_shot import classification_logits
 
 CLASSES, BATCH = 397, 128
 PLACES = ["abbey", "airplane cabin", "badminton court", "botanical garden", "indoor escalator",

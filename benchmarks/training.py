@@ -16,15 +16,16 @@ import torch
 import torch.nn.functional as F
 
 from common import ROOT, compare, write_table
-from foretune.classify import classification_logits
-from foretune.config import check_config, expand_grid
-from foretune.datasets import prepare_dataset
-from foretune.embed import embed_captions, encode_images
-from foretune.finetune import Job, set_training
-from foretune.images import take
-from foretune.methods import attach
-from foretune.models import encode_text
-from foretune.recipe import make_optimizer
+from foretune.core.config import check_config
+from foretune.core.grid import expand_grid
+from foretune.data.prepare import prepare_dataset
+from foretune.encoders.encode import embed_captions, encode_images
+from foretune.encoders.image_cache import take
+from foretune.encoders.loading import encode_text
+from foretune.encoders.zero_shot import classification_logits
+from foretune.training.finetune import Job, set_training
+from foretune.training.methods import attach
+from foretune.training.optim import make_optimizer
 
 TASK = ROOT / "resources/mini/shapes.parquet"
 FAMILIES = ("clip", "siglip", "coca", "eva02")

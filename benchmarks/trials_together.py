@@ -24,15 +24,15 @@ sys.path.insert(0, str(ROOT / "workflow_scripts"))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from foretune.adapter import adapter_stacks  # noqa: E402
-from foretune.cached import batches_of  # noqa: E402
-from foretune.config import expand_grid  # noqa: E402
-from foretune.datasets import prepare_dataset  # noqa: E402
-from foretune.embed import embed_captions, embed_images  # noqa: E402
-from foretune.embeddings import read_pair, write_embeddings  # noqa: E402
-from foretune.files import write_json  # noqa: E402
-from foretune.probe import Probes  # noqa: E402
-from foretune.stacked import StackedOptimizer  # noqa: E402
+from foretune.core.files import write_json  # noqa: E402
+from foretune.core.grid import expand_grid  # noqa: E402
+from foretune.data.prepare import prepare_dataset  # noqa: E402
+from foretune.encoders.cache import read_pair, write_embeddings  # noqa: E402
+from foretune.encoders.encode import embed_captions, embed_images  # noqa: E402
+from foretune.training.clip_adapter import adapter_stacks  # noqa: E402
+from foretune.training.linear_probe import Probes  # noqa: E402
+from foretune.training.on_embeddings import batches_of  # noqa: E402
+from foretune.training.stacked_trials import StackedOptimizer  # noqa: E402
 
 COMMAND = "python benchmarks/trials_together.py"
 RECIPE = {

@@ -8,7 +8,7 @@ rule analyze_study:
         measures=MEASURED,
         embeddings=MEASURED_EMBEDDINGS,
         paper=local("studies/paper.yaml"),
-        paper_numbers=local("workflow_scripts/foretune/paper_tables.csv"),
+        paper_numbers=local("workflow_scripts/foretune/analysis/paper_tables.csv"),
         script=local("workflow_scripts/analyze.py"),
     output:
         outcomes="results/analysis/outcomes.parquet",
@@ -77,7 +77,7 @@ rule analyze_study:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         seed=STUDY["seed"],
-        code=code_digest("analyze"),
+        code=code_digest("analysis.study_tables"),
         # A function, because Snakemake would look for wildcards in the text.
         models=lambda wildcards: as_json(STUDY["models"]),
         datasets=sorted(DATASETS),

@@ -11,18 +11,20 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow_scripts"))
 
-from foretune.config import (
+from foretune.core.code_digest import code_digest
+from foretune.core.config import (
     CACHED,
     OF_JOBS,
     PROBES,
     SOURCE_KEYS,
     check_config,
-    code_digest,
-    expand_grid,
     read_study,
 )
-from foretune.files import ForetuneError, digest_json
-from foretune.runs import lock_results, refuse_orphans
+from foretune.core.errors import ForetuneError
+from foretune.core.files import digest_json
+from foretune.core.grid import expand_grid
+from foretune.core.locks import lock_results
+from foretune.core.slurm import refuse_orphans
 
 # Thousands of jobs are objects that live to the end: looking for garbage among them takes a fifth
 # of a large study's dry run.

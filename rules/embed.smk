@@ -28,7 +28,7 @@ rule embed_images:
         runtime=time_to_encode,
     params:
         spec=model_spec,
-        code=code_digest("embed"),
+        code=code_digest("encoders.encode"),
         dataset=subpath(input.manifest, parent=True),
         prepared="results/prepared",
         folder=subpath(output.test, parent=True),
@@ -80,7 +80,7 @@ rule join_shards:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        code=code_digest("shards"),
+        code=code_digest("encoders.shards"),
         shards=lambda wildcards, input: list(
             dict.fromkeys(str(Path(path).parent) for path in input.shards)
         ),
@@ -130,7 +130,7 @@ rule embed_captions:
     params:
         spec=model_spec,
         template=lambda wildcards: as_json(ENTRIES[wildcards.dataset].get("caption")),
-        code=code_digest("embed"),
+        code=code_digest("encoders.encode"),
         dataset=subpath(input.manifest, parent=True),
     shell:
         "python {input.script} --model-spec {params.spec:q} --template {params.template:q} "

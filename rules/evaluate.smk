@@ -18,7 +18,7 @@ rule evaluate_zero_shot:
         mem_mb=memory_for(),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        code=code_digest("evaluate"),
+        code=code_digest("evaluation.on_embeddings"),
         predictions="results/predictions",
     shell:
         "python {input.script} zero-shot --model {wildcards.model} --manifests {input.manifests} "
@@ -49,7 +49,7 @@ rule evaluate_probe:
         mem_mb=memory_for(),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        code=code_digest("evaluate"),
+        code=code_digest("evaluation.on_embeddings"),
         predictions="results/predictions",
     shell:
         "python {input.script} probe --selections {input.selections} --manifests {input.manifests} "
@@ -81,7 +81,7 @@ rule evaluate_adapter:
         mem_mb=memory_for(),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        code=code_digest("evaluate"),
+        code=code_digest("evaluation.on_embeddings"),
         predictions="results/predictions",
     shell:
         "python {input.script} adapter --selections {input.selections} --manifests {input.manifests} "
@@ -127,7 +127,7 @@ rule evaluate_model:
         runtime=time_to_evaluate,
     params:
         spec=model_spec,
-        code=code_digest("evaluate_model"),
+        code=code_digest("evaluation.finetuned"),
         predictions="results/predictions",
         embeddings=lambda wildcards, input: str(Path(input.trained[0]).parents[1]),
         prepared="results/prepared",

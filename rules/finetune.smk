@@ -34,7 +34,7 @@ rule finetune_model:
         recipe=recipe,
         trials=trials,
         seed=STUDY["seed"],
-        code=code_digest("finetune"),
+        code=code_digest("training.finetune"),
         dataset=subpath(input.manifest, parent=True),
         prepared="results/prepared",
         folder=subpath(output.best, parent=True),
@@ -73,7 +73,7 @@ rule fit_cached:
         recipe=recipe,
         trials=trials,
         seed=STUDY["seed"],
-        code=code_digest("cached"),
+        code=code_digest("training.on_embeddings"),
         dataset=subpath(input.manifest, parent=True),
         embeddings=subpath(input.train, parent=True),
         folder=subpath(output.best, parent=True),
@@ -104,6 +104,6 @@ rule select_trial:
         mem_mb=lambda wildcards, attempt: 1000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
-        code=code_digest("trials"),
+        code=code_digest("training.trials"),
     shell:
         "python {input.script} --parts {input.parts} --output {output.best} 2>&1 | tee {log}"

@@ -27,7 +27,7 @@ rule forecast_datasets:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         weight=STUDY["forecast"]["weight"],
-        code=code_digest("forecast"),
+        code=code_digest("forecast.forecast"),
         study=subpath(input.tasks, parent=True),
         folder=subpath(output.forecasts, parent=True),
     shell:

@@ -23,7 +23,7 @@ rule measure_task:
     params:
         options=MEASURE_OPTIONS,
         seed=STUDY["seed"],
-        code=[code_digest("measures"), code_digest("sources")],
+        code=[code_digest("measures.compute"), code_digest("encoders.streams")],
         dataset=subpath(input.manifest, parent=True),
         embeddings=subpath(input.images, parent=True),
     shell:
@@ -53,7 +53,7 @@ rule measure_embeddings:
         labels=lambda wildcards, input: "--labels" if input.labels else "",
         options=MEASURE_OPTIONS,
         seed=STUDY["seed"],
-        code=[code_digest("measures"), code_digest("sources")],
+        code=[code_digest("measures.compute"), code_digest("encoders.streams")],
     shell:
         "python {input.script} --name {wildcards.embedding} --images {input.images} "
         "--texts {input.texts} {params.labels} {input.labels} --options {params.options:q} "

@@ -5,7 +5,7 @@ Where the files that tell are not made yet, Snakemake asks again before the job.
 
 import json
 
-from foretune.needs import CORE, ENCODED, fitting_work, memory, minutes, training_images
+from foretune.planning.job_resources import CORE, ENCODED, fitting_work, memory, minutes, training_images
 
 # Minutes that a training asks for at most, or it would wait for ever in most partitions: out of
 # time, it goes on at its last epoch.

@@ -21,7 +21,7 @@ rule prepare_dataset:
         spec=dataset_spec,
         listing=folder_listing,
         seed=STUDY["seed"],
-        code=code_digest("datasets"),
+        code=code_digest("data.prepare"),
         folder=subpath(output.manifest, parent=True),
     shell:
         "python {input.script} --name {wildcards.dataset} --spec {params.spec:q} "
@@ -49,7 +49,7 @@ rule prepare_shifted_test:
     params:
         spec=dataset_spec,
         listing=folder_listing,
-        code=code_digest("datasets"),
+        code=code_digest("data.prepare"),
         parent=subpath(input.parent, parent=True),
         folder=subpath(output.manifest, parent=True),
     shell:

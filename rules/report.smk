@@ -27,7 +27,7 @@ rule write_report:
         tests=ancient(expand("results/datasets/{test}/test.parquet", test=TESTS)),
         measured=MEASURED,
         page=[
-            local(f"workflow_scripts/foretune/page/{file}")
+            local(f"workflow_scripts/foretune/report/page/{file}")
             for file in [
                 "report.html.j2",
                 "style.css",
@@ -58,7 +58,7 @@ rule write_report:
     params:
         # A function, because Snakemake would look for wildcards in the text of a title.
         config=lambda wildcards: as_json(STUDY),  # a title may have braces
-        code=[code_digest("report"), code_digest("provenance")],
+        code=[code_digest("report.build"), code_digest("report.provenance")],
         analysis=subpath(input.statistics, parent=True),
         forecast=lambda wildcards, input: (
             f"--forecast {Path(input.forecasts[0]).parent}" if input.forecasts else ""
@@ -126,7 +126,7 @@ rule draw_figures:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        code=code_digest("drawings"),
+        code=code_digest("report.paper_figures"),
         models=MODELS,
         analysis=subpath(input.statistics, parent=True),
         folder=subpath(output.models, parent=True),

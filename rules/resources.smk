@@ -4,11 +4,11 @@
 
 SUITE_SEED = 0  # of the bundled files, whatever the study's is
 BUNDLES = {
-    **dict.fromkeys(["mnist", "fashion_mnist", "digits"], "bundles"),
-    **dict.fromkeys(["shapes", "colours", "counts", "textures", "orientation"], "bundles_drawn"),
+    **dict.fromkeys(["mnist", "fashion_mnist", "digits"], "suite.bundles"),
+    **dict.fromkeys(["shapes", "colours", "counts", "textures", "orientation"], "suite.drawn"),
     **dict.fromkeys(
         ["emoji", "emoji_artists", "flags", "flags_artists", "letters", "stamps"],
-        "bundles_artwork",
+        "suite.artwork",
     ),
 }
 ENCODERS = ["clip", "siglip", "coca", "eva02"]
@@ -125,7 +125,7 @@ rule render_corpus:
         "../envs/foretune.yaml"
     params:
         seed=SUITE_SEED,
-        code=code_digest("corpus"),
+        code=code_digest("suite.corpus"),
     shell:
         "python {input.script} corpus --packages {input.packages}/node_modules "
         "--seed {params.seed} --output {output.corpus} 2>&1 | tee {log}"
@@ -144,7 +144,7 @@ rule index_corpus:
     conda:
         "../envs/foretune.yaml"
     params:
-        code=code_digest("leaks"),
+        code=code_digest("suite.leak_check"),
     shell:
         "python {input.script} index --corpus {input.corpus} --output {output.index} "
         "2>&1 | tee {log}"
@@ -173,7 +173,7 @@ rule pretrain_encoder:
         mem_mb=4000,
     params:
         seed=SUITE_SEED,
-        code=code_digest("pretrain"),
+        code=code_digest("suite.pretrain"),
         folder=subpath(output.weights, parent=True),
     shell:
         "python {input.script} encoder --corpus {input.corpus} "

@@ -1,22 +1,18 @@
 """Shared fixtures: a small task of real images, prepared and embedded by the bundled encoder."""
 
 import os
-import shutil
-import sys
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+from checkout import CLIP_MINI, ROOT, copy_checkout
+
 # A busy machine is no failure.
 hypothesis.settings.register_profile("foretune", deadline=None)
 hypothesis.settings.load_profile("foretune")
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "workflow_scripts"))
-
 CHROMIUM = Path("/usr/bin/chromium")
-CLIP_MINI = {"folder": str(ROOT / "resources/mini/clip")}
 
 
 # Of `make test`'s two workers, which take files in turns in this order at first: what starts many
@@ -37,9 +33,9 @@ def small_task(tmp_path_factory) -> Path:
     """
     import pyarrow.parquet as pq
 
-    from foretune.datasets import prepare_dataset, prepare_shifted_test
-    from foretune.embed import embed_captions, embed_images
-    from foretune.tables import read_metadata, write_parquet
+    from foretune.core.parquet import read_metadata, write_parquet
+    from foretune.data.prepare import prepare_dataset, prepare_shifted_test
+    from foretune.encoders.encode import embed_captions, embed_images
 
     folder = tmp_path_factory.mktemp("small_task")
     whole = ROOT / "resources/mini/mnist.parquet"
@@ -58,11 +54,7 @@ def small_task(tmp_path_factory) -> Path:
 @pytest.fixture
 def checkout(tmp_path) -> Path:
     """A copy of the working tree's code and resources, to run Snakemake in."""
-    for name in ("Snakefile", "config.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
-    for name in ("rules", "workflow_scripts", "studies", "profiles", "envs", "resources"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path
+    return copy_checkout(tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +62,7 @@ def study(tmp_path_factory) -> tuple[Path, str]:
     """A checkout in which the smoke study ran to its end, and what that printed."""
     from smoke import run
 
-    folder = checkout.__wrapped__(tmp_path_factory.mktemp("study"))
+    folder = copy_checkout(tmp_path_factory.mktemp("study"))
     return folder, run(folder)
 
 

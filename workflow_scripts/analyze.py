@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from foretune import cli
+from foretune.core import cli
 
 
 def work() -> None:
@@ -16,8 +16,8 @@ def work() -> None:
     parser.add_argument("--datasets", nargs="+", required=True, help="names")
     cli.add_paths(parser, paper="config of the paper's study", output="folder for the tables")
     args = parser.parse_args()
-    from foretune.analyze import analyze
-    from foretune.paper import which_study
+    from foretune.analysis.paper_tables import which_study
+    from foretune.analysis.study_tables import analyze
 
     analyze(
         args.evaluations, args.classes, args.confusions, args.movements, args.selections,

@@ -1,6 +1,6 @@
 """Rebuild one of the bundled datasets from its source."""
 
-from foretune import cli
+from foretune.core import cli
 
 
 def work() -> None:

@@ -4,8 +4,8 @@ Run it in the study's folder before the next run, which would otherwise write th
 those jobs are writing. The results stay; fine-tuning goes on at its last finished epoch.
 """
 
-from foretune import cli
-from foretune.runs import cancel_orphans
+from foretune.core import cli
+from foretune.core.slurm import cancel_orphans
 
 
 def work() -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from foretune import cli
+from foretune.core import cli
 
 
 def work() -> None:
@@ -11,7 +11,7 @@ def work() -> None:
     parser.add_argument("--models", nargs="+", required=True, help="names")
     cli.add_paths(parser, analysis="folder of tables", output="folder for the figures")
     args = parser.parse_args()
-    from foretune.drawings import draw_figures
+    from foretune.report.paper_figures import draw_figures
 
     draw_figures(args.analysis, args.epochs, args.models, args.output)
 

@@ -4,8 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
-from foretune import cli
-from foretune.devices import take_devices
+from foretune.core import cli
+from foretune.core.devices import take_devices
 
 
 def work() -> None:
@@ -18,13 +18,13 @@ def work() -> None:
     cli.add_paths(parser, dataset="folder of the prepared dataset", output="text.parquet")
     args = parser.parse_args()
     if args.own:  # they came with the images' vectors, and torch takes seconds to load
-        from foretune.files import whole_file
+        from foretune.core.files import whole_file
 
         with whole_file(args.output) as beside:
             shutil.copyfile(args.own[0], beside)
         return
     take_devices(0)  # too little work for a GPU, which another job may have
-    from foretune.embed import embed_captions
+    from foretune.encoders.encode import embed_captions
 
     embed_captions(args.model_spec, args.dataset, args.template, args.output)
 

@@ -2,8 +2,8 @@
 
 import json
 
-from foretune import cli
-from foretune.devices import take_devices
+from foretune.core import cli
+from foretune.core.devices import take_devices
 
 
 def work() -> None:
@@ -18,7 +18,9 @@ def work() -> None:
     parser.add_argument("--shard", type=int, nargs=2, help="k n: the k-th of n parts, from 0 on")
     args = parser.parse_args()
     take_devices(1, cli.log)
-    from foretune.embed import embed_images  # after the arguments: torch takes seconds to load
+    from foretune.encoders.encode import (
+        embed_images,  # after the arguments: torch takes seconds to load
+    )
 
     embed_images(args.model_spec, args.dataset, args.output, args.prepared, cli.log, args.shard)
 

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from foretune import cli
-from foretune.devices import take_devices
+from foretune.core import cli
+from foretune.core.devices import take_devices
 
 
 def work() -> None:
@@ -46,7 +46,7 @@ def work() -> None:
     to = {name: getattr(args, name) for name in names}
     if args.command == "model":
         take_devices(1, cli.log)
-        from foretune.evaluate_model import evaluate_model
+        from foretune.evaluation.finetuned import evaluate_model
 
         evaluate_model(
             args.selections, args.model_spec, args.wise_ft, tests, args.texts,
@@ -54,14 +54,14 @@ def work() -> None:
             log=cli.log, **to,
         )  # fmt: skip
         return
-    from foretune import evaluate  # the others need no torch
+    from foretune.evaluation import on_embeddings  # the others need no torch
 
     if args.command == "zero-shot":
-        evaluate.evaluate_zero_shot(args.model, tests, args.images, args.texts, **to)
+        on_embeddings.evaluate_zero_shot(args.model, tests, args.images, args.texts, **to)
     elif args.command == "probe":
-        evaluate.evaluate_probe(args.selections, tests, args.images, **to)
+        on_embeddings.evaluate_probe(args.selections, tests, args.images, **to)
     else:
-        evaluate.evaluate_adapter(args.selections, tests, args.images, args.texts, **to)
+        on_embeddings.evaluate_adapter(args.selections, tests, args.images, args.texts, **to)
 
 
 if __name__ == "__main__":

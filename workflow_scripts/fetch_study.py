@@ -5,9 +5,9 @@ Licences and sizes are listed first. Jobs never fetch anything themselves.
 
 import os
 
-from foretune import cli
-from foretune.config import check_config, read_study
-from foretune.files import ForetuneError
+from foretune.core import cli
+from foretune.core.config import check_config, read_study
+from foretune.core.errors import ForetuneError
 
 
 def work() -> None:
@@ -17,7 +17,7 @@ def work() -> None:
     args = parser.parse_args()
     # Before the libraries that read it; a job's default is 1 (lean.py).
     offline = os.environ.setdefault("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE")
-    from foretune.fetch import fetch, items_of, table_of
+    from foretune.planning.fetch import fetch, items_of, table_of
 
     items = items_of(check_config(read_study(args.study)), ask=not offline)
     cli.log(table_of(items))

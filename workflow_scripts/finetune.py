@@ -2,8 +2,8 @@
 
 import json
 
-from foretune import cli
-from foretune.devices import take_devices
+from foretune.core import cli
+from foretune.core.devices import take_devices
 
 
 def work() -> None:
@@ -20,8 +20,10 @@ def work() -> None:
     parser.add_argument("--gpus", type=int, default=1, help="a process each, on a CPU too")
     args = parser.parse_args()
     take_devices(args.gpus, cli.log)
-    from foretune.finetune import finetune  # after the arguments: torch takes seconds to load
-    from foretune.parallel import launch
+    from foretune.training.distributed import launch
+    from foretune.training.finetune import (
+        finetune,  # after the arguments: torch takes seconds to load
+    )
 
     launch(
         args.gpus, finetune, cli.run_of(args), args.model_spec, args.dataset, args.text,

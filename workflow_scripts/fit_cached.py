@@ -1,6 +1,6 @@
 """Train on cached embeddings (linear_probe, clip_adapter): all trials of the grid together."""
 
-from foretune import cli
+from foretune.core import cli
 
 
 def work() -> None:
@@ -13,7 +13,9 @@ def work() -> None:
         output="folder for epochs.parquet, delta.safetensors and best.json",
     )
     args = parser.parse_args()
-    from foretune.cached import fit_cached  # after the arguments: torch takes seconds to load
+    from foretune.training.on_embeddings import (
+        fit_cached,  # after the arguments: torch takes seconds to load
+    )
 
     fit_cached(
         cli.run_of(args), args.dataset, args.embeddings, args.recipe, args.trials,

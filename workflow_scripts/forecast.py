@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from foretune import cli
+from foretune.core import cli
 
 
 def work() -> None:
@@ -15,9 +15,9 @@ def work() -> None:
     )
     cli.add_paths(parser, study="a study's results/analysis", output="folder for the tables")
     args = parser.parse_args()
-    from foretune.analyze import write_tables
-    from foretune.files import whole_file
-    from foretune.forecast import describe, forecast_datasets
+    from foretune.analysis.study_tables import write_tables
+    from foretune.core.files import whole_file
+    from foretune.forecast.forecast import describe, forecast_datasets
 
     forecasts, ranking = forecast_datasets(args.study, args.measures, args.weight)
     for name, frame in {"forecasts": forecasts, "rankings": ranking}.items():

@@ -15,10 +15,11 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from foretune import cli
-from foretune.config import check_config, read_study
-from foretune.datasets import prepare_dataset
-from foretune.files import ForetuneError, whole_file
+from foretune.core import cli
+from foretune.core.config import check_config, read_study
+from foretune.core.errors import ForetuneError
+from foretune.core.files import whole_file
+from foretune.data.prepare import prepare_dataset
 
 STUDY = Path("results/forecast/study.yaml")
 TARGETS = [f"results/forecast/{name}" for name in ("forecasts.csv", "rankings.csv", "forecast.txt")]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from foretune import cli
+from foretune.core import cli
 
 
 def work() -> None:
@@ -10,7 +10,7 @@ def work() -> None:
     parser.add_argument("--shards", type=Path, nargs="+", required=True, help="folders, in order")
     cli.add_paths(parser, output="folder for the caches")
     args = parser.parse_args()
-    from foretune.shards import join_shards
+    from foretune.encoders.shards import join_shards
 
     join_shards(args.shards, args.output)
 

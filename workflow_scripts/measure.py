@@ -3,14 +3,14 @@
 import json
 from pathlib import Path
 
-from foretune import cli
+from foretune.core import cli
 
 
 def work() -> None:
-    from foretune.datasets import read_manifest
-    from foretune.files import write_json
-    from foretune.measures import measure_task
-    from foretune.sources import open_cache, read_matrix
+    from foretune.core.files import write_json
+    from foretune.data.prepared import read_manifest
+    from foretune.encoders.streams import open_cache, read_matrix
+    from foretune.measures.compute import measure_task
 
     parser = cli.parser(__doc__)
     parser.add_argument("--model", required=True)

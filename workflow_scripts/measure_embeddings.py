@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-from foretune import cli
+from foretune.core import cli
 
 
 def work() -> None:
-    from foretune.files import digest_file, write_json
-    from foretune.measures import measure_task
-    from foretune.sources import Files
+    from foretune.core.files import digest_file, write_json
+    from foretune.encoders.streams import Files
+    from foretune.measures.compute import measure_task
 
     parser = cli.parser(__doc__)
     parser.add_argument("--name", required=True)

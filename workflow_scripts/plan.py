@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from foretune import cli
+from foretune.core import cli
 
 
 def work() -> None:
@@ -21,9 +21,9 @@ def work() -> None:
         "--no-timing", action="store_true", help="do not time models whose weights lie here"
     )
     args = parser.parse_args()
-    from foretune.config import check_config, read_study
-    from foretune.files import ForetuneError
-    from foretune.plan import plan_study, read_jobs
+    from foretune.core.config import check_config, read_study
+    from foretune.core.errors import ForetuneError
+    from foretune.planning.plan import plan_study, read_jobs
 
     dry_run = [sys.executable, str(Path(__file__).with_name("run_study.py")), "-n"]
     dry_run += ["--study", str(args.study), "--profile", args.profile]

@@ -2,11 +2,11 @@
 
 import json
 
-from foretune import cli
+from foretune.core import cli
 
 
 def work() -> None:
-    from foretune.datasets import prepare_dataset
+    from foretune.data.prepare import prepare_dataset
 
     parser = cli.parser(__doc__)
     parser.add_argument("--name", required=True, help="name of the dataset in the config")

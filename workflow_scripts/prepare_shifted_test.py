@@ -2,11 +2,12 @@
 
 import json
 
-from foretune import cli
+from foretune.core import cli
 
 
 def work() -> None:
-    from foretune.datasets import prepare_shifted_test, title_of
+    from foretune.data.prepare import prepare_shifted_test
+    from foretune.data.prepared import title_of
 
     parser = cli.parser(__doc__)
     parser.add_argument("--shift", required=True, help="name of the test in the config")

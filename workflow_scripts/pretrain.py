@@ -1,6 +1,6 @@
 """Make the mini encoder: render its captioned corpus, then train it from scratch."""
 
-from foretune import cli
+from foretune.core import cli
 
 
 def work() -> None:
@@ -14,12 +14,13 @@ def work() -> None:
     cli.add_paths(encoder, corpus="Parquet", architecture="open_clip_config.json", output="folder")
     args = parser.parse_args()
     if args.command == "corpus":
-        from foretune.corpus import build_corpus
+        from foretune.suite.corpus import build_corpus
 
         build_corpus(args.packages, args.output, args.seed)
         return
-    from foretune.files import sole_writer, write_json
-    from foretune.pretrain import build_vocabulary, pretrain
+    from foretune.core.files import write_json
+    from foretune.core.locks import sole_writer
+    from foretune.suite.pretrain import build_vocabulary, pretrain
 
     with sole_writer(args.output):
         build_vocabulary(args.corpus, args.architecture, args.output)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from foretune import cli
+from foretune.core import cli
 
 
 def work() -> None:
@@ -14,8 +14,8 @@ def work() -> None:
     parser.add_argument("--forecast", type=Path, help="folder of forecasts, where there are some")
     cli.add_paths(parser, analysis="folder", provenance="JSON to write", output="HTML to write")
     args = parser.parse_args()
-    from foretune.provenance import write_provenance
-    from foretune.report import build_report
+    from foretune.report.build import build_report
+    from foretune.report.provenance import write_provenance
 
     write_provenance(args.config, args.datasets, args.measures, args.provenance)
     build_report(

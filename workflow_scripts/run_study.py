@@ -10,9 +10,9 @@ import os
 import sys
 from pathlib import Path
 
-from foretune import cli
-from foretune.config import read_study
-from foretune.runs import lock_results, remove_stale_locks
+from foretune.core import cli
+from foretune.core.config import read_study
+from foretune.core.locks import lock_results, remove_stale_locks
 
 
 def work() -> None:

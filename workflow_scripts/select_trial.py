@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from foretune import cli
+from foretune.core import cli
 
 
 def work() -> None:
-    from foretune.trials import select_trial
+    from foretune.training.trials import select_trial
 
     parser = cli.parser(__doc__)
     parser.add_argument("--parts", type=Path, nargs="+", required=True, help="best.json of each")

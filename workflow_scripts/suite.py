@@ -2,7 +2,7 @@
 
 import yaml
 
-from foretune import cli
+from foretune.core import cli
 
 
 def work() -> None:
@@ -21,11 +21,11 @@ def work() -> None:
     cli.add_paths(study, results="folder", config="the study's", output="folder to write")
     args = parser.parse_args()
     if args.command == "index":
-        from foretune.leaks import index_corpus
+        from foretune.suite.leak_check import index_corpus
 
         index_corpus(args.corpus, args.output)
         return
-    from foretune import suite
+    from foretune.suite import compare as suite
 
     if args.command == "picture":
         suite.draw_picture(args.bundled, args.output)

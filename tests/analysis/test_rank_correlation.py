@@ -1,0 +1,104 @@
+"""Rank correlations, their p-values and intervals against scipy."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from foretune.analysis.rank_correlation import (
+    bootstrap,
+    correlate,
+    interval,
+    ranks,
+    resamples,
+    signs,
+)
+
+
+def points(n, seed=0, ties=True):
+    """x (3, n) and y (2, n), with ties or without."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(3, n)), rng.normal(size=(2, n))
+    y[0] += x[0]
+    return (x.round(), y.round(1)) if ties else (x, y)
+
+
+@pytest.mark.parametrize("ties", [True, False])
+def test_correlations_agree_with_scipy(ties):
+    x, y = points(6, ties=ties)
+    found = correlate(x, y, seed=0)
+    for k, m in np.ndindex(2, 3):
+        rho, tau = stats.spearmanr(x[m], y[k]), stats.kendalltau(x[m], y[k], method="asymptotic")
+        assert found["spearman"][k, m] == pytest.approx(rho.statistic)
+        assert found["p_asymptotic"][k, m] == pytest.approx(rho.pvalue)
+        assert found["kendall"][k, m] == pytest.approx(tau.statistic)
+        assert found["p_kendall_asymptotic"][k, m] == pytest.approx(tau.pvalue)
+        if (k, m) not in [(0, 0), (1, 2)]:  # scipy's own takes its time
+            continue
+        for name, statistic in [
+            ("p_permutation", lambda order, k=k: stats.spearmanr(order, y[k]).statistic),
+            ("p_kendall_permutation", lambda order, k=k: stats.kendalltau(order, y[k]).statistic),
+        ]:
+            exact = stats.permutation_test(
+                (x[m],), statistic, permutation_type="pairings", n_resamples=720
+            )
+            assert found[name][k, m] == pytest.approx(exact.pvalue)
+        if not ties:
+            exact = stats.kendalltau(x[m], y[k], method="exact").pvalue
+            assert found["p_kendall_permutation"][k, m] == pytest.approx(exact)
+
+
+@pytest.mark.parametrize("n", [8, 9, 10])
+def test_all_orders_are_counted_up_to_ten_datasets(n):
+    """Kendall's by scipy's recursion; with ties, both by scipy's own enumeration of 8!."""
+    x, y = points(n, ties=False)
+    exact = [[stats.kendalltau(a, b, method="exact").pvalue for a in x] for b in y]
+    assert correlate(x, y, seed=0)["p_kendall_permutation"] == pytest.approx(np.array(exact))
+    perfect = correlate(x[:1], x[:1], seed=0)
+    assert perfect["p_permutation"][0, 0] == pytest.approx(2 / math.factorial(n))
+    if n > 8:
+        return
+    x, y = points(n, seed=1)
+    found = correlate(x, y, seed=0)
+    for name, score in (("p_permutation", ranks), ("p_kendall_permutation", signs)):
+        exact = stats.permutation_test(
+            (x[0],), lambda order, axis, score=score: score(order) @ score(y[0]),
+            permutation_type="pairings", n_resamples=50_000, vectorized=True,
+        )  # fmt: skip
+        assert found[name][0, 0] == pytest.approx(exact.pvalue)
+
+
+def test_random_permutations_come_near_the_exact_distribution():
+    x, y = points(12, ties=False)
+    found = correlate(x, y, seed=0)["p_kendall_permutation"]
+    exact = [[stats.kendalltau(a, b, method="exact").pvalue for a in x] for b in y]
+    assert found == pytest.approx(np.array(exact), abs=0.02)
+    assert (found == correlate(x, y, seed=0)["p_kendall_permutation"]).all()
+
+
+def test_the_bootstrap_is_scipys_correlation_of_each_resample():
+    x, y = points(6)
+    drawn, rows = bootstrap(x, y, seed=3), resamples(6, 3)
+    for r in range(40):
+        for k, m in np.ndindex(2, 3):
+            a, b = x[m, rows[r]], y[k, rows[r]]
+            if np.ptp(a) == 0 or np.ptp(b) == 0:
+                assert np.isnan(drawn["spearman"][r, k, m])
+                continue
+            assert drawn["spearman"][r, k, m] == pytest.approx(stats.spearmanr(a, b).statistic)
+            assert drawn["kendall"][r, k, m] == pytest.approx(stats.kendalltau(a, b).statistic)
+    found = correlate(x, y, seed=3)
+    values = drawn["spearman"][:, 0, 0]
+    low, high = np.quantile(values[np.isfinite(values)], [0.025, 0.975])
+    assert (found["spearman_low"][0, 0], found["spearman_high"][0, 0]) == (low, high)
+    assert found["bootstrap_n"][0, 0] == np.isfinite(values).sum()
+
+
+def test_an_interval_of_mostly_degenerate_resamples_is_none():
+    draws = np.array([[0.1, 0.1], [0.2, np.nan], [0.3, np.nan], [np.nan, np.nan]])
+    low, high, used = interval(draws)
+    assert low[0] == pytest.approx(0.105) and high[0] == pytest.approx(0.295)
+    assert list(used) == [3, 1] and np.isnan([low[1], high[1]]).all()
+    x, y = points(4, ties=False)
+    assert np.isnan(correlate(x, y, seed=0)["spearman_low"]).all()  # below five datasets

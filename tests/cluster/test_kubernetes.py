@@ -1,0 +1,72 @@
+"""The study with its files in a bucket: on pods as far as a machine without them can tell."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+
+import boto3
+import pytest
+import yaml
+
+from smoke import ENV, jobs
+
+KEYS = {"SNAKEMAKE_STORAGE_S3_ACCESS_KEY": "test", "SNAKEMAKE_STORAGE_S3_SECRET_KEY": "test"}
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory):
+    """Address of a server that speaks S3 and has the profile's bucket, and its client."""
+    from moto.server import ThreadedMotoServer
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    server.start()
+    address = f"http://127.0.0.1:{port}"
+    client = boto3.client(
+        "s3", endpoint_url=address, region_name="us-east-1",
+        aws_access_key_id="test", aws_secret_access_key="test",
+    )  # fmt: skip
+    client.create_bucket(Bucket="foretune")
+    yield address, client
+    server.stop()
+
+
+def run(checkout, s3, *arguments):
+    profile = checkout / "profiles/kubernetes/config.yaml"
+    site = re.sub('endpoint: ""', f"endpoint: {s3[0]}", profile.read_text())
+    profile.write_text(site)
+    command = [sys.executable, "-m", "snakemake", "--profile", "profiles/kubernetes",
+               "--configfile", "studies/smoke.yaml", *arguments]  # fmt: skip
+    done = subprocess.run(command, cwd=checkout, env={**ENV, **KEYS}, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+    assert done.returncode == 0, done.stdout[-5000:]
+    return done.stdout
+
+
+def test_the_profile_plans_the_study(checkout, s3):
+    printed = run(checkout, s3, "-n")
+    assert jobs(printed)["finetune_model"] == 2 and jobs(printed)["write_report"] == 1
+    assert "s3://foretune/study/results/report.html" in printed
+    assert "gpu=1" in printed and "gpu_manufacturer=nvidia" in printed
+
+
+@pytest.mark.slow
+def test_the_study_runs_with_its_files_in_the_bucket(checkout, s3):
+    """The smoke study, one dataset in shards, and a forecast from the bundled study."""
+    path = checkout / "studies/smoke.yaml"
+    study = yaml.safe_load(path.read_text())
+    study["datasets"]["digits"]["shards"] = 2
+    letters = {"letters": {"parquet": "resources/mini/letters.parquet"}}
+    study["forecast"] = {"datasets": letters, "study": "resources/mini/study"}
+    path.write_text(yaml.safe_dump(study))
+    run(checkout, s3, "--executor", "local", "--cores", "2")
+    shutil.rmtree(checkout / "results", ignore_errors=True)
+    _, client = s3
+    kept = client.list_objects_v2(Bucket="foretune", Prefix="study/results/")["Contents"]
+    sizes = {file["Key"].removeprefix("study/results/"): file["Size"] for file in kept}
+    assert sizes["report.html"] > 500_000 and "forecast/forecasts.parquet" in sizes
+    assert "Nothing to be done" in run(checkout, s3, "--executor", "local", "--cores", "2")

@@ -1,0 +1,271 @@
+import copy
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from checkout import ROOT
+from foretune.core.config import check_config, registered_measures
+from foretune.core.errors import ForetuneError
+from foretune.core.grid import expand_grid
+
+STUDY = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+@pytest.fixture(autouse=True)
+def in_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)  # the config's paths are relative to the checkout
+
+
+def changed(path: str, value) -> dict:
+    config = copy.deepcopy(STUDY)
+    *parents, last = path.split("/")
+    entry = config
+    for key in parents:
+        entry = entry[key]
+    entry[last] = value
+    return config
+
+
+MISTAKES = [
+    ("metods", {}, "metods: unknown key; did you mean methods?"),
+    ("methods/prompt", {}, "methods.prompt: unknown key; known: full, bitfit, attention, lora,"),
+    ("methods/lorra", {}, "methods.lorra: unknown key; did you mean lora?"),
+    ("methods/full/rank", [4], "methods.full.rank: unknown key"),
+    ("methods/lora", {"learning_rate": [1.0], "rank": [0]}, "methods.lora.rank.0: 0 is less"),
+    ("methods/full/wise_ft", [1.5], "methods.full.wise_ft.0: 1.5"),
+    (
+        "methods/full/search",
+        {"kind": "random"},
+        "methods.full.search: a random search needs trials",
+    ),
+    ("methods/full/search", {"kind": "random", "trials": 9}, "search.trials: 9 of 1 points"),
+    ("methods/linear_probe/search", {"kind": "halving"}, "trains all trials together; use grid"),
+    ("methods/full/learning_rat", [1.0], "methods.full.learning_rat: unknown key; did you mean"),
+    ("methods/full/learning_rate", [-0.1], "methods.full.learning_rate.0: -0.1"),
+    ("methods/full/learning_rate", ["1e-3"], "YAML reads 1e-3 as text: write 1.0e-3"),
+    ("methods/full/epochs", 0, "methods.full.epochs: 0"),
+    ("methods/full/optimizer", "adam", "methods.full.optimizer: 'adam' is not one of"),
+    ("datasets/birds", {"caption": "a {}"}, "datasets.birds: has no source; give one of: parquet"),
+    ("datasets/birds", {"folder": "no/such"}, "datasets.birds.folder: no such file or folder"),
+    ("datasets/birds", {"folder": ".", "caption": "a bird"}, "needs a {} where the class name"),
+    ("datasets/a bird", {"folder": "."}, "a bird"),
+    ("models/mine", {"folder": "a", "architecture": "b"}, "models.mine: has folder, arch"),
+    (
+        "models/mine",
+        {"architecture": "b"},
+        "give one of: folder, hub, architecture with pretrained",
+    ),
+    ("models/mine", {"hub": "a/b", "architecture": "c", "pretrained": "d"}, "mine: has hub, arch"),
+    ("models/mine", {"hub": "mine"}, "models.mine.hub: 'mine' is not owner/name"),
+    ("models/clip_mini/gpus", 0, "models.clip_mini.gpus: 0 is less"),
+    ("datasets/mnist/shards", 0, "datasets.mnist.shards: 0 is less"),
+    (
+        "datasets/land",
+        {"table": "a.csv", "image": "{row}.png", "label": "b", "splits": {"test": "c > 1"}},
+        "datasets.land.splits: does not say which rows are train",
+    ),
+    ("datasets/birds", None, "datasets.birds: None is not a object"),
+    ("datasets", {2024: {"folder": "."}}, "2024 is not a string"),
+    ("methods/full/parts", 9, "methods.full.parts: 9 of "),
+    ("methods/full/epochs", 1.0, "methods.full.epochs: 1.0 is not a integer"),
+    ("methods/full/learning_rate", [float("nan")], "nan is not a number"),
+    ("methods/full/learning_rate", 0.1, "0.1 is not a array: write [0.1]"),
+    ("models", {}, "models: {}"),
+    (
+        "methods/full/models",
+        ["clip_min"],
+        "full.models: clip_min: unknown model; did you mean clip",
+    ),
+    ("methods/full/models", [], "methods.full.models: []"),
+    ("methods/full/models", "clip_mini", "'clip_mini' is not a array: write [clip_mini]"),
+    ("datasets/mnist/shifted", {"a": {"folder": "no"}}, "mnist.shifted.a.folder: no such file"),
+    ("datasets/mnist/shifted", {"a": {}}, "datasets.mnist.shifted.a: has no source; give one of"),
+    ("datasets/mnist/shifted", {"a": {"folder": ".", "classes": []}}, "shifted.a.classes: unknown"),
+    ("forecast", {"datasets": {"mnist": {"folder": "."}}}, "forecast.datasets.mnist: is one of"),
+    ("forecast", {"datasets": {"birds": {}}}, "forecast.datasets.birds: has no source; give one"),
+    ("forecast", {"datasets": {"birds": {"folder": "no"}}}, "datasets.birds.folder: no such file"),
+    (
+        "forecast",
+        {"datasets": {"birds": {"folder": ".", "shifted": {}}}},
+        "forecast.datasets.birds.shifted: unknown key",
+    ),
+    ("forecast", {"study": "tests"}, "forecast.study: tests: no study's results"),
+    ("forecast", {"weight": 2}, "forecast.weight: 2 is greater"),
+    ("measures", {"alsso": []}, "measures.alsso: unknown key; did you mean also?"),
+    ("measures", {"also": ["entropy"]}, "measures.also: entropy: unknown; did you mean entropy_"),
+    ("measures", {"without": ["imm"]}, "measures.without: imm: unknown; did you mean iimm?"),
+    ("measures", {"emms_sources": ["clip"]}, "measures.emms_sources: clip: unknown"),
+    ("measures", {"sample": 10}, "measures.sample: 10 is less than"),
+    ("embeddings", {"mine": {"images": "config.yaml"}}, "embeddings.mine.texts: is missing"),
+    (
+        "embeddings",
+        {"mine": {"images": "config.yaml", "texts": "no.npy"}},
+        "embeddings.mine.texts: no such file or folder: no.npy",
+    ),
+    (
+        "datasets/mnist/shifted",
+        {"test": {"folder": "."}},
+        "datasets.mnist.shifted: 'test' does not",
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), MISTAKES)
+def test_mistakes_are_named(path, value, message):
+    with pytest.raises(ForetuneError) as caught:
+        check_config(changed(path, value))
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_shipped_studies_are_right_and_defaults_are_filled():
+    for path in (ROOT / "config.yaml", ROOT / "studies/smoke.yaml"):
+        study = check_config(yaml.safe_load(path.read_text()))
+        assert study["seed"] == 0
+        assert study["methods"]["linear_probe"]["batch_size"] == 128
+        assert study["methods"]["full"]["models"] == list(study["models"])
+        assert study["datasets"]["digits"]["shifted"] == {}
+        assert study["measures"]["bootstrap"] == 200 and study["embeddings"] == {}
+
+
+def test_the_measures_that_a_config_may_name_are_those_registered():
+    from foretune.measures.compute import MEASURES
+
+    assert sorted(registered_measures()) == sorted(MEASURES)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("methods/full/learning_rate", [-0.1], "methods.full.learning_rate.0"),
+        ("methods/lorra", {}, "methods.lorra: unknown key"),
+        ("datasets/birds", {}, "datasets.birds: has no source"),
+        ("seeed", 1, "seeed: unknown key; did you mean seed?"),
+    ],
+)
+def test_snakemake_ends_before_any_job(tmp_path, path, value, message):
+    study = tmp_path / "study.yaml"
+    study.write_text(yaml.safe_dump(changed(path, value)))
+    run = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-n", "--configfile", study],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    assert run.returncode != 0
+    printed = run.stdout + run.stderr
+    assert message in printed
+    assert "Traceback" not in printed and "Job stats" not in printed
+
+
+def test_grid_is_a_product_and_parts_share_it_out():
+    search = {"kind": "grid"}
+    recipe = {"learning_rate": [0.1, 0.01], "weight_decay": [0, 1, 2], "parts": 1, "search": search}
+    whole = expand_grid(recipe)
+    assert [t["trial"] for t in whole] == list(range(6))
+    assert len({(t["learning_rate"], t["weight_decay"]) for t in whole}) == 6
+    parts = [expand_grid({**recipe, "parts": 4}, part) for part in range(4)]
+    assert sorted((t for part in parts for t in part), key=lambda t: t["trial"]) == whole
+
+
+def test_a_random_search_draws_points_of_the_grid_by_its_seed():
+    recipe = {"learning_rate": [0.1, 0.01], "rank": [2, 4, 8], "weight_decay": [0, 1], "parts": 1}
+    whole = expand_grid({**recipe, "search": {"kind": "grid"}})
+    assert len(whole) == 12 and {t["rank"] for t in whole} == {2, 4, 8}
+    drawn = [
+        expand_grid({**recipe, "search": {"kind": "random", "trials": 5, "seed": seed}})
+        for seed in (0, 0, 1)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert all(len(trials) == 5 and all(t in whole for t in trials) for trials in drawn)
+
+
+def test_halving_is_one_job():
+    with pytest.raises(ForetuneError, match="halving compares all trials in one job"):
+        config = changed("methods/full/learning_rate", [0.1, 0.2])
+        config["methods"]["full"] |= {"search": {"kind": "halving"}, "parts": 2}
+        check_config(config)
+
+
+def test_a_dry_run_imports_no_torch():
+    code = (
+        "import sys; sys.path.insert(0, 'workflow_scripts'); import foretune.core.config;"
+        "print([m for m in ('torch', 'pyarrow', 'numpy', 'pandas') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "[]\n"
+
+
+def test_the_papers_study_has_its_1620_trials():
+    study = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())
+    methods = check_config(study)["methods"]
+    trials = {name: len(recipe["models"]) * len(expand_grid(recipe))
+              for name, recipe in methods.items()}  # fmt: skip
+    assert trials == {
+        "full": 48, "bitfit": 12, "attention": 12, "lora": 48, "clip_adapter": 48,
+        "linear_probe": 12,
+    }  # fmt: skip
+    assert sum(trials.values()) * len(study["datasets"]) == 1620
+    for recipe in methods.values():
+        assert (recipe["optimizer"], recipe["momentum"], recipe["schedule"]) == (
+            "sgd", 0.9, "constant"
+        )  # fmt: skip
+        assert (recipe["epochs"], recipe["batch_size"]) == (30, 128)
+    assert methods["clip_adapter"]["ratio"] == 0.2
+
+
+# What Python imports first: torch cannot be imported, and nothing can be reached.
+CUT_OFF = """
+import importlib.abc, socket, sys
+
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "open_clip", "datasets"):
+            raise ImportError(f"a dry run imports {name}")
+
+def refuse(self, address, *_):
+    raise OSError(f"a dry run connects to {address}")
+
+sys.meta_path.insert(0, Refuse())
+socket.socket.connect = socket.socket.connect_ex = refuse
+"""
+
+
+@pytest.mark.parametrize(
+    ("study", "command"),
+    [
+        (
+            "paper",
+            [
+                "-m",
+                "snakemake",
+                "-n",
+                "--profile",
+                "profiles/slurm",
+                "--configfile",
+                "studies/paper.yaml",
+            ],
+        ),
+        ("peft", ["workflow_scripts/run_study.py", "-n", "--study", "studies/peft.yaml"]),
+    ],
+)
+def test_a_dry_run_of_the_papers_studies_needs_neither_torch_nor_a_network(
+    study, command, tmp_path
+):
+    (tmp_path / "sitecustomize.py").write_text(CUT_OFF)
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    for code in ("import torch", "import socket; socket.create_connection(('127.0.0.1', 9))"):
+        cut = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+        assert "a dry run" in cut.stderr
+    planned = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", planned.stdout + planned.stderr, re.M))
+    expected = {
+        "paper": {"prepare_dataset": 9, "embed_images": 36, "finetune_model": 63, "fit_cached": 18},
+        "peft": {"prepare_dataset": 11, "prepare_shifted_test": 5, "embed_shifted_test": 5,
+                 "finetune_model": 44, "fit_cached": 22},
+    }  # fmt: skip
+    assert expected[study].items() <= {rule: int(n) for rule, n in counts.items()}.items()

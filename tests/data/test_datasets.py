@@ -1,0 +1,206 @@
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from checkout import ROOT
+from foretune.core.errors import ForetuneError
+from foretune.core.parquet import read_metadata, write_parquet
+from foretune.data.prepare import prepare_dataset, prepare_shifted_test
+from foretune.data.prepared import read_split, title_of
+from foretune.suite.bundles import bundle_digits
+
+
+def picture(shade: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 7), (shade, 0, 255 - shade)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of 25 pictures, one subfolder each."""
+    for label, name in enumerate(["old_crow", "jay"]):
+        (tmp_path / "birds" / name).mkdir(parents=True)
+        for i in range(25):
+            (tmp_path / "birds" / name / f"{i:02}.png").write_bytes(picture(100 * label + i))
+    return tmp_path / "birds"
+
+
+def test_folder_of_images(folder, tmp_path):
+    manifest = prepare_dataset("birds", {"folder": str(folder)}, tmp_path / "out", seed=0)
+    assert manifest["classes"] == ["jay", "old crow"]
+    assert {k: v["rows"] for k, v in manifest["splits"].items()} == {
+        "train": 36, "val": 4, "test": 10
+    }  # fmt: skip
+    tables = {split: read_split(tmp_path / "out", split) for split in ("train", "val", "test")}
+    ids = [i for table in tables.values() for i in table["id"].to_pylist()]
+    assert len(set(ids)) == 50
+    for table in tables.values():
+        for row in table.to_pylist():
+            assert row["label"] == int(row["id"].startswith("old_crow/"))
+            assert row["image"] == (folder / row["id"]).read_bytes()
+
+
+def test_hidden_files_and_folders_named_like_images_are_passed_over(folder, tmp_path):
+    (folder / "jay/._a.png").write_bytes(b"not an image")
+    (folder / "jay/x.png").mkdir()
+    manifest = prepare_dataset("birds", {"folder": str(folder)}, tmp_path / "out", seed=0)
+    assert sum(split["rows"] for split in manifest["splits"].values()) == 50
+
+
+def test_own_test_folder_is_the_test_split(folder, tmp_path):
+    both = tmp_path / "both"
+    both.mkdir()
+    folder.rename(both / "train")
+    (both / "test/jay").mkdir(parents=True)
+    (both / "test/jay/a.png").write_bytes(picture(3))
+    manifest = prepare_dataset("birds", {"folder": str(both)}, tmp_path / "out", seed=0)
+    assert {k: v["rows"] for k, v in manifest["splits"].items()} == {
+        "train": 45, "val": 5, "test": 1
+    }  # fmt: skip
+
+
+def test_the_seed_fixes_the_splits_and_the_digest(folder, tmp_path):
+    first, same, other = (
+        prepare_dataset("birds", {"folder": str(folder)}, tmp_path / str(i), seed=seed)["digest"]
+        for i, seed in enumerate((0, 0, 1))
+    )
+    assert first == same != other
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda f: (f / "jay/03.png").write_bytes(b"no"), r"jay/03\.png: not a readable image"),
+        (lambda f: [p.unlink() for p in (f / "jay").iterdir()], r"no training image of \['jay'\]"),
+        (lambda f: [p.unlink() for p in f.rglob("*.png")], "no images in its train split"),
+        (lambda f: (f / "jay").rename(f.parent / "away"), "at least two"),
+        (lambda f: (f / "jay").rename(f / "train"), "has train/ but no test/"),
+        (lambda f: (f / "jay").rename(f / "old crow"), "two classes have the same name"),
+        (
+            lambda f: (f / "jay/04.png").write_bytes(picture(4)[:-30]),
+            r"jay/04\.png: not a readable",
+        ),
+        (lambda f: Image.new("I;16", (4, 4)).save(f / "jay/05.png"), "more than 8 bits"),
+    ],
+)
+def test_broken_folders_are_named(folder, tmp_path, harm, message):
+    harm(folder)
+    with pytest.raises(ForetuneError, match=message):
+        prepare_dataset("birds", {"folder": str(folder)}, tmp_path / "out", seed=0)
+    assert not (tmp_path / "out/dataset.json").exists()
+
+
+def test_a_label_out_of_range_is_named(tmp_path):
+    rows = [{"image": picture(i), "label": i % 3, "split": "train"} for i in range(20)]
+    facts = {"classes": ["a", "b"], "caption": "a {}", "licence": "-", "source": "-"}
+    write_parquet(pa.Table.from_pylist(rows), tmp_path / "bad.parquet", facts)
+    with pytest.raises(ForetuneError, match=r"dataset bad, train, 000002: label 2 is not in 0..1"):
+        prepare_dataset("bad", {"parquet": tmp_path / "bad.parquet"}, tmp_path / "out", seed=0)
+
+
+def test_a_split_of_another_version_is_refused(folder, tmp_path):
+    for seed in (0, 1):
+        prepare_dataset("birds", {"folder": str(folder)}, tmp_path / str(seed), seed=seed)
+    (tmp_path / "0/val.parquet").write_bytes((tmp_path / "1/val.parquet").read_bytes())
+    with pytest.raises(ForetuneError, match=r"val\.parquet: belongs to another version"):
+        read_split(tmp_path / "0", "val")
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "digits"])
+def test_bundled_datasets_are_small_and_state_their_licence(name, tmp_path):
+    path = ROOT / f"resources/mini/{name}.parquet"
+    assert path.stat().st_size <= 1_000_000
+    facts = read_metadata(path)
+    assert facts["licence"] and facts["source"]
+    manifest = prepare_dataset(name, {"parquet": path}, tmp_path, seed=0)
+    splits = {k: v["rows"] for k, v in manifest["splits"].items()}
+    assert 1000 <= splits["train"] + splits["val"] <= 2000 and 500 <= splits["test"] <= 1000
+    tests = {row["image"] for row in read_split(tmp_path, "test").to_pylist()}
+    assert not tests & {row["image"] for row in read_split(tmp_path, "train").to_pylist()}
+
+
+def test_digits_are_rebuilt_from_their_source(tmp_path):
+    bundle_digits(tmp_path, tmp_path / "digits.parquet", 0)
+    made, kept = (
+        prepare_dataset("digits", {"parquet": path}, tmp_path / str(i), seed=0)
+        for i, path in enumerate(
+            [tmp_path / "digits.parquet", ROOT / "resources/mini/digits.parquet"]
+        )
+    )
+    assert made["digest"] == kept["digest"]
+
+
+def test_manifest_is_plain_json(folder, tmp_path):
+    prepare_dataset("birds", {"folder": str(folder)}, tmp_path / "out", seed=0)
+    manifest = json.loads((tmp_path / "out/dataset.json").read_text())
+    assert np.array_equal(sorted(manifest["splits"]), ["test", "train", "val"])
+
+
+@pytest.fixture
+def parent(tmp_path):
+    """A prepared dataset of three classes, whose captions have other names than the source."""
+    rows = [
+        {"image": picture(i), "label": i % 3, "split": "test" if i > 40 else "train"}
+        for i in range(60)
+    ]
+    facts = {
+        "classes": ["cat", "jay", "old crow"],
+        "caption": "a {}",
+        "licence": "-",
+        "source": "-",
+    }
+    write_parquet(pa.Table.from_pylist(rows), tmp_path / "beasts.parquet", facts)
+    spec = {"parquet": tmp_path / "beasts.parquet", "classes": ["Katze", "Häher", "Krähe"]}
+    prepare_dataset("beasts", spec, tmp_path / "parent", seed=0)
+    return tmp_path / "parent"
+
+
+@pytest.mark.parametrize("place", [".", "test"])
+def test_a_shifted_test_has_some_of_the_classes(folder, parent, tmp_path, place):
+    if place == "test":
+        folder.rename(tmp_path / "away")
+        (tmp_path / "birds/train/jay").mkdir(parents=True)
+        (tmp_path / "away").rename(tmp_path / "birds/test")
+    spec, output = {"folder": str(tmp_path / "birds")}, tmp_path / "out"
+    manifest = prepare_shifted_test("photo", spec, parent, output)
+    assert title_of(manifest) == "beasts · photo" and list(manifest["splits"]) == ["test"]
+    assert manifest["classes"] == ["Katze", "Häher", "Krähe"] and manifest["caption"] == "a {}"
+    assert manifest["parent"] == json.loads((parent / "dataset.json").read_text())["digest"]
+    rows = read_split(output, "test").to_pylist()
+    assert len(rows) == 50  # all of them: none is ever trained on
+    assert all(row["label"] == (1 if "jay" in row["id"] else 2) for row in rows)
+
+
+def test_a_class_that_the_dataset_lacks_is_named(folder, parent, tmp_path):
+    (folder / "jay").rename(folder / "jackdaw")
+    message = r"datasets\.beasts\.shifted\.photo: classes that beasts does not have: \['jackdaw'\]"
+    with pytest.raises(ForetuneError, match=message):
+        prepare_shifted_test("photo", {"folder": str(folder)}, parent, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_shifted_label_out_of_range_is_named(parent, tmp_path):
+    rows = [{"image": picture(1), "label": 2, "split": "test"}]  # a label that the parent has
+    facts = {"classes": ["cat", "jay"], "caption": "a {}", "licence": "-", "source": "-"}
+    write_parquet(pa.Table.from_pylist(rows), tmp_path / "bad.parquet", facts)
+    with pytest.raises(ForetuneError, match=r"beasts, bad, 000000: label 2 is not in 0\.\.1"):
+        prepare_shifted_test("bad", {"parquet": tmp_path / "bad.parquet"}, parent, tmp_path / "out")
+
+
+def test_a_test_digest_tells_images_whatever_their_source_is_called(folder, parent, tmp_path):
+    """The same pictures as a dataset, a fifth of them its test, and as a shifted test, all."""
+    dataset = prepare_dataset("birds", {"folder": str(folder)}, tmp_path / "a", seed=0)
+    shifted = prepare_shifted_test("photo", {"folder": str(folder)}, parent, tmp_path / "b")
+    assert dataset["test_digest"] == shifted["test_digest"]
+    assert dataset["digest"] != shifted["digest"]
+    (folder / "jay/03.png").write_bytes(picture(200))
+    other = prepare_shifted_test("photo", {"folder": str(folder)}, parent, tmp_path / "c")
+    assert other["test_digest"] != shifted["test_digest"]
+    (folder / "jay/04.png").rename(folder / "old_crow/jay.png")  # another class
+    third = prepare_shifted_test("photo", {"folder": str(folder)}, parent, tmp_path / "d")
+    assert third["test_digest"] != other["test_digest"]

@@ -1,0 +1,363 @@
+"""Public datasets through the libraries that read them, from files in their published form."""
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import public_files
+from checkout import ROOT
+from foretune.core.config import check_config
+from foretune.core.errors import ForetuneError
+from foretune.data.prepare import prepare_dataset, prepare_shifted_test
+from foretune.data.prepared import read_split
+from foretune.data.sources.registry import REGISTRY
+
+
+def same(row: dict, given) -> bool:
+    """Whether a row has the image: the bytes as they came, or pixels where there was an array."""
+    if isinstance(given, bytes):
+        return row["image"] == given
+    picture = Image.open(io.BytesIO(row["image"]))
+    return picture.format == "PNG" and np.array_equal(np.array(picture), given)
+
+
+def rows_of(folder, *splits) -> list[dict]:
+    return [row for split in splits for row in read_split(folder, split).to_pylist()]
+
+
+def key(given) -> bytes:
+    return given if isinstance(given, bytes) else given.tobytes()
+
+
+TORCHVISION = {
+    "CIFAR100": (public_files.cifar100, "class 07", "a photo of a {}"),
+    "DTD": (public_files.dtd, "blotchy", "a photo of a {} texture"),
+    "EuroSAT": (public_files.eurosat, "sea or lake", "a centered satellite photo of a {}"),
+    "GTSRB": (public_files.gtsrb, "roundabout", 'a photo of a "{}" traffic sign'),
+    "MNIST": (public_files.mnist, "7", 'a photo of the number: "{}"'),
+    "StanfordCars": (public_files.stanford_cars, "Acura RL Sedan 2012", "a photo of a {}"),
+    "SUN397": (public_files.sun397, "apartment building outdoor", "a photo of a {}"),
+    "SVHN": (public_files.svhn, "0", 'a photo of the number: "{}"'),
+}
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision(name, tmp_path, monkeypatch):
+    make, a_class, caption = TORCHVISION[name]
+    given = make(tmp_path / "root", monkeypatch.setattr)
+    spec = {"torchvision": name, "root": str(tmp_path / "root")}
+    manifest = prepare_dataset("it", spec, tmp_path / "out", seed=0)
+    assert a_class in manifest["classes"] and manifest["caption"] == caption
+    assert manifest["licence"] and manifest["source"] == f"torchvision {name}"
+    counts = {split: each["rows"] for split, each in manifest["splits"].items()}
+    rows = rows_of(tmp_path / "out", "train", "val", "test")
+    if "all" in given:  # undivided: a fifth is the test
+        assert counts["test"] == len(given["all"]) // 5
+        given = given["all"]
+    else:
+        assert counts["val"] == len(given["train"]) // 10
+        assert counts["test"] == len(given["test"])
+        given = given["train"] + given["test"]
+    assert len(rows) == len(given) and len({row["id"] for row in rows}) == len(rows)
+    left = {key(image): (label, image) for label, image in given}
+    for row in rows:
+        found = row["image"]
+        if found not in left:
+            found = np.array(Image.open(io.BytesIO(found))).tobytes()
+        label, image = left.pop(found)
+        assert label == row["label"] and same(row, image)
+
+
+def test_the_order_of_files_on_disk_changes_nothing(tmp_path, monkeypatch):
+    """torchvision lists SUN397 as the file system does, and the split is drawn from that list."""
+    import torchvision
+
+    public_files.sun397(tmp_path / "root")
+    spec = {"torchvision": "SUN397", "root": str(tmp_path / "root")}
+    first = prepare_dataset("sun", spec, tmp_path / "a", seed=0)
+    before = torchvision.datasets.SUN397.__init__
+
+    def reversed_init(self, *args, **options):
+        before(self, *args, **options)
+        self._image_files.reverse()
+        self._labels.reverse()
+
+    monkeypatch.setattr(torchvision.datasets.SUN397, "__init__", reversed_init)
+    assert prepare_dataset("sun", spec, tmp_path / "b", seed=0)["digest"] == first["digest"]
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "message"),
+    [
+        ("CIFAR100", lambda r: (r / "cifar-100-python/train").write_bytes(b"half"), "corrupted"),
+        ("CIFAR100", lambda r: (r / "cifar-100-python/meta").unlink(), "metadata file not found"),
+        ("SVHN", lambda r: (r / "test_32x32.mat").unlink(), "not found or corrupted"),
+        ("GTSRB", lambda r: (r / "gtsrb/GT-final_test.csv").unlink(), "GT-final_test.csv"),
+        ("DTD", lambda r: (r / "dtd/dtd/labels/test1.txt").unlink(), "test1.txt"),
+        ("MNIST", lambda r: (r / "MNIST/raw/t10k-labels-idx1-ubyte").write_bytes(b"\0"), "missing"),
+    ],
+)
+def test_broken_files_are_named_with_what_to_do(name, harm, message, tmp_path, monkeypatch):
+    TORCHVISION[name][0](tmp_path / "root", monkeypatch.setattr)
+    harm(tmp_path / "root")
+    spec = {"torchvision": name, "root": str(tmp_path / "root")}
+    with pytest.raises(ForetuneError, match=message) as caught:
+        prepare_dataset("it", spec, tmp_path / "out", seed=0)
+    assert "make fetch STUDY=" in str(caught.value) and "by hand: put" in str(caught.value)
+    assert "download=True" not in str(caught.value)
+    assert not (tmp_path / "out/dataset.json").exists()
+
+
+def test_a_lost_image_of_an_unpacked_archive_is_named(tmp_path):
+    public_files.dtd(tmp_path / "root")
+    next((tmp_path / "root/dtd/dtd/images/blotchy").glob("*train*")).unlink()
+    spec = {"torchvision": "DTD", "root": str(tmp_path / "root")}
+    with pytest.raises(ForetuneError, match=r"blotchy_train\d+\.jpg: cannot be read"):
+        prepare_dataset("it", spec, tmp_path / "out", seed=0)
+
+
+def test_webdataset_tars(tmp_path):
+    names = ["sunglasses", "crow", "sunglasses"]
+    given = public_files.clip_benchmark(tmp_path / "root", names, {"train": 40, "test": 15})
+    spec = {"webdataset": "me/it", "root": str(tmp_path / "root")}
+    renamed = {**spec, "classes": {"sunglasses (2)": "dark glasses"}}
+    manifest = prepare_dataset("it", renamed, tmp_path / "out", seed=0)
+    assert manifest["classes"] == ["sunglasses", "crow", "dark glasses"]
+    assert manifest["source_classes"] == ["sunglasses", "crow", "sunglasses (2)"]
+    assert manifest["caption"] == "a photo of a {}." and manifest["splits"]["val"]["rows"] == 4
+    found = {row["image"]: row["label"] for row in rows_of(tmp_path / "out", "train", "val")}
+    assert found == {image: label for label, image in given["train"]}
+    tests = rows_of(tmp_path / "out", "test")
+    assert [(row["label"], row["image"]) for row in tests] == given["test"]
+    assert tests[0]["id"] == "test/0/s0000000"
+    # As a shifted test, of which only test/ is there, and fewer classes.
+    public_files.clip_benchmark(tmp_path / "shift", ["sunglasses", "crow"], {"test": 9})
+    shift = {"webdataset": "me/shift", "root": str(tmp_path / "shift")}
+    moved = prepare_shifted_test("other", shift, tmp_path / "out", tmp_path / "moved")
+    assert moved["splits"]["test"]["rows"] == 9
+    with pytest.raises(ForetuneError, match=r"train/\*\.tar: 0 of the tars; on a machine with"):
+        prepare_dataset("it", shift, tmp_path / "none", seed=0)
+
+
+def test_webdataset_tars_of_another_layout(tmp_path):
+    public_files.clip_benchmark(tmp_path, ["a", "b"], {"train": 30, "test": 10})
+    (tmp_path / "train/0.tar").rename(tmp_path / "it-train-0000.tar")
+    (tmp_path / "train/1.tar").rename(tmp_path / "it-train-0001.tar")
+    (tmp_path / "test").rename(tmp_path / "validation")
+    splits = {"train": "it-train-*.tar", "test": "validation"}
+    spec = {"webdataset": "me/it", "root": str(tmp_path), "splits": splits}
+    manifest = prepare_dataset("it", spec, tmp_path / "out", seed=0)
+    assert {s: v["rows"] for s, v in manifest["splits"].items()} == {
+        "train": 27, "val": 3, "test": 10
+    }  # fmt: skip
+
+
+def cut_in_a_picture(root):
+    path = root / "test/1.tar"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def cut_between_samples(root):
+    path = root / "test/1.tar"
+    with tarfile.open(path) as tar:
+        end = tar.getmembers()[4].offset
+    path.write_bytes(path.read_bytes()[:end])
+
+
+def garble_a_header(root):
+    path = root / "test/1.tar"
+    with tarfile.open(path) as tar:
+        start = tar.getmembers()[4].offset
+    content = bytearray(path.read_bytes())
+    content[start : start + 512] = b"x" * 512
+    path.write_bytes(content)
+
+
+def rewrite(root, **members):
+    with tarfile.open(root / "test/1.tar", "w") as tar:
+        public_files.add_sample(tar, "s9", **members)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (cut_in_a_picture, r"test/1\.tar: half-written or broken \(unexpected end of data"),
+        (cut_between_samples, r"test/1\.tar: half-written or broken \(no end mark\); delete it"),
+        (garble_a_header, r"test/1\.tar: half-written or broken \(no end mark\)"),
+        (lambda root: (root / "test/0.tar").unlink(), r"test/\*\.tar: 1 of 2 tars"),
+        (lambda root: (root / "classnames.txt").unlink(), r"classnames\.txt: no such file"),
+        (lambda root: rewrite(root, jpg=b""), r"s9: needs an image and \.cls, has jpg"),
+        (lambda root: rewrite(root, cls=b"0"), r"s9: needs an image and \.cls, has cls"),
+        (lambda root: rewrite(root, jpg=b"", cls=b"-1"), r"s9: b'-1' is not a label"),
+        (lambda root: rewrite(root, jpg=b"", cls=b"1"), r"s9: not a readable image"),
+    ],
+)
+def test_broken_tars_are_named(harm, message, tmp_path):
+    root = tmp_path / "root"
+    public_files.clip_benchmark(root, ["a", "b"], {"train": 20, "test": 10})
+    harm(root)
+    spec = {"webdataset": "me/it", "root": str(root)}
+    with pytest.raises(ForetuneError, match=message):
+        prepare_dataset("it", spec, tmp_path / "out", seed=0)
+    assert not list((tmp_path / "out").glob("*")) or not (tmp_path / "out/dataset.json").exists()
+
+
+@pytest.fixture
+def hf(tmp_path, monkeypatch):
+    """Hugging Face's library, and 30 labelled images as its dataset with their bytes."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    images = [public_files.encoded(("JPEG", "PNG")[i % 2]) for i in range(30)]
+    features = datasets.Features(
+        {"img": datasets.Image(), "fine": datasets.ClassLabel(names=["old_crow", "jay", "rook"])}
+    )
+    content = {
+        "img": [{"bytes": i, "path": None} for i in images],
+        "fine": [i % 3 for i in range(30)],
+    }
+    return datasets, datasets.Dataset.from_dict(content, features), images
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow", "strings"])
+def test_hugging_face_datasets(form, hf, tmp_path):
+    library, table, images = hf
+    root, spec = tmp_path / "root", {}
+    if form == "arrow":
+        library.DatasetDict({"train": table, "test": table}).save_to_disk(root)
+        spec = {"image": "img", "label": "fine"}
+    else:
+        if form == "strings":  # labels as text, in no order
+            names = ["rook", "jay", "old_crow"]
+            table = table.cast_column("fine", library.Value("int64"))
+            table = table.map(lambda row: {"species": names[row["fine"]]}, remove_columns="fine")
+            spec = {"label": "species"}
+        spec["splits"] = {"test": "validation"}
+        for split in ("train", "validation"):
+            (root / "data").mkdir(parents=True, exist_ok=True)
+            table.to_parquet(root / f"data/{split}-00000-of-00001.parquet")
+    spec = {"huggingface": "me/it", "root": str(root), **spec}
+    manifest = prepare_dataset("it", spec, tmp_path / "out", seed=0)
+    names = ["jay", "old crow", "rook"] if form == "strings" else ["old crow", "jay", "rook"]
+    assert manifest["classes"] == names
+    rows = rows_of(tmp_path / "out", "test")
+    assert [row["image"] for row in rows] == images
+    number = [2, 0, 1] if form == "strings" else [0, 1, 2]
+    assert [row["label"] for row in rows] == [number[i % 3] for i in range(30)]
+    with pytest.raises(ForetuneError, match=r"has no column kind .it has .*; name it by `label:`"):
+        prepare_dataset("it", {**spec, "label": "kind"}, tmp_path / "no", seed=0)
+    with pytest.raises(ForetuneError, match="cannot read split dev"):
+        prepare_dataset("it", {**spec, "splits": {"train": "dev"}}, tmp_path / "no", seed=0)
+
+
+def test_without_hugging_faces_library_a_message_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ForetuneError, match="pip install datasets"):
+        spec = {"huggingface": "me/it", "root": str(tmp_path)}
+        prepare_dataset("it", spec, tmp_path / "out", seed=0)
+
+
+def test_a_table_of_files_as_wilds_has_fmow(tmp_path):
+    """The splits that peft.yaml draws, and the sequestered images that it must not touch."""
+    study = yaml.safe_load((ROOT / "studies/peft.yaml").read_text())
+    spec = dict(study["datasets"]["fmow"])
+    shift = dict(spec["shifted"]["ood"])
+    spec["table"] = shift["table"] = str(tmp_path / "rgb_metadata.csv")
+    lines, expected = ["split,img_filename,category,timestamp"], {"train": 0, "test": 0, "ood": 0}
+    for i in range(120):
+        split = ("train", "val", "test", "seq")[i % 4]
+        year = 2010 + (i // 4) % 8
+        category = ("zoo", "wind_farm")[i // 4 % 2]
+        lines.append(f"{split},x.jpg,{category},{year}-06-01T10:00:00Z")
+        public_files.put(tmp_path / f"images/rgb_img_{i}.png", public_files.encoded("PNG"))
+        expected["train"] += split == "train" and year < 2013
+        expected["test"] += split == "test" and year < 2013
+        expected["ood"] += split == "test" and year >= 2016
+    (tmp_path / "rgb_metadata.csv").write_text("\n".join(lines))
+    manifest = prepare_dataset("fmow", spec, tmp_path / "out", seed=0)
+    counts = {s: v["rows"] for s, v in manifest["splits"].items()}
+    assert counts["train"] + counts["val"] == expected["train"] > 10
+    assert counts["test"] == expected["test"] > 0 and manifest["classes"] == ["wind farm", "zoo"]
+    for row in rows_of(tmp_path / "out", "train", "val", "test"):
+        number = int(row["id"].removeprefix("images/rgb_img_").removesuffix(".png"))
+        assert row["label"] == (number // 4 + 1) % 2
+        assert row["image"] == (tmp_path / row["id"]).read_bytes()
+    moved = prepare_shifted_test("ood", shift, tmp_path / "out", tmp_path / "ood")
+    assert moved["splits"]["test"]["rows"] == expected["ood"] > 0
+    for harm, message in [
+        ({"label": "kind"}, "has no column kind, but split, img_filename, category, timestamp"),
+        ({"splits": {"train": "spilt == 'train'"}}, "spilt"),
+        ({"image": "{file}.png"}, "file"),
+        ({"table": str(tmp_path / "no.csv")}, "no such file; it comes from http"),
+    ]:
+        with pytest.raises(ForetuneError, match=message):
+            prepare_dataset("fmow", spec | harm, tmp_path / "no", seed=0)
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, "workflow_scripts")
+from foretune.data.prepare import prepare_dataset
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+prepare_dataset("it", {"webdataset": "me/it", "root": sys.argv[1]}, Path(sys.argv[2]), 0)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_images_are_streamed(tmp_path):
+    """600 MB of images through less than half of it in memory."""
+    root = tmp_path / "root"
+    public_files.clip_benchmark(root, ["a", "b"], {"train": 20, "test": 10})
+    buffer = io.BytesIO()
+    Image.fromarray(public_files.pixels(1, 600)[0]).save(buffer, "BMP")  # a megabyte
+    for shard in range(2):
+        with tarfile.open(root / f"train/{shard}.tar", "w") as tar:
+            for i in range(300):
+                public_files.add_sample(tar, f"s{i}", bmp=buffer.getvalue(), cls=b"%d" % (i % 2))
+    command = [sys.executable, "-c", MEMORY, root, tmp_path / "out"]
+    grown = int(subprocess.check_output(command, cwd=ROOT, text=True))
+    assert grown < 280
+    assert json.loads((tmp_path / "out/dataset.json").read_text())["splits"]["val"]["rows"] == 60
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"torchvision": "Cifar100"}, "datasets.it.torchvision: 'Cifar100' is not one of"),
+        ({"webdataset": "no such/thing/here"}, "no such folder, nor owner/name of the hub's"),
+        ({"torchvision": "MNIST", "subset": "a"}, "datasets.it.subset: says nothing about torch"),
+        ({"folder": ".", "splits": {"train": "a"}}, "datasets.it.splits: says nothing about fol"),
+        ({"table": "a.csv", "image": "{row}.png"}, "table with image with label with splits"),
+        ({"huggingface": "a/b", "splits": {"val": "c"}}, "datasets.it.splits.val: unknown key"),
+        ({"torchvision": "MNIST", "folder": "."}, "has torchvision, folder; give one of"),
+    ],
+)
+def test_mistakes_in_entries_are_named(entry, message, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    study = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
+    study["datasets"]["it"] = entry
+    with pytest.raises(ForetuneError) as caught:
+        check_config(study)
+    assert message in str(caught.value)
+
+
+def test_the_registry_knows_every_dataset_that_the_schema_allows(monkeypatch):
+    schema = yaml.safe_load((ROOT / "workflow_scripts/foretune/config.schema.yaml").read_text())
+    known = yaml.safe_load(REGISTRY.read_text())
+    allowed = schema["$defs"]["dataset"]["properties"]["torchvision"]["enum"]
+    assert sorted(allowed) == sorted(known["torchvision"])
+    for name in ("paper", "peft"):
+        study = check_config(yaml.safe_load((ROOT / f"studies/{name}.yaml").read_text()))
+        for entry in study["datasets"].values():
+            for each in (entry, *entry["shifted"].values()):
+                if "webdataset" in each:
+                    assert known["hub"][each["webdataset"]]["licence"]

@@ -1,0 +1,88 @@
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from checkout import CLIP_MINI
+from foretune.core.errors import ForetuneError
+from foretune.encoders.cache import read_embeddings, read_pair, unit_rows, write_embeddings
+from foretune.encoders.loading import encode_text, load_model
+
+
+@pytest.fixture
+def cache(tmp_path):
+    path = tmp_path / "train.parquet"
+    vectors = np.random.default_rng(0).normal(size=(100_000, 8)).astype(np.float32)
+    columns = {"id": [str(i) for i in range(len(vectors))], "label": np.arange(len(vectors))}
+    write_embeddings(path, vectors, columns, {"weights": "w1", "dataset": "d1"})
+    return path, vectors
+
+
+def test_round_trip_without_a_copy(cache, monkeypatch):
+    path, vectors = cache
+    tables = []
+    read_table = pq.read_table
+    monkeypatch.setattr(pq, "read_table", lambda p: tables.append(read_table(p)) or tables[-1])
+    read = read_embeddings(path, weights="w1", dataset="d1")
+    assert np.array_equal(read.vectors, vectors)
+    assert read.columns["label"][-1] == len(vectors) - 1
+    assert not read.vectors.flags.owndata and not read.vectors.flags.writeable
+    # The array lies in the very memory that Arrow read the file into.
+    buffer = tables[0]["embedding"].chunk(0).flatten().buffers()[1]
+    assert read.vectors.ctypes.data == buffer.address
+
+
+def test_stale_and_foreign_files_are_refused(cache, tmp_path):
+    path, _ = cache
+    with pytest.raises(ForetuneError, match=r"train\.parquet: made from another weights"):
+        read_embeddings(path, weights="w2")
+    foreign = tmp_path / "foreign.parquet"
+    pq.write_table(pq.read_table(path).replace_schema_metadata(None), foreign)
+    with pytest.raises(ForetuneError, match=r"foreign\.parquet: not written by foretune"):
+        read_embeddings(foreign)
+    (tmp_path / "text.parquet").write_text("id,label\n")
+    with pytest.raises(ForetuneError, match="not a readable Parquet file"):
+        read_embeddings(tmp_path / "text.parquet")
+    with pytest.raises(ForetuneError, match="no such file"):
+        read_embeddings(tmp_path / "none.parquet")
+
+
+def test_a_truncated_file_is_refused(cache):
+    path, _ = cache
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ForetuneError, match="not a readable Parquet file"):
+        read_embeddings(path)
+
+
+def test_images_and_captions_must_be_of_the_same_weights(tmp_path):
+    vectors = np.eye(3, dtype=np.float32)
+    provenance = {"dataset": "d"}
+    write_embeddings(tmp_path / "train.parquet", vectors, {}, {**provenance, "weights": "a"})
+    write_embeddings(tmp_path / "text.parquet", vectors, {}, {**provenance, "weights": "b"})
+    with pytest.raises(ForetuneError, match=r"text\.parquet: made from another weights"):
+        read_pair(tmp_path, "train", "d")
+
+
+def test_a_vector_that_is_not_finite_is_named(tmp_path):
+    vectors = np.ones((5, 4), np.float32)
+    vectors[3, 1] = np.nan
+    with pytest.raises(ForetuneError, match="row 3"):
+        write_embeddings(tmp_path / "x.parquet", vectors, {}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unit_rows():
+    rows = unit_rows(np.array([[3, 4], [0, 2]], np.float32))
+    assert rows.dtype == np.float64
+    assert np.allclose(rows, [[0.6, 0.8], [0, 1]])
+
+
+def test_caches_hold_raw_vectors_of_the_bundled_encoder(small_task):
+    texts = read_embeddings(small_task / "embeddings/text.parquet")
+    assert list(texts.columns["caption"])[3] == 'a photo of the number: "3"'
+    assert not np.allclose(np.linalg.norm(texts.vectors, axis=1), 1)
+    model, _, tokenizer = load_model(CLIP_MINI)
+    # The context is cut after the longest caption: the same as the whole, to rounding.
+    tokens = tokenizer([*texts.columns["caption"], "a much longer caption than the others are"])
+    whole = model.encode_text(tokens).detach().numpy()
+    assert np.allclose(encode_text(model, tokens).detach().numpy(), whole, atol=1e-5)
+    assert np.allclose(texts.vectors, whole[:10], atol=1e-5)

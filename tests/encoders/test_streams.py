@@ -1,0 +1,175 @@
+"""Embeddings from elsewhere: read right, refused clearly."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from checkout import ROOT
+from foretune.core.errors import ForetuneError
+from foretune.encoders.cache import write_embeddings
+from foretune.encoders.streams import Files, open_cache
+from foretune.measures.compute import compute_measures, measure_task
+
+
+def write_parquet(path, vectors, labels=None, name="embedding", kind=None, groups=1000):
+    kind = kind or pa.list_(pa.from_numpy_dtype(vectors.dtype), vectors.shape[1])
+    columns = {name: pa.array(list(vectors), type=kind)}
+    if labels is not None:
+        columns["label"] = labels
+    pq.write_table(pa.table(columns), path, row_group_size=groups)
+
+
+@pytest.fixture
+def given(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(9000, 6)).astype(np.float32)
+    texts, labels = rng.normal(size=(4, 6)).astype(np.float32), rng.integers(0, 4, 9000)
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "texts.npy", texts)
+    np.save(tmp_path / "labels.npy", labels)
+    write_parquet(tmp_path / "images.parquet", images, labels)
+    write_parquet(tmp_path / "texts.parquet", texts)
+    pq.write_table(pa.table({"label": labels}), tmp_path / "labels.parquet")
+    return tmp_path, images, texts, labels
+
+
+@pytest.mark.parametrize("texts", ["texts.npy", "texts.parquet"])
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        *itertools.product(["images.npy", "images.parquet"], ["labels.npy", "labels.parquet"]),
+        ("images.parquet", None),  # which has a column of them
+    ],
+)
+def test_every_combination_gives_the_same(given, images, texts, labels):
+    folder, *arrays = given
+    source = Files(folder / images, folder / texts, labels and folder / labels)
+    found = measure_task(source, 0, bootstrap=0)["measures"]
+    assert found == pytest.approx(compute_measures(*arrays), rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.large_list(pa.float32())])
+def test_lists_of_any_length_and_another_column_name(given, kind):
+    folder, images, texts, labels = given
+    write_parquet(folder / "x.parquet", images, labels, "clip_vector", kind)
+    found = measure_task(Files(folder / "x.parquet", folder / "texts.npy"), 0, bootstrap=0)
+    assert found["measures"] == pytest.approx(compute_measures(images, texts, labels), rel=1e-9)
+
+
+def test_a_float16_cache_is_read_as_it_is(given):
+    folder, images, texts, labels = given
+    write_parquet(folder / "x.parquet", images.astype(np.float16), labels)
+    found = measure_task(Files(folder / "x.parquet", folder / "texts.npy"), 0, bootstrap=0)
+    assert next(Files(folder / "x.parquet", folder / "texts.npy").blocks())[0].dtype == np.float16
+    expected = compute_measures(images, texts, labels)
+    assert found["measures"]["iimm"] == pytest.approx(expected["iimm"], abs=1e-5)
+
+
+def spoil(folder, images, texts, labels, what):
+    """Arguments of Files, with one thing wrong."""
+    x, t, y = folder / "images.npy", folder / "texts.npy", folder / "labels.npy"
+    if what == "missing":
+        x = folder / "none.parquet"
+    elif what == "not npy":
+        x.write_text("1,2,3")
+    elif what == "not parquet":
+        (x := folder / "images.parquet").write_text("1,2,3")
+    elif what == "pickled":
+        np.save(x, np.array([{}, {}], dtype=object), allow_pickle=True)
+    elif what == "a vector":
+        np.save(x, images[:, 0])
+    elif what == "widths":
+        np.save(t, texts[:, :5])
+    elif what == "lengths":
+        np.save(y, labels[:-1])
+    elif what == "fractions":
+        np.save(y, labels / 2)
+    elif what == "no labels":
+        y = None
+    elif what == "beyond":
+        np.save(y, np.where(np.arange(9000) == 8500, 4, labels))
+    elif what == "minus one":
+        np.save(y, np.where(np.arange(9000) == 8500, -1, labels))
+    elif what == "nan":
+        images[8500, 1] = np.nan
+        np.save(x, images)
+    elif what == "ragged":
+        rows = [list(row) for row in images]
+        rows[8500] = rows[8500][:3]
+        table = {"embedding": pa.array(rows, pa.list_(pa.float32())), "label": labels}
+        pq.write_table(pa.table(table), x := folder / "ragged.parquet")
+    elif what == "two columns":
+        column = pa.array(list(images))
+        pq.write_table(pa.table({"a": column, "b": column}), x := folder / "two.parquet")
+    elif what == "a null":
+        rows = [list(row) for row in images]
+        rows[8500] = None
+        table = {"embedding": pa.array(rows, pa.list_(pa.float32(), 6)), "label": labels}
+        pq.write_table(pa.table(table), x := folder / "null.parquet")
+    elif what == "no rows":
+        np.save(x, images[:0])
+    elif what == "a zero text":
+        np.save(t, texts * (np.arange(4) != 3)[:, None])
+    return x, t, y
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("missing", r"none\.parquet: no such file"),
+        ("not npy", r"images\.npy: not a readable \.npy file"),
+        ("not parquet", r"images\.parquet: not a readable Parquet file"),
+        ("pickled", r"images\.npy: not a readable \.npy file"),
+        ("a vector", r"images\.npy: needs a matrix of floating numbers, not float32 of shape"),
+        ("widths", r"images\.npy: 6 dimensions, but .*texts\.npy has 5"),
+        ("lengths", r"labels\.npy: 8999 labels for 9000 rows of .*images\.npy"),
+        ("fractions", r"labels\.npy: needs a row of whole numbers"),
+        ("no labels", r"images\.npy: has no labels; give a file"),
+        ("beyond", r"labels\.npy: row 8500: label 4 is not in 0\.\.3"),
+        ("minus one", r"labels\.npy: row 8500: label -1 is not in 0\.\.3"),
+        ("nan", r"images\.npy.*: row 8500 has a value that is not finite"),
+        ("ragged", r"ragged\.parquet: row 8500 has 3 values"),
+        ("two columns", r"two\.parquet: needs a column embedding .* \(has a, b\)"),
+        ("a null", r"null\.parquet: a vector is missing in rows 8192 to 8999"),
+        ("no rows", r"images\.npy: needs a matrix"),
+        ("a zero text", r"texts\.npy.*: texts: row 3 is a zero vector"),
+    ],
+)
+def test_what_is_wrong_is_named(given, what, message):
+    with pytest.raises(ForetuneError, match=message):
+        measure_task(Files(*spoil(*given, what)), 0, bootstrap=0)
+
+
+def test_a_cache_of_another_dataset_is_refused(tmp_path):
+    for name in ("train", "text"):
+        write_embeddings(
+            tmp_path / f"{name}.parquet", np.eye(4, 3, dtype=np.float32) + 1,
+            {"label": np.arange(4)}, {"dataset": "d", "weights": name},
+        )  # fmt: skip
+    with pytest.raises(ForetuneError, match=r"train\.parquet: made from another dataset"):
+        open_cache(tmp_path, "train", "e")
+    with pytest.raises(ForetuneError, match=r"text\.parquet: made from another weights"):
+        open_cache(tmp_path, "train", "d")
+
+
+def test_the_script_writes_json_and_says_what_is_wrong(given):
+    folder = given[0]
+    command = [sys.executable, ROOT / "workflow_scripts/measure_embeddings.py", "--name", "mine",
+               "--images", folder / "images.npy", "--texts", folder / "texts.npy", "--seed", "0",
+               "--options", '{"without": ["silhouette_euclidean"], "bootstrap": 16}',
+               "--output", folder / "mine.json"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "images.npy: has no labels" in done.stderr
+    command += ["--labels", folder / "labels.npy"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((folder / "mine.json").read_text())
+    assert found["embeddings"] == "mine" and found["n"] == 9000 and len(found["files"]) == 3
+    assert "silhouette_euclidean" not in found["measures"] and "iimm" in found["measures"]

@@ -1,0 +1,274 @@
+"""Fetching from a server on this machine: what breaks off, what is wrong, what is there already."""
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+
+import pytest
+import torch
+import yaml
+
+import hub
+import public_files
+from checkout import ROOT
+from foretune.core.config import check_config
+from foretune.core.errors import ForetuneError
+from foretune.data.prepare import prepare_dataset
+from foretune.encoders.loading import load_model
+from foretune.planning import fetch
+
+SMOKE = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
+
+
+@pytest.fixture
+def served(tmp_path):
+    with hub.serve(tmp_path / "served") as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(fetch.time, "sleep", lambda seconds: None)
+
+
+def config_of(datasets: dict, tmp_path, **more) -> dict:
+    return {**SMOKE, "datasets": datasets, "data": str(tmp_path / "data"), **more}
+
+
+def fetch_all(config: dict) -> list[str]:
+    """Fetch what a config has of datasets; what was said."""
+    said = []
+    config = check_config(config)
+    items = [item for item in fetch.items_of(config, ask=False) if item.splits]
+    fetch.fetch(items, said.append)
+    return said
+
+
+@pytest.fixture
+def cifar(tmp_path, served, monkeypatch):
+    """CIFAR100's archive on the server, as torchvision asks for it; the config that names it."""
+    from torchvision.datasets import CIFAR100
+
+    monkeypatch.chdir(ROOT)
+    public_files.cifar100(tmp_path / "made", monkeypatch.setattr)
+    archive = tmp_path / "served" / CIFAR100.filename
+    archive.parent.mkdir()
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tmp_path / "made" / CIFAR100.base_folder, CIFAR100.base_folder)
+    monkeypatch.setattr(CIFAR100, "url", f"{served.url}/{archive.name}")
+    monkeypatch.setattr(CIFAR100, "tgz_md5", public_files.md5(archive))
+    config = config_of({"cifar": {"torchvision": "CIFAR100"}}, tmp_path)
+    return config, archive, tmp_path / "data/torchvision"
+
+
+def test_a_download_goes_on_where_the_connection_broke(cifar, served):
+    config, archive, folder = cifar
+    served.breaks[archive.name] = 100_000
+    assert fetch_all(config) == ["cifar: 100 classes; 300 train, 100 test"]
+    assert served.ranges == [(archive.name, 0), (archive.name, 100_000)]
+    assert sorted(path.name for path in folder.iterdir()) == ["CIFAR100"]
+    fetch_all(config)  # and is not repeated
+    assert len(served.ranges) == 2
+    spec = check_config(config)["datasets"]["cifar"]
+    prepare_dataset("cifar", spec, folder.parent / "out", seed=0)
+
+
+def test_a_killed_download_goes_on_in_the_next_run(cifar, served, monkeypatch):
+    config, archive, folder = cifar
+    part = folder / f"CIFAR100.downloads/{archive.name}.part"
+    public_files.put(part, archive.read_bytes()[:70_000])
+    (folder / ".CIFAR100/cifar-100-python").mkdir(parents=True)  # unpacked by half
+    fetch_all(config)
+    assert served.ranges == [(archive.name, 70_000)]
+    assert sorted(path.name for path in folder.iterdir()) == ["CIFAR100"]
+
+
+def test_a_server_that_knows_no_ranges_sends_all_again(cifar, served, monkeypatch):
+    config, archive, folder = cifar
+    part = folder / f"CIFAR100.downloads/{archive.name}.part"
+    public_files.put(part, b"x" * 5000)
+    real = served.send_file
+
+    def whole(self, file):
+        del self.headers["Range"]
+        real(self, file)
+
+    monkeypatch.setattr(served, "send_file", whole)
+    fetch_all(config)
+    assert (folder / "CIFAR100" / archive.name).read_bytes() == archive.read_bytes()
+
+
+def test_a_wrong_checksum_is_named_and_the_right_file_by_hand_is_taken(cifar, served):
+    config, archive, folder = cifar
+    right = archive.read_bytes()
+    archive.write_bytes(gzip.compress(b"not it"))
+    with pytest.raises(ForetuneError) as caught:
+        fetch_all(config)
+    message = str(caught.value)
+    assert f"{folder}/CIFAR100.downloads/{archive.name}: not the file that torchvision" in message
+    assert "by hand: put cifar-100-python.tar.gz from https://www.cs.toronto.edu" in message
+    assert f"into {folder}/CIFAR100.downloads" in message and "Traceback" not in message
+    assert not (folder / "CIFAR100").exists()
+    archive.unlink()  # as if there were no network
+    with pytest.raises(ForetuneError, match=r"cannot be fetched \(HTTP Error 404.*run it again"):
+        fetch_all(config)
+    public_files.put(folder / "CIFAR100.downloads" / archive.name, right)
+    assert fetch_all(config) == ["cifar: 100 classes; 300 train, 100 test"]
+
+
+def test_an_archive_that_does_not_unpack_leaves_nothing_that_looks_whole(cifar, monkeypatch):
+    from torchvision.datasets import CIFAR100
+
+    config, archive, folder = cifar
+    archive.write_bytes(archive.read_bytes()[:-5000])  # and the checksum is that of the half
+    monkeypatch.setattr(CIFAR100, "tgz_md5", public_files.md5(archive))
+    with pytest.raises(ForetuneError, match=r"tar\.gz\.wrong now: run it again"):
+        fetch_all(config)
+    assert not (folder / "CIFAR100").exists()
+
+
+def test_each_of_several_archives_is_resumed(tmp_path, served, monkeypatch):
+    from torchvision.datasets import MNIST
+
+    monkeypatch.chdir(ROOT)
+    public_files.mnist(tmp_path / "made")
+    shutil.copytree(tmp_path / "made/MNIST/raw", tmp_path / "served")
+    archives = [(name, public_files.md5(tmp_path / "served" / name)) for name, _ in MNIST.resources]
+    monkeypatch.setattr(MNIST, "mirrors", [f"{served.url}/"])
+    monkeypatch.setattr(MNIST, "resources", archives)
+    served.breaks = {archives[0][0]: 1000, archives[3][0]: 10}
+    said = fetch_all(config_of({"mnist": {"torchvision": "MNIST"}}, tmp_path))
+    assert said == ["mnist: 10 classes; 60 train, 20 test"]
+    assert len(served.ranges) == 6
+
+
+def test_what_torchvision_cannot_download_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    datasets = {"cars": {"torchvision": "StanfordCars"}, "mine": SMOKE["datasets"]["digits"]}
+    with pytest.raises(ForetuneError) as caught:
+        fetch_all(config_of(datasets, tmp_path))
+    assert "1 of 2 are missing:\ncars: torchvision cannot download it" in str(caught.value)
+    assert "clip-benchmark/wds_cars" in str(caught.value)
+
+
+def test_other_splits_of_one_dataset_are_fetched_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    birds = {"webdataset": "me/birds", "shifted": {
+        "night": {"webdataset": "me/birds", "splits": {"test": "night"}}}}  # fmt: skip
+    named = {"birds": birds, "again": {"webdataset": "me/birds", "caption": "a {}"}}
+    items = fetch.items_of(check_config(config_of(named, tmp_path)), ask=False)
+    wanted = {tuple(item.names): fetch.patterns_of(item)[2:] for item in items if item.splits}
+    assert wanted == {("birds", "again"): ["test/*", "train/*"], ("birds/night",): ["night/*"]}
+
+
+def make_model(folder) -> None:
+    """A small model as the hub has open_clip's: config, weights, tokenizer, no config.json."""
+    from safetensors.torch import save_file
+
+    from foretune.encoders.imports import open_clip
+    from real_size import make_tokenizer
+
+    tower = {"width": 64, "layers": 2}
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 32, "patch_size": 16, "head_width": 32, **tower},
+        "text_cfg": {
+            "context_length": 64, "vocab_size": 49408, "heads": 2, **tower,
+            "hf_tokenizer_name": "me/tiny", "tokenizer_kwargs": {"clean": "canonicalize"},
+        },
+    }  # fmt: skip
+    described = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    public_files.put(folder / "open_clip_config.json", json.dumps(described).encode())
+    torch.manual_seed(0)
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    make_tokenizer(folder)
+
+
+def run(script: str, *arguments, cwd, **environment) -> subprocess.CompletedProcess:
+    # What this process has imported has set it for itself.
+    clean = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
+    return subprocess.run(
+        [sys.executable, ROOT / "workflow_scripts" / script, *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True, env=clean | environment,
+    )  # fmt: skip
+
+
+def test_a_study_is_fetched_from_the_hub_and_run_without_a_network(tmp_path, served):
+    """Tars that break off, a shifted test, a model; then jobs with a hub that answers no more."""
+    data, home = tmp_path / "served/datasets/me", tmp_path / "home"
+    public_files.clip_benchmark(data / "birds", ["crow", "jay"], {"train": 40, "test": 20})
+    public_files.put(data / "birds/extra/0.tar", b"not wanted")
+    public_files.clip_benchmark(data / "painted", ["jay", "crow"], {"train": 10, "test": 8})
+    make_model(tmp_path / "served/models/me/tiny")
+    birds = {"webdataset": "me/birds", "shifted": {"painted": {"webdataset": "me/painted"}}}
+    study = tmp_path / "study.yaml"
+    content = {**SMOKE, "models": {"tiny": {"hub": "me/tiny"}}, "datasets": {"birds": birds}}
+    study.write_text(yaml.safe_dump({**content, "data": "data"}))
+    online = {"HF_ENDPOINT": served.url, "HF_HOME": str(home), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    listed = run("fetch_study.py", "--study", study, "--list", cwd=tmp_path, **online)
+    assert listed.returncode == 0, listed.stderr
+    lines = listed.stdout.splitlines()
+    assert len(lines) == 4 and "webdataset me/birds" in lines[1] and "a-licence" in lines[1]
+    assert "0 MB" in lines[1] and "birds/painted" in lines[2] and "tiny" in lines[3]
+    assert not (tmp_path / "data").exists() and not home.exists()  # nothing was fetched
+
+    served.breaks = {"1.tar": 3000, "open_clip_model.safetensors": 11_000_000}
+    fetched = run("fetch_study.py", "--study", study, cwd=tmp_path, **online)
+    assert fetched.returncode == 0, fetched.stdout + fetched.stderr
+    assert fetched.stdout.startswith(listed.stdout)
+    assert "birds: 2 classes; 40 train, 20 test\nbirds/painted: 2 classes; 8 test" in fetched.stdout
+    assert "1.tar" not in served.breaks  # it broke off
+    # The hub's library keeps pieces of ten megabytes.
+    assert ("open_clip_model.safetensors", 10 << 20) in served.ranges
+    assert not (tmp_path / "data/me/birds/extra").exists()
+    assert not (tmp_path / "data/me/painted/train").exists()
+
+    offline = {**online, "HF_ENDPOINT": "http://127.0.0.1:9"}
+    entry = {"webdataset": "me/birds", "root": "data/me/birds"}
+    prepared = run("prepare_dataset.py", "--name", "birds", "--spec", json.dumps(entry), "--seed",
+                   0, "--output", "birds", cwd=tmp_path, **offline)  # fmt: skip
+    assert prepared.returncode == 0, prepared.stderr
+    embedded = run("embed_images.py", "--model-spec", '{"hub": "me/tiny"}', "--dataset", "birds",
+                   "--prepared", "kept", "--output", "embedded",
+                   cwd=tmp_path, **offline)  # fmt: skip
+    assert embedded.returncode == 0, embedded.stderr
+    assert (tmp_path / "embedded/own_text.parquet").exists()
+    with pytest.raises(ForetuneError, match=r"me/other.*make fetch STUDY=.*by hand: put them"):
+        load_model({"hub": "me/other"})
+
+    (tmp_path / "data/me/birds/test/1.tar").unlink()
+    served.ranges.clear()
+    again = run("fetch_study.py", "--study", study, cwd=tmp_path, **online)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert served.ranges == [("1.tar", 0)]
+
+
+def test_what_the_hub_does_not_have_is_named(tmp_path, served):
+    """In a process of its own: the library reads the hub's address when it is imported."""
+    study = tmp_path / "study.yaml"
+    study.write_text(yaml.safe_dump(config_of({"x": {"huggingface": "me/no"}}, tmp_path)))
+    asked = {"HF_ENDPOINT": served.url, "HF_HOME": str(tmp_path / "home")}
+    found = run("fetch_study.py", "--study", study, cwd=ROOT, **asked)
+    assert found.returncode == 1 and "Traceback" not in found.stderr
+    assert "x: me/no cannot be fetched (RepositoryNotFoundError: " in found.stderr
+    assert "`hf auth login`" in found.stderr
+
+
+def test_nothing_is_fetched_where_the_network_is_forbidden(tmp_path, monkeypatch, capsys):
+    import fetch_study
+
+    monkeypatch.chdir(ROOT)
+    study = tmp_path / "study.yaml"
+    study.write_text(yaml.safe_dump(config_of({"digits": {"torchvision": "MNIST"}}, tmp_path)))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(sys, "argv", ["fetch_study.py", "--study", str(study)])
+    with pytest.raises(ForetuneError, match="HF_HUB_OFFLINE is set: nothing is fetched"):
+        fetch_study.work()
+    assert "CC BY-SA 3.0  about 12 MB  torchvision MNIST" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--list"])
+    fetch_study.work()

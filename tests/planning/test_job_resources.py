@@ -1,0 +1,80 @@
+"""What jobs ask of a cluster."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+from checkout import CLIP_MINI, ROOT
+from foretune.encoders.loading import load_model
+from foretune.planning.job_resources import (
+    fitting_work,
+    memory,
+    minutes,
+    parameters,
+    training_images,
+)
+from smoke import run
+
+
+@pytest.mark.parametrize(
+    ("architecture", "millions"),  # as open_clip counts them
+    [("ViT-B-32", 151), ("coca_ViT-B-32", 254), ("ViT-B-16-SigLIP", 203), ("EVA02-B-16", 150),
+     ("ViT-L-14", 428), ("ViT-L-16-SigLIP-256", 652), ("ViT-SO400M-14-SigLIP", 877),
+     ("ViT-H-14", 986), ("ViT-g-14", 1367), ("ViT-bigG-14", 2540), ("EVA02-E-14", 4704)],
+)  # fmt: skip
+def test_a_size_is_read_from_a_name(architecture, millions):
+    assert 1 <= parameters({"architecture": architecture}) / (millions * 1e6) < 1.8
+
+
+def test_a_size_is_read_from_weights_or_given():
+    model, _, _ = load_model(CLIP_MINI)
+    assert parameters(CLIP_MINI) == sum(each.numel() for each in model.state_dict().values())
+    assert parameters({"architecture": "mine", "parameters": 7e8}) == 7e8
+
+
+def test_needs_follow_model_and_data():
+    base, large = {"architecture": "ViT-B-32"}, {"architecture": "ViT-bigG-14"}
+    assert memory(10) < memory(1000) < memory(1000, base, 8) < memory(1000, large, 8)
+    assert memory(1000, large, 8) > 8 * 4 * 2540  # its weights in float32, eight times
+    assert memory(10, images_mb=40_000) < memory(10_000)  # images are read a few at a time
+    manifest = {"splits": {"train": {"rows": 1000}}, "classes": ["a", "b"]}
+    recipe = {"epochs": 3, "batch_size": 100}
+    assert training_images(recipe, 2, manifest) == 2 * 3 * (1000 + 10 * 2)
+    one, more = ([{"reduction": 4}] * n for n in (1, 12))
+    assert fitting_work(recipe, more, 1000, 10) == pytest.approx(
+        12 * fitting_work(recipe, one, 1000, 10)
+    )
+    assert minutes(base, 1e6) < minutes(base, 1e7) < minutes(large, 1e7)
+
+
+def test_a_large_datasets_jobs_ask_by_their_share_of_it(checkout):
+    """Its images are read a few at a time, by each shard's job only its own."""
+    study = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
+    source = {"parquet": "resources/mini/digits.parquet"}
+    study["datasets"] = {"whole": source, "divided": {**source, "shards": 4}}
+    study["models"] = {"clip_mini": {"hub": "me/mine", "parameters": 1e8}}
+    study["methods"]["full"]["epochs"] = 30
+    (checkout / "large.yaml").write_text(yaml.safe_dump(study))
+    rows = {"train": {"rows": 10_000_000}, "test": {"rows": 400_000}}
+    for name in study["datasets"]:
+        folder = checkout / "results/datasets" / name
+        folder.mkdir(parents=True)
+        for split in ("train", "val", "test"):
+            with open(folder / f"{split}.parquet", "w") as file:
+                file.truncate(20_000 << 20)  # of nothing
+        content = {"splits": rows, "classes": ["a", "b"]}
+        (folder / "dataset.json").write_text(json.dumps(content))
+    wanted = [f"results/embeddings/clip_mini/{name}/train.parquet" for name in study["datasets"]]
+    wanted.append("results/trials/clip_mini/full/whole/0/best.json")
+    printed = run(checkout, "-n", "--study", "large.yaml", *wanted)
+    asked = {}
+    for rule, block in re.findall(r"^rule (\w+):\n((?:    .*\n)+)", printed, re.M):
+        known = re.findall(r"(mem_mb|runtime)=(\d+)", block)  # the others, when inputs are there
+        asked[rule] = {name: int(value) for name, value in known}
+    whole, shard = asked["embed_images"], asked["embed_shard"]
+    assert whole["mem_mb"] == shard["mem_mb"] == pytest.approx(3000 + 6000 + 800, abs=2)
+    assert shard["runtime"] - 30 == pytest.approx((whole["runtime"] - 30) / 4, abs=1)
+    assert asked["finetune_model"]["runtime"] == 24 * 60  # it goes on at its last epoch
+    assert whole["runtime"] - 30 == pytest.approx(10.4e6 / 2 * 1e8 / 4e10 / 60, abs=1)

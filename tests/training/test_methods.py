@@ -1,0 +1,225 @@
+"""What each method trains, by tower, in the four families; its merge and its file."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from checkout import ROOT
+from foretune.core.errors import ForetuneError
+from foretune.encoders.imports import open_clip
+from foretune.encoders.loading import encode_text, load_model
+from foretune.encoders.zero_shot import classification_logits
+from foretune.training.methods import METHODS, apply_delta, attach, describe_delta, tower_of
+
+FAMILIES = ("clip", "siglip", "coca", "eva02")
+SETTINGS = {
+    "full": {}, "bitfit": {}, "attention": {},
+    "lora": {"rank": 4, "alpha": 8, "projections": "qv"},
+    "lora qkvo": {"rank": 4, "alpha": 8, "projections": "qkvo"},
+}  # fmt: skip
+BLOCKS = 12  # of each tower at its real size
+
+# Tensors in each tower, worked out by hand from the architectures. A block of CLIP's has 12
+# (two norms, in- and out-projection, two linear layers, each with a bias), of which 6 biases.
+# EVA-02's image block has 21: two norms, q, k without a bias, v, an inner norm, the output
+# projection, a gated MLP of three linear layers and an inner norm; 10 of them biases.
+COUNTS = {
+    # Beside the blocks: class and position embedding, projection, patches, two norms; and in
+    # the text tower position and token embedding, projection, norm.
+    "ViT-B-32": {
+        "full": (12 * BLOCKS + 8, 12 * BLOCKS + 5), "bitfit": (6 * BLOCKS, 6 * BLOCKS),
+        "attention": (BLOCKS, BLOCKS), "lora": (4 * BLOCKS, 4 * BLOCKS),
+        "lora qkvo": (4 * BLOCKS, 4 * BLOCKS),
+    },
+    # And the pooling head's 11 (query, three projections, their bias, out, two norms); a class
+    # token in the text tower.
+    "coca_ViT-B-32": {
+        "full": (12 * BLOCKS + 8 + 11, 12 * BLOCKS + 6), "bitfit": (6 * BLOCKS, 6 * BLOCKS),
+        "attention": (BLOCKS, BLOCKS), "lora": (4 * BLOCKS, 4 * BLOCKS),
+        "lora qkvo": (4 * BLOCKS, 4 * BLOCKS),
+    },
+    # Position embedding, patches with a bias, a norm, and 13 of the pooling head (latent, q, kv,
+    # projection, norm, MLP); the text projection has a bias.
+    "ViT-B-16-SigLIP": {
+        "full": (12 * BLOCKS + 5 + 13, 12 * BLOCKS + 6), "bitfit": (6 * BLOCKS, 6 * BLOCKS),
+        "attention": (BLOCKS, BLOCKS), "lora": (4 * BLOCKS, 4 * BLOCKS),
+        "lora qkvo": (4 * BLOCKS, 4 * BLOCKS),
+    },
+    # Class token, position embedding, patches with a bias, a norm and a head with a bias. Of
+    # q, k and v each is a weight of its own; peft adapts them and the output projection.
+    "EVA02-B-16": {
+        "full": (21 * BLOCKS + 8, 12 * BLOCKS + 5), "bitfit": (10 * BLOCKS, 6 * BLOCKS),
+        "attention": (3 * BLOCKS, BLOCKS), "lora": (4 * BLOCKS, 4 * BLOCKS),
+        "lora qkvo": (8 * BLOCKS, 4 * BLOCKS),
+    },
+}  # fmt: skip
+# The first block's tensors of the image and of the text tower.
+FIRST = {
+    ("ViT-B-32", "attention"): (
+        ["visual.transformer.resblocks.0.attn.in_proj_weight"],
+        ["transformer.resblocks.0.attn.in_proj_weight"],
+    ),
+    ("ViT-B-32", "bitfit"): tuple(
+        [f"{tower}transformer.resblocks.0.{name}" for name in (
+            "attn.in_proj_bias", "attn.out_proj.bias", "ln_1.bias", "ln_2.bias", "mlp.c_fc.bias",
+            "mlp.c_proj.bias")]
+        for tower in ("visual.", "")
+    ),
+    ("coca_ViT-B-32", "attention"): (
+        ["visual.transformer.resblocks.0.attn.in_proj_weight"],
+        ["text.transformer.resblocks.0.attn.in_proj_weight"],
+    ),
+    ("ViT-B-16-SigLIP", "attention"): (
+        ["visual.trunk.blocks.0.attn.qkv.weight"],
+        ["text.transformer.resblocks.0.attn.in_proj_weight"],
+    ),
+    ("ViT-B-16-SigLIP", "lora"): (
+        [f"visual.trunk.blocks.0.attn.qkv.lora.{n}" for n in ("q_down", "q_up", "v_down", "v_up")],
+        [f"text.transformer.resblocks.0.attn.lora.{n}"
+         for n in ("q_down", "q_up", "v_down", "v_up")],
+    ),
+    ("EVA02-B-16", "attention"): (
+        [f"visual.trunk.blocks.0.attn.{part}_proj.weight" for part in "kqv"],
+        ["text.transformer.resblocks.0.attn.in_proj_weight"],
+    ),
+    ("EVA02-B-16", "bitfit"): (
+        [f"visual.trunk.blocks.0.{name}.bias" for name in (
+            "attn.norm", "attn.proj", "attn.q_proj", "attn.v_proj", "mlp.fc1_g", "mlp.fc1_x",
+            "mlp.fc2", "mlp.norm", "norm1", "norm2")],
+        [f"text.transformer.resblocks.0.{name}" for name in (
+            "attn.in_proj_bias", "attn.out_proj.bias", "ln_1.bias", "ln_2.bias", "mlp.c_fc.bias",
+            "mlp.c_proj.bias")],
+    ),
+}  # fmt: skip
+
+
+def settings_of(named: str, **more) -> tuple[str, dict]:
+    return named.split()[0], {"towers": "both", **SETTINGS[named], **more}
+
+
+def test_the_table_below_has_every_method():
+    assert {named.split()[0] for named in SETTINGS} == set(METHODS)
+
+
+@pytest.mark.parametrize("architecture", COUNTS)
+def test_tensors_of_each_tower_at_the_real_size(architecture):
+    model = open_clip.create_model(architecture, load_weights=False)
+    for named, expected in COUNTS[architecture].items():
+        attached = attach(model, *settings_of(named))
+        names = {tower: [n for n in attached.trained if tower_of(n) == tower]
+                 for tower in ("image", "text", None)}  # fmt: skip
+        assert (len(names["image"]), len(names["text"])) == expected, named
+        scalars = {"logit_scale", "logit_bias"} & dict(model.named_parameters()).keys()
+        assert set(names[None]) == (scalars if named == "full" else set())
+        learning = [p for p in model.parameters() if p.requires_grad]
+        assert {id(p) for p in learning} == {id(p) for p in attached.trained.values()}
+        if (architecture, named) in FIRST:
+            for tower, first in zip(("image", "text"), FIRST[architecture, named], strict=True):
+                assert sorted(n for n in names[tower] if "s.0." in n) == first
+        attached.merge()
+
+
+def test_a_tower_without_blocks_is_an_error_that_says_what_to_do():
+    model = open_clip.create_model("RN50", load_weights=False)  # its image tower is a ResNet
+    with pytest.raises(ForetuneError, match=r"bitfit: finds nothing .* image tower .*bitfit\.mod"):
+        attach(model, *settings_of("bitfit"))
+    assert attach(model, *settings_of("bitfit", towers="text")).trained
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    model, preprocess, tokenizer = load_model({"folder": ROOT / "resources/mini" / request.param})
+    torch.manual_seed(0)
+    pixels = preprocess.normalize(torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8))
+    tokens = tokenizer(["a photo of a cat", "a drawing of a dog", "the letter q"])
+
+    @torch.no_grad()  # with gradients, torch takes other kernels for what is trained
+    def logits():
+        images = model.encode_image(pixels, normalize=False)
+        return classification_logits(model, images, encode_text(model, tokens))
+
+    return model, logits
+
+
+def disturb(trained: dict) -> dict:
+    with torch.no_grad():
+        for parameter in trained.values():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    return {name: parameter.detach().clone().contiguous() for name, parameter in trained.items()}
+
+
+@pytest.mark.parametrize("named", SETTINGS)
+def test_merged_logits_are_the_unmerged_and_the_file_brings_them_back(family, named, tmp_path):
+    model, logits = family
+    base = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    method, settings = settings_of(named)
+    before = logits()
+    attached = attach(model, method, settings)
+    delta = disturb(attached.trained)
+    # Three calls, one result: no call leaves a mark on the frozen weights.
+    unmerged, again, third = logits(), logits(), logits()
+    assert torch.equal(unmerged, again) and torch.equal(unmerged, third)
+    assert not torch.allclose(unmerged, before, atol=1e-3)
+    attached.merge()
+    assert model.state_dict().keys() == base.keys()
+    torch.testing.assert_close(logits(), unmerged, rtol=1e-5, atol=1e-5)
+    frozen = set(base) - set(delta) if named in ("full", "bitfit", "attention") else {
+        name for name in base if "attn" not in name
+    }  # fmt: skip
+    assert all(torch.equal(model.state_dict()[name], base[name]) for name in frozen)
+    save_file(delta, tmp_path / "delta.safetensors", describe_delta(method, settings))
+    merged = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.load_state_dict(base)
+    apply_delta(model, tmp_path / "delta.safetensors")
+    assert all(torch.equal(tensor, merged[name]) for name, tensor in model.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_low_rank_updates_start_at_nothing_and_leave_keys_alone(family):
+    model, logits = family
+    before = logits()
+    base = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    attached = attach(model, *settings_of("lora"))
+    torch.testing.assert_close(logits(), before)
+    disturb(attached.trained)
+    attached.merge()
+    changed = {n for n, t in model.state_dict().items() if not torch.equal(t, base[n])}
+    assert changed and all("in_proj_weight" in n or "qkv" in n or "_proj" in n for n in changed)
+    assert not any("k_proj" in n or "out_proj" in n for n in changed)
+    for name in changed:
+        if "in_proj_weight" in name or "qkv" in name:
+            keys = slice(len(base[name]) // 3, 2 * len(base[name]) // 3)
+            assert torch.equal(model.state_dict()[name][keys], base[name][keys])
+
+
+def test_training_steps_of_peft_leave_the_frozen_weights_exact():
+    model, _, _ = load_model({"folder": ROOT / "resources/mini/clip"})
+    base = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    attached = attach(model, *settings_of("lora qkvo"))
+    disturb(attached.trained)
+    for _ in range(20):
+        model.encode_image(torch.zeros(2, 3, 32, 32))
+    attached.restore()
+    now = {name.replace("base_layer.", ""): t for name, t in model.state_dict().items()}
+    assert all(torch.equal(now[name], tensor) for name, tensor in base.items())
+
+
+def test_a_file_of_another_model_is_refused(tmp_path):
+    clip, _, _ = load_model({"folder": ROOT / "resources/mini/clip"})
+    eva, _, _ = load_model({"folder": ROOT / "resources/mini/eva02"})
+    method, settings = settings_of("attention")
+    trained = attach(clip, method, settings).trained
+    path: Path = tmp_path / "delta.safetensors"
+    save_file({n: p.detach() for n, p in trained.items()}, path, describe_delta(method, settings))
+    before = {name: tensor.clone() for name, tensor in eva.state_dict().items()}
+    with pytest.raises(ForetuneError, match=r"delta.safetensors: not trained on this model"):
+        apply_delta(eva, path)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in eva.state_dict().items())
+
+
+def test_what_is_saved_beside_the_tensors_is_what_rebuilds_the_method():
+    described = describe_delta("lora", {**settings_of("lora")[1], "epochs": 3, "learning_rate": 1})
+    assert json.loads(described["foretune"]) == {"method": "lora", **settings_of("lora")[1]}

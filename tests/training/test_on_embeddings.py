@@ -1,0 +1,288 @@
+"""Linear probes and adapters: all trials of a grid together, from cached embeddings."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from checkout import CLIP_MINI
+from foretune.core.errors import ForetuneError
+from foretune.core.grid import expand_grid
+from foretune.core.parquet import read_metadata, write_parquet
+from foretune.encoders.cache import read_embeddings
+from foretune.encoders.loading import load_model
+from foretune.encoders.zero_shot import classification_logits
+from foretune.training.clip_adapter import Adapters, adapter_stacks
+from foretune.training.linear_probe import Probes
+from foretune.training.on_embeddings import fit_cached
+from foretune.training.optim import learning_rate_at, make_optimizer
+from foretune.training.stacked_trials import StackedOptimizer, clip_norms, cross_entropy
+
+RECIPE = {
+    "optimizer": "sgd", "momentum": 0.9, "epochs": 4, "batch_size": 32, "schedule": "constant",
+    "warmup_epochs": 0, "label_smoothing": 0, "ratio": 0.2,
+}  # fmt: skip
+LAYER = torch.nn.Linear
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def grid(**lists):
+    return expand_grid({"parts": 1, "search": {"kind": "grid"}, "weight_decay": [0.0], **lists})
+
+
+def fit(method, task, output, trials, log=lambda line: None, **changes):
+    run = {"model": "clip_mini", "method": method, "dataset": "mnist"}
+    recipe, embeddings = {**RECIPE, **changes}, task / "embeddings"
+    fit_cached(run, task / "dataset", embeddings, recipe, trials, 0, output, log)
+    epochs = pd.read_parquet(output / "epochs.parquet")
+    return epochs, json.loads((output / "best.json").read_text())
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "sgd", "momentum": 0.9},
+        {"optimizer": "sgd", "momentum": 0.0, "clip_norm": 0.5},
+        {"optimizer": "adamw"},
+        {"optimizer": "adamw", "clip_norm": 2.0},
+    ],
+)
+def test_stacked_optimizer_is_torchs_trial_by_trial(settings, schedule):
+    recipe = {"epochs": 3, "schedule": schedule, "warmup_epochs": 0.5, **settings}
+    trials = grid(learning_rate=[0.1, 0.01], weight_decay=[0.0, 0.3])
+    torch.manual_seed(0)
+    start = [torch.randn(4, 3, 5).double(), torch.randn(4, 2).double()]
+    # Gradients of very different sizes: some are clipped and some are not.
+    size = torch.tensor([0.01, 0.1, 1.0, 10.0]).double()
+    steps = [[torch.randn_like(p) * size.view(-1, *[1] * (p.dim() - 1)) for p in start]
+             for _ in range(12)]  # fmt: skip
+    stacked = [p.clone() for p in start]
+    optimizer = StackedOptimizer(recipe, trials, stacked)
+    shares = [optimizer.step([g.clone() for g in gradients], 4) for gradients in steps]
+    assert shares == [learning_rate_at(recipe, 1.0, step, 4) for step in range(12)]
+    for i, trial in enumerate(trials):
+        alone = [torch.nn.Parameter(p[i].clone()) for p in start]
+        reference = make_optimizer(recipe, trial, alone)
+        for step, gradients in enumerate(steps):
+            for parameter, gradient in zip(alone, gradients, strict=True):
+                parameter.grad = gradient[i].clone()
+            if "clip_norm" in recipe:
+                torch.nn.utils.clip_grad_norm_(alone, recipe["clip_norm"])
+            rate = learning_rate_at(recipe, trial["learning_rate"], step, 4)
+            reference.param_groups[0]["lr"] = rate
+            reference.step()
+        for mine, theirs in zip(stacked, alone, strict=True):
+            torch.testing.assert_close(mine[i], theirs.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_clipping_leaves_small_gradients_alone():
+    gradients = [torch.tensor([[3.0], [0.3]]), torch.tensor([[4.0], [0.4]])]
+    clip_norms(gradients, 1.0)
+    torch.testing.assert_close(gradients[0], torch.tensor([[0.6], [0.3]]), rtol=1e-5, atol=0)
+    torch.testing.assert_close(gradients[1], torch.tensor([[0.8], [0.4]]), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("smoothing", [0, 0.3])
+def test_cross_entropy_is_torchs(smoothing):
+    torch.manual_seed(0)
+    logits = (torch.randn(3, 7, 5).double() * 5).requires_grad_()
+    labels = torch.tensor([0, 6, 2, 2, 3])
+    losses, gradients = cross_entropy(logits.detach(), labels, smoothing)
+    expected = torch.stack([F.cross_entropy(each.T, labels, label_smoothing=smoothing)
+                            for each in logits])  # fmt: skip
+    torch.testing.assert_close(losses, expected.detach())
+    torch.testing.assert_close(gradients, torch.autograd.grad(expected.sum(), logits)[0])
+
+
+class OneAdapter(torch.nn.Module):
+    """Gao et al.'s adapter of both towers, for one trial, written as a torch module."""
+
+    def __init__(self, delta, hidden, width, ratio):
+        super().__init__()
+        self.ratio = ratio
+        self.sides = torch.nn.ModuleDict()
+        for side in ("image", "text"):
+            down, up = LAYER(width, hidden, bias=False), LAYER(hidden, width, bias=False)
+            self.sides[side] = torch.nn.Sequential(down, torch.nn.ReLU(), up, torch.nn.ReLU())
+            down.weight.data, up.weight.data = delta[f"{side}.down"], delta[f"{side}.up"]
+        self.double()
+
+    def forward(self, vectors, side):
+        return self.ratio * self.sides[side](vectors) + (1 - self.ratio) * vectors
+
+
+@pytest.mark.parametrize("ratio", [0.2, 1.0])
+def test_adapters_gradients_are_autograds(ratio):
+    torch.manual_seed(0)
+    trials = grid(learning_rate=[0.1, 0.01, 0.001], reduction=[4])
+    texts, images = torch.randn(5, 16).double(), torch.randn(9, 16).double()
+    labels = torch.randint(0, 5, (9,))
+    stack = Adapters(trials, 4, texts, 7.0, ratio, seed=3)
+    for parameter in stack.parameters:
+        parameter += torch.randn_like(parameter) / 10  # trials that have moved apart
+    losses, gradients = stack.losses(images, labels, 0.1)
+    for i in range(3):
+        alone = OneAdapter(stack.delta(i), 4, 16, ratio)
+        one, other = alone(images, "image"), alone(texts, "text")
+        logits = 7 * F.normalize(one, dim=1) @ F.normalize(other, dim=1).T
+        loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
+        loss.backward()
+        torch.testing.assert_close(losses[i], loss.detach())
+        weights = [layer.weight for side in ("image", "text")
+                   for layer in (alone.sides[side][0], alone.sides[side][2])]  # fmt: skip
+        expected = [weights[0].grad, weights[1].grad.T, weights[2].grad, weights[3].grad.T]
+        for mine, theirs in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(mine[i], theirs)
+
+
+def test_an_adapter_starts_as_torchs_linear_layers_do():
+    trials = grid(learning_rate=[0.1, 0.01], reduction=[4])
+    stack = Adapters(trials, 128, torch.ones(2, 512), 1.0, 0.2, seed=0)
+    down, up = stack.parameters[:2]
+    torch.manual_seed(0)
+    like_down, like_up = LAYER(512, 128, bias=False).weight, LAYER(128, 512, bias=False).weight
+    for mine, theirs in ((down, like_down), (up, like_up)):
+        assert torch.equal(mine[0], mine[1])
+        assert mine.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=1e-3)
+        assert mine[0].std().item() == pytest.approx(theirs.std().item(), rel=0.02)
+    assert not torch.equal(down, stack.parameters[2])
+    other = Adapters(trials, 128, torch.ones(2, 512), 1.0, 0.2, seed=1)
+    assert not torch.equal(down, other.parameters[0])
+
+
+def test_every_trial_is_in_one_stack_of_its_reduction():
+    trials = grid(learning_rate=[10.0**-k for k in range(20)], reduction=[4, 8])
+    stacks = adapter_stacks(trials, torch.ones(2, 16), 1.0, RECIPE, 0)
+    assert [len(stack.trials) for stack in stacks] == [16, 4, 16, 4]
+    stacked = [trial["trial"] for stack in stacks for trial in stack.trials]
+    assert sorted(stacked) == list(range(40))
+    for stack in stacks:
+        (reduction,) = {trial["reduction"] for trial in stack.trials}
+        assert stack.parameters[0].shape == (len(stack.trials), 16 // reduction, 16)
+
+
+def test_probes_gradients_are_autograds():
+    torch.manual_seed(0)
+    stack = Probes(grid(learning_rate=[0.1, 0.01]), 6, 5)
+    stack.parameters = [torch.randn_like(p) for p in stack.parameters]
+    images, labels = torch.randn(9, 6), torch.randint(0, 5, (9,))
+    losses, gradients = stack.losses(images, labels, 0)
+    for i in range(2):
+        delta = {name: p.requires_grad_() for name, p in stack.delta(i).items()}
+        loss = F.cross_entropy(images @ delta["weight"] + delta["bias"], labels)
+        weight, bias = torch.autograd.grad(loss, [delta["weight"], delta["bias"]])
+        torch.testing.assert_close(losses[i], loss.detach())
+        torch.testing.assert_close(gradients[0][i], weight.T)
+        torch.testing.assert_close(gradients[1][i], bias)
+
+
+GRIDS = {
+    "linear_probe": grid(learning_rate=[1.0, 0.1, 0.01], weight_decay=[0.0, 0.1]),
+    "clip_adapter": grid(
+        learning_rate=[0.3, 0.03], weight_decay=[0.0, 0.1], reduction=[4, 16, 128]
+    ),
+}
+
+
+@pytest.mark.parametrize("method", GRIDS)
+def test_trials_trained_together_are_those_trained_alone(method, small_task, tmp_path):
+    trials = GRIDS[method]
+    together, best = fit(method, small_task, tmp_path / "together", trials)
+    assert list(zip(together.trial, together.epoch, strict=True)) == [
+        (trial["trial"], epoch) for trial in trials for epoch in (1, 2, 3, 4)
+    ]
+    for trial in trials:
+        alone, chosen = fit(method, small_task, tmp_path / str(trial["trial"]), [trial])
+        mine = together[together.trial == trial["trial"]]
+        for column in ("loss", "val_accuracy"):
+            np.testing.assert_allclose(mine[column], alone[column], rtol=1e-5)
+        for name in ("weight_decay", "reduction"):
+            assert set(mine[name].dropna()) == ({trial[name]} if name in trial else set())
+        assert set(mine.learning_rate_peak) == set(mine.learning_rate) == {trial["learning_rate"]}
+        if trial["trial"] == best["trial"]:
+            assert chosen["epoch"] == best["epoch"]
+            one, other = load_file(best["delta"]), load_file(chosen["delta"])
+            for name in one:
+                torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-6)
+    assert best["val_accuracy"] == together.val_accuracy.max()
+    free = together[together.weight_decay == 0].groupby("trial").loss
+    assert (free.last() < free.first()).all()
+
+
+def test_a_chosen_adapters_file_holds_what_validated(small_task, tmp_path):
+    # With a ratio of 1 nothing of the zero-shot model is left that would be right by itself.
+    trials = grid(learning_rate=[0.3], reduction=[4, 16])
+    _, best = fit("clip_adapter", small_task, tmp_path, trials, ratio=1.0)
+    delta, hidden = load_file(best["delta"]), 128 // best["reduction"]
+    assert {name: tuple(tensor.shape) for name, tensor in delta.items()} == {
+        "image.down": (hidden, 128), "image.up": (128, hidden),
+        "text.down": (hidden, 128), "text.up": (128, hidden), "ratio": (),
+    }  # fmt: skip
+    assert delta["ratio"].item() == 1.0
+    images = read_embeddings(small_task / "embeddings/val.parquet")
+    texts = torch.from_numpy(read_embeddings(small_task / "embeddings/text.parquet").vectors.copy())
+    alone = OneAdapter(delta, hidden, 128, 1.0)
+    model, _, _ = load_model(CLIP_MINI)
+    vectors = alone(torch.from_numpy(images.vectors.copy()).double(), "image")
+    logits = classification_logits(model, vectors, alone(texts.double(), "text"))
+    labels = torch.from_numpy(images.columns["label"].copy())
+    assert (logits.argmax(dim=1) == labels).double().mean().item() == best["val_accuracy"]
+    assert best["val_accuracy"] < 1
+
+
+@pytest.mark.parametrize("method", GRIDS)
+def test_a_trial_that_diverges_ends_and_the_others_go_on(method, small_task, tmp_path):
+    sane = [trial for trial in GRIDS[method] if trial.get("reduction", 4) == 4]
+    wild = {**sane[0], "trial": 99, "learning_rate": 1e38}
+    lines: list = []
+    rows, best = fit(method, small_task, tmp_path / "with", [*sane, wild], lines.append)
+    without, best_without = fit(method, small_task, tmp_path / "without", sane)
+    ended = rows[rows.trial == 99]
+    assert list(ended.ended) == ["diverged"]
+    assert sum("trial 99 diverged in epoch 1" in line for line in lines) == 1
+    numbers = ["trial", "epoch", "loss", "val_accuracy", "ended"]
+    others = rows[rows.trial != 99].reset_index(drop=True)
+    pd.testing.assert_frame_equal(others[numbers], without[numbers], rtol=1e-5)
+    assert others.ended.isna().all()
+    assert (best["trial"], best["epoch"]) == (best_without["trial"], best_without["epoch"])
+
+
+@pytest.mark.parametrize("method", GRIDS)
+def test_where_all_diverge_the_error_names_the_key(method, small_task, tmp_path):
+    wild = [{**GRIDS[method][0], "learning_rate": 1e38}]
+    with pytest.raises(ForetuneError, match=rf"diverged; lower methods\.{method}\.learning_rate"):
+        fit(method, small_task, tmp_path, wild)
+    assert not (tmp_path / "best.json").exists()
+
+
+def test_a_reduction_that_leaves_no_unit_is_named(small_task, tmp_path):
+    message = r"methods\.clip_adapter\.reduction: 129 of embeddings of 128 dimensions"
+    with pytest.raises(ForetuneError, match=message):
+        fit("clip_adapter", small_task, tmp_path, grid(learning_rate=[0.1], reduction=[4, 129]))
+
+
+def test_captions_caches_have_the_logit_scale(small_task, tmp_path):
+    model, _, _ = load_model(CLIP_MINI)
+    for name in ("text", "own_text"):
+        metadata = read_metadata(small_task / f"embeddings/{name}.parquet")
+        assert metadata["logit_scale"] == model.logit_scale.exp().item()
+    older = tmp_path / "task"
+    (older / "embeddings").mkdir(parents=True)
+    (older / "dataset").symlink_to(small_task / "dataset")
+    for name in ("train", "val"):
+        (older / f"embeddings/{name}.parquet").symlink_to(small_task / f"embeddings/{name}.parquet")
+    table = pq.read_table(small_task / "embeddings/text.parquet")
+    del metadata["logit_scale"]
+    write_parquet(table, older / "embeddings/text.parquet", metadata)
+    with pytest.raises(ForetuneError, match=r"text\.parquet: has no logit_scale; delete it"):
+        fit("clip_adapter", older, tmp_path / "out", GRIDS["clip_adapter"])

@@ -1,0 +1,1 @@
+"""Joins measures with outcomes: correlations, regressions, findings, the papers' tables."""

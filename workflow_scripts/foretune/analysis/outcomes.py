@@ -1,0 +1,3 @@
+"""Names of the outcomes that the analysis explains."""
+
+GAIN = "gain_over_zero_shot_error"

@@ -1,0 +1,1 @@
+"""Sources of images, and preparing and reading datasets; free of torch."""

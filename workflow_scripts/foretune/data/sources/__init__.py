@@ -1,0 +1,1 @@
+"""Readers of image sources, one module per kind of source."""

@@ -1,0 +1,1 @@
+"""Loads models, prepares and encodes images, and keeps and streams embedding caches."""

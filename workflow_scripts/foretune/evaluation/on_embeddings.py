@@ -1,0 +1,104 @@
+"""Evaluation of zero-shot models, linear probes and CLIP-Adapters on cached embeddings.
+
+Nothing here needs torch.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file as load_arrays
+
+from foretune.data.prepared import read_manifest, title_of
+from foretune.encoders.cache import Embeddings, read_embeddings, unit_rows
+from foretune.evaluation.scores import (
+    captions_of,
+    keep_predictions,
+    predictions_path,
+    read_best,
+    score,
+    write_scores,
+)
+
+
+def evaluate_zero_shot(
+    model: str, tests: list[Path], image_caches: list[Path], text_caches: list[Path],
+    predictions: Path, output: Path, classes: Path, confusions: Path,
+) -> None:  # fmt: skip
+    """The base model on every test, from the cached embeddings of its images and captions.
+
+    predictions: the folder of files by digest; output, classes, confusions: as `write_scores`
+    has them.
+    """
+    scores = []
+    for test, image_cache, text_cache in zip(tests, image_caches, text_caches, strict=True):
+        manifest, images, texts = read_test(test, image_cache, text_cache)
+        predicted = (unit_rows(images.vectors) @ unit_rows(texts.vectors).T).argmax(axis=1)
+        path = keep(predictions, "zero_shot", manifest, images, texts, predicted)
+        scores.append(score(model, "zero_shot", None, None, manifest, path))
+    write_scores(scores, output, classes, confusions)
+
+
+def evaluate_probe(
+    selections: list[Path], tests: list[Path], image_caches: list[Path], predictions: Path,
+    output: Path, classes: Path, confusions: Path,
+) -> None:  # fmt: skip
+    """Selected linear probes, each on the tests of its own task, the shifted ones too."""
+    runs = {run["dataset"]: run for run in map(read_best, selections)}
+    scores = []
+    for test, image_cache in zip(tests, image_caches, strict=True):
+        manifest = read_manifest(test)
+        run = runs[manifest["name"]]
+        images = read_embeddings(image_cache, dataset=manifest["digest"])
+        layer = load_arrays(run["delta"])
+        predicted = (images.vectors @ layer["weight"] + layer["bias"]).argmax(axis=1)
+        path = keep(predictions, run["sha256"], manifest, images, None, predicted)
+        scores.append(score(run["model"], run["method"], run["dataset"], 1.0, manifest, path))
+    write_scores(scores, output, classes, confusions)
+
+
+def evaluate_adapter(
+    selections: list[Path], tests: list[Path], image_caches: list[Path],
+    text_caches: list[Path], predictions: Path, output: Path, classes: Path, confusions: Path,
+) -> None:  # fmt: skip
+    """Selected CLIP-Adapters, each on every test: they adapt any images and captions."""
+    runs = [read_best(path) for path in selections]
+    deltas, scores = [load_arrays(run["delta"]) for run in runs], []
+    for test, image_cache, text_cache in zip(tests, image_caches, text_caches, strict=True):
+        manifest, images, texts = read_test(test, image_cache, text_cache)
+        for run, delta in zip(runs, deltas, strict=True):
+            captions = adapt(texts.vectors, delta, "text")
+            # Captions of unit length are enough: an image's own length changes no argmax.
+            lengths = np.linalg.norm(captions, axis=1, keepdims=True)
+            captions /= np.maximum(lengths, 1e-12)
+            predicted = (adapt(images.vectors, delta, "image") @ captions.T).argmax(axis=1)
+            path = keep(predictions, run["sha256"], manifest, images, texts, predicted)
+            scores.append(score(run["model"], run["method"], run["dataset"], 1.0, manifest, path))
+    scores.sort(key=lambda each: each[0]["trained_on"])
+    write_scores(scores, output, classes, confusions)
+
+
+def adapt(vectors: np.ndarray, delta: dict[str, np.ndarray], side: str) -> np.ndarray:
+    """What the adapter of one side ("image" or "text") makes of raw vectors (N, d)."""
+    hidden = np.maximum(vectors @ delta[f"{side}.down"].T, 0)
+    ratio = float(delta["ratio"])
+    return ratio * np.maximum(hidden @ delta[f"{side}.up"].T, 0) + (1 - ratio) * vectors
+
+
+def read_test(test: Path, image_cache: Path, text_cache: Path):
+    """A test's manifest and the embeddings of its images and its captions, of one model."""
+    manifest = read_manifest(test)
+    images = read_embeddings(image_cache, dataset=manifest["digest"])
+    return manifest, images, captions_of(text_cache, manifest, weights=images.metadata["weights"])
+
+
+def keep(
+    folder: Path, predictor: str, manifest: dict, images: Embeddings, texts: Embeddings | None,
+    predicted: np.ndarray,
+) -> Path:  # fmt: skip
+    """Write predictions from embeddings under the digest of what they were made from."""
+    made_from = [predictor, images.metadata["weights"], images.metadata["preprocessing"]]
+    captions = None if texts is None else list(texts.columns["caption"])
+    path = predictions_path(folder, *made_from, manifest["digest"], captions, "from embeddings")
+    ids, labels = images.columns["id"], images.columns["label"]
+    keep_predictions(path, ids, labels, predicted, title_of(manifest))
+    return path

@@ -1,0 +1,1 @@
+"""Class statistics in one pass, every measure, its uncertainty, and the drift of embeddings."""

@@ -1,0 +1,54 @@
+"""The register of measures: what a measure is, what it needs, and how it is registered."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from foretune.measures.class_statistics import SUMS
+
+ROWS, MATRIX = "rows", "matrix"
+
+
+class Undefined(Exception):
+    """Raised by a measure that this input has no value of; the text says why."""
+
+
+@dataclass
+class Value:
+    """A measure's value, its other forms by name, and what a reader must know about it."""
+
+    value: float
+    variants: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A registered measure.
+
+    needs: SUMS (counts and class sums), VARIANCES (class sums of squares, too), SCATTER (the
+    scatter of all images, too), ALL (both), ROWS (further passes over the images) or MATRIX (all
+    of them at once, so that it sees a random sample of a large task). The function takes
+    `Statistics` in the first four cases, else a `Task`. rises: whether a higher value means more
+    gain from tuning; None where no source says.
+    """
+
+    name: str
+    function: Callable
+    needs: str
+    reference: str
+    rises: bool | None
+    default: bool
+
+
+MEASURES: dict[str, Measure] = {}
+
+
+def measure(reference: str, needs: str = SUMS, rises: bool | None = None, default: bool = True):
+    """Register a function under its name. It returns a float or a `Value`, or raises Undefined."""
+
+    def register(function: Callable) -> Callable:
+        name = function.__name__
+        MEASURES[name] = Measure(name, function, needs, reference, rises, default)
+        return function
+
+    return register

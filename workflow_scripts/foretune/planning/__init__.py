@@ -1,0 +1,1 @@
+"""What a study will take, and fetching its data and weights."""

@@ -1,0 +1,56 @@
+"""What a report was made from: versions, config, digests of data and weights."""
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import subprocess
+from pathlib import Path
+
+from foretune.core.errors import ForetuneError
+from foretune.core.files import write_json
+from foretune.data.prepared import title_of
+
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "snakemake", "pyarrow", "numpy", "scipy",
+            "altair")  # fmt: skip
+
+
+def git_commit() -> str:
+    """The checkout's commit, with "+" where files differ from it; "unknown" outside git."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.check_output(
+            ["git", "rev-parse", "--short=12", "HEAD"], cwd=here, text=True,
+            stderr=subprocess.DEVNULL,
+        ).strip()  # fmt: skip
+        changed = subprocess.check_output(["git", "status", "--porcelain"], cwd=here, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("+" if changed.strip() else "")
+
+
+def write_provenance(
+    config: dict, datasets: list[Path], measures: list[Path], output: Path
+) -> None:
+    """datasets: the manifests, of shifted tests too; measures: files, which name the weights."""
+    manifests = [json.loads(Path(path).read_text()) for path in datasets]
+    measured = [json.loads(Path(path).read_text()) for path in measures]
+    weights = {(m["model"], m["weights"]) for m in measured}
+    if len(weights) > len({model for model, _ in weights}):
+        raise ForetuneError(
+            "a model has measures of different weights; delete results/ and run again"
+        )
+    write_json(
+        {
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "git_commit": git_commit(),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: importlib.metadata.version(name) for name in PACKAGES},
+            },
+            "config": config,
+            "datasets": {title_of(m): m["digest"] for m in manifests},
+            "models": dict(weights),
+        },
+        output,
+    )

@@ -1,0 +1,1 @@
+"""An annex that rebuilds the bundled tasks and encoders."""

@@ -1,0 +1,133 @@
+"""The bundled suite as a whole: its accuracies, its picture, its rebuilt twin, its study."""
+
+import io
+import itertools
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from PIL import Image, ImageDraw
+
+from foretune.core.errors import ForetuneError
+from foretune.core.files import digest_file, digest_json, whole_file
+from foretune.core.parquet import read_metadata, write_parquet
+from foretune.data.prepared import decode
+from foretune.data.sources.local import read_parquet_source
+from foretune.encoders.encode import encode_captions, encode_images
+from foretune.encoders.loading import CONFIG_NAME, WEIGHTS_NAME, load_model
+from foretune.encoders.zero_shot import predict
+from foretune.suite.leak_check import SIDE
+
+# Training repeats to the bit only with the same processor, libraries and threads. Elsewhere its
+# rounding takes another course, which moves an accuracy by a few points.
+TOLERANCE = 0.05
+
+
+def tasks_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.parquet") if path.stem != "corpus_index")
+
+
+def encoders_of(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob(f"*/{CONFIG_NAME}"))
+
+
+def zero_shot_accuracies(encoder: Path, tasks: list[Path]) -> dict[str, float]:
+    """Accuracy of a model folder on the test split of each bundled task."""
+    model, preprocess, tokenizer = load_model({"folder": encoder})
+    accuracies = {}
+    for path in tasks:
+        source = read_parquet_source(path)
+        _, encoded, labels = zip(*source.rows["test"].read(), strict=True)
+        images = np.stack([preprocess(decode(image, path.name)).numpy() for image in encoded])
+        captions = [source.caption.replace("{}", name) for name in source.classes]
+        vectors = encode_images(model, preprocess, images)
+        predicted = predict(vectors, encode_captions(model, tokenizer, captions)).numpy()
+        accuracies[path.stem] = float(np.mean(predicted == np.array(labels)))
+    return accuracies
+
+
+def zero_shot_table(folder: Path) -> str:
+    """Markdown: a task a row, chance and each encoder's zero-shot accuracy."""
+    tasks = tasks_of(folder)
+    columns = {"chance": {path.stem: 1 / len(read_parquet_source(path).classes) for path in tasks}}
+    for encoder in encoders_of(folder):
+        columns[encoder.name] = zero_shot_accuracies(encoder, tasks)
+    lines = [f"| task | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for path in tasks:
+        numbers = " | ".join(f"{column[path.stem]:.3f}" for column in columns.values())
+        lines.append(f"| {path.stem} | {numbers} |")
+    return "\n".join(lines)
+
+
+def compare_data(rebuilt: Path, bundled: Path) -> str:
+    """A line a Parquet file of the suite: whether the rebuilt one is the same to the byte."""
+    lines = []
+    for path in sorted(bundled.glob("*.parquet")):
+        twin = rebuilt / path.name
+        same = twin.exists() and twin.read_bytes() == path.read_bytes()
+        lines.append(f"{path.name}: {'the same to the byte' if same else 'DIFFERENT'}")
+    return "\n".join(lines)
+
+
+def compare_encoders(rebuilt: Path, bundled: Path) -> str:
+    """A line an encoder: whether its zero-shot accuracies are those of the bundled one."""
+    lines, tasks = [], tasks_of(bundled)
+    for folder in encoders_of(bundled):
+        twin = rebuilt / folder.name
+        if not (twin / WEIGHTS_NAME).exists():
+            lines.append(f"{folder.name}: not rebuilt")
+            continue
+        both = pd.DataFrame([zero_shot_accuracies(each, tasks) for each in (folder, twin)])
+        difference = both.diff().iloc[1].abs()
+        verdict = "the same" if difference.max() <= TOLERANCE else "DIFFERENT"
+        lines.append(
+            f"{folder.name}: {verdict} (zero-shot accuracies differ by {difference.mean():.3f} on "
+            f"average, by {difference.max():.3f} at most, on {difference.idxmax()})"
+        )
+    return "\n".join(lines)
+
+
+def study_sources(config: dict) -> dict[str, str]:
+    """What the default study's numbers come from: digests of its encoders, tasks and recipes."""
+    files = [Path(entry["folder"], WEIGHTS_NAME) for entry in config["models"].values()]
+    files += [Path(entry["parquet"]) for entry in config["datasets"].values()]
+    made_of = {str(path): digest_file(path) for path in files}
+    return made_of | {"methods": digest_json(config["methods"]), "seed": str(config["seed"])}
+
+
+def bundle_study(results: Path, config: dict, output: Path) -> None:
+    """Keep what forecasts need of the default study's results, with what they were made from.
+
+    config: the content of config.yaml. Raises ForetuneError where the results are not its.
+    """
+    path = Path("analysis/tasks.parquet")
+    facts, tasks = read_metadata(results / path), pq.read_table(results / path)
+    for key, column in (("models", "model"), ("methods", "method"), ("datasets", "dataset")):
+        found = set(tasks[column].to_pylist())
+        if found != set(config[key]):
+            said = f"{', '.join(sorted(found))}; the config has {', '.join(config[key])}"
+            raise ForetuneError(f"{results / path}: its {key} are {said}")
+    write_parquet(tasks, output / path, facts | {"sources": study_sources(config)})
+
+
+def draw_picture(folder: Path, output: Path, columns: int = 18) -> None:
+    """A PNG with a row of test images of each task, under its name."""
+    tasks = tasks_of(folder)
+    large, line = 2 * SIDE, 2 * SIDE + 20
+    sheet = Image.new("RGB", (columns * (large + 4), len(tasks) * line), "white")
+    pen = ImageDraw.Draw(sheet)
+    for row, path in enumerate(tasks):
+        source = read_parquet_source(path)
+        names = textwrap.shorten(", ".join(source.classes), 150, placeholder=" ...")
+        pen.text((2, row * line + 2), f"{path.stem}: {names}", fill="black")
+        for column, (_, encoded, _) in enumerate(
+            itertools.islice(source.rows["test"].read(), columns)
+        ):
+            image = decode(encoded, path.name).convert("RGB").resize((large, large))
+            sheet.paste(image, (column * (large + 4), row * line + 16))
+    buffer = io.BytesIO()
+    sheet.quantize(256).save(buffer, "PNG", optimize=True)
+    with whole_file(output) as beside:
+        beside.write_bytes(buffer.getvalue())

@@ -1,0 +1,1 @@
+"""Methods, recipes, trials, checkpoints and the training loop; training on cached embeddings."""
