@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from common import ROOT, write_table
-from foretune.data.prepared import decode
+from foretune.data.prepared import decode_image
 
 IMAGES, RUNS = 5000, 1
 
@@ -29,7 +29,7 @@ def make_folder(folder: Path) -> None:
         for image, label in zip(*(column.to_pylist() for column in table.columns), strict=True):
             place = folder / f"class {label}"
             place.mkdir(parents=True, exist_ok=True)
-            large = decode(image, name).convert("RGB").resize((320, 240))
+            large = decode_image(image, name).convert("RGB").resize((320, 240))
             large.save(place / f"{made}.jpg")
             made += 1
             if made == IMAGES:

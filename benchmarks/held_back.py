@@ -17,17 +17,17 @@ import yaml
 
 from common import ROOT, machine
 from foretune.analysis.measure_tables import tabulate_measures
-from foretune.analysis.regression import line
+from foretune.analysis.regression import least_squares_line
 from foretune.analysis.study_tables import gain_over_zero_shot_error, join_outcomes, read_tables
 from foretune.core.code_digest import code_digest
-from foretune.core.config import CACHED, PROBES
+from foretune.core.config import CACHED_METHODS, PROBE_METHODS
 from foretune.evaluation.finetuned import evaluate_model
 from foretune.evaluation.on_embeddings import (
     evaluate_adapter,
     evaluate_probe,
     evaluate_zero_shot,
 )
-from foretune.forecast.forecast import RANGES, best_rival, read_study
+from foretune.forecast.forecast import OUTCOME_RANGES, best_rival, read_study_results
 from held_back_sets import make_all
 
 FOLDER = ROOT / "results/held_back"
@@ -75,16 +75,16 @@ def evaluate_all(study: dict, new: list[str], methods: dict[str, list[str]]) -> 
             chosen = [results / f"trials/{model}/{method}/{name}/0/best.json" for name in new]
             if method == "zero_shot":
                 evaluate_zero_shot(model, tests, images, texts, *files)
-            elif method in PROBES:
+            elif method in PROBE_METHODS:
                 own = slice(-len(new), None)  # a probe has no head for other tasks
                 evaluate_probe(chosen, tests[own], images[own], *files)
-            elif method in CACHED:
+            elif method in CACHED_METHODS:
                 evaluate_adapter(chosen, tests, images, texts, *files)
             else:
                 evaluate_model(
                     chosen, study["models"][model], [], tests, texts, caches,
                     results / "prepared", files[0], code_digest("evaluation.finetuned"), *files[1:],
-                    out / "movement.parquet",
+                    out / "drift.parquet",
                 )  # fmt: skip
             rows.append(files[1])
     return join_outcomes(read_tables(rows))
@@ -104,22 +104,22 @@ def true_outcomes(rows: pd.DataFrame, base: list[str]) -> pd.DataFrame:
 
 def baselines(new: list[str]) -> dict[tuple, tuple[float, float]]:
     """(dataset, model, method, outcome) -> the study's mean, the line on its best other measure."""
-    tasks, facts = read_study(BUNDLED / "analysis")
+    tasks, facts = read_study_results(BUNDLED / "analysis")
     files = [ROOT / f"results/measures/{m}/{d}.json" for m in tasks.model.unique() for d in new]
     measured, _ = tabulate_measures([json.loads(path.read_text()) for path in files])
     at, found = measured.set_index(["model", "dataset"]), {}
     for (model, method), group in tasks.groupby(["model", "method"]):
-        for outcome in RANGES:
+        for outcome in OUTCOME_RANGES:
             some = group[group[outcome].notna()]
             if some.empty:
                 continue
             names = [n for n in facts["measures"] if n != "iimm" and some[n].notna().all()]
             y = some[outcome].to_numpy(float)
             rival = names[best_rival(some[names].to_numpy(float).T, y)]
-            fit = line(some[rival].to_numpy(float), y)
+            fit = least_squares_line(some[rival].to_numpy(float), y)
             for dataset in new:
                 said = fit.predict([[1, at.loc[(model, dataset), rival]]])[0]
-                both = y.mean(), float(np.clip(said, *RANGES[outcome]))
+                both = y.mean(), float(np.clip(said, *OUTCOME_RANGES[outcome]))
                 found[dataset, model, method, outcome] = both
     return found
 
@@ -144,7 +144,7 @@ def table(columns: list[str], rows: list[list]) -> list[str]:
 
 def summary(cells: pd.DataFrame) -> list[str]:
     rows = []
-    for outcome in RANGES:
+    for outcome in OUTCOME_RANGES:
         for what, some in (("full, four models", cells[cells.method == "full"]),
                            ("CLIP, all methods", cells[cells.model == "clip_mini"])):  # fmt: skip
             own = some[some.outcome == outcome]
@@ -164,7 +164,7 @@ def details(cells: pd.DataFrame) -> list[str]:
     for (dataset, model, method), own in cells.groupby(KEY, sort=False):
         own = own.set_index("outcome")
         row = [dataset, model, method, f"{own.zero_shot.iloc[0]:.3f}", f"{own.iimm.iloc[0]:.3f}"]
-        for outcome in RANGES:
+        for outcome in OUTCOME_RANGES:
             if outcome not in own.index:
                 row += ["–"] * 3
                 continue

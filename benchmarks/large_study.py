@@ -33,9 +33,9 @@ from foretune.data.prepared import read_manifest, read_split
 from foretune.evaluation.scores import (
     CLASS_SCHEMA,
     CONFUSION_SCHEMA,
-    MOVEMENT,
-    SCHEMA,
-    keep_predictions,
+    DRIFT_SCHEMA,
+    OUTCOME_SCHEMA,
+    write_predictions,
 )
 from foretune.measures.compute import compute_measures
 from foretune.training.trials import EPOCH_SCHEMA
@@ -91,7 +91,7 @@ class Simulation:
             rows = read_split(self.folder / "results/datasets" / name, "test", ["id", "label"])
             path = self.folder / f"results/predictions/{name}.parquet"
             labels = rows["label"].to_numpy()
-            keep_predictions(path, rows["id"], labels, self.rng.permutation(labels), name)
+            write_predictions(path, rows["id"], labels, self.rng.permutation(labels), name)
 
     def write_measures(self) -> None:
         images, texts = self.rng.normal(size=(200, 16)), self.rng.normal(size=(10, 16))
@@ -147,7 +147,7 @@ class Simulation:
         table = pa.table([columns[name] for name in EPOCH_SCHEMA.names], schema=EPOCH_SCHEMA)
         write_parquet(table, output / "epochs.parquet", run)
         best = {**run, **trials[0], "epoch": epochs, "val_accuracy": accuracy,
-                "delta": f"{output}/delta.safetensors", "sha256": "simulated"}  # fmt: skip
+                "trained_weights": f"{output}/trained_weights.safetensors", "sha256": "simulated"}  # fmt: skip
         write_json(best, output / "best.json")
 
     def write_evaluation(self, i: int, method: str, accuracies: np.ndarray) -> None:
@@ -174,10 +174,10 @@ class Simulation:
                     ]  # fmt: skip
             if not zero_shot:
                 run = {"model": model, "method": method, "dataset": trained_on}
-                moved.append(run | dict.fromkeys(MOVEMENT.names[3:], 0.1))
+                moved.append(run | dict.fromkeys(DRIFT_SCHEMA.names[3:], 0.1))
         where = self.folder / f"results/evaluations/{model}/{method}"
         for suffix, some, schema in (
-            ("", rows, SCHEMA),
+            ("", rows, OUTCOME_SCHEMA),
             ("_classes", classes, CLASS_SCHEMA),
             ("_confusions", confusions, CONFUSION_SCHEMA),
         ):
@@ -185,10 +185,8 @@ class Simulation:
             write_parquet(table, where.with_name(f"{method}{suffix}.parquet"), {"kind": "outcomes"})
         if moved and method not in ("linear_probe", "clip_adapter"):
             moved = [row | {"wasserstein_n": 500} for row in moved]
-            table = pa.Table.from_pylist(moved, MOVEMENT)
-            write_parquet(
-                table, where.with_name(f"{method}_movement.parquet"), {"kind": "movement"}
-            )
+            table = pa.Table.from_pylist(moved, DRIFT_SCHEMA)
+            write_parquet(table, where.with_name(f"{method}_drift.parquet"), {"kind": "drift"})
 
 
 def run(folder: Path, *arguments: str) -> tuple[str, float, float, float]:

@@ -93,20 +93,20 @@ def timed(call) -> tuple[float, float]:
 
 def run_case(name: str, images: int, width: int, runs: int) -> dict:
     """Both sides of one case, in this process."""
-    from foretune.encoders.streams import Arrays
-    from foretune.measures.class_statistics import ALL, FIELDS
+    from foretune.encoders.streams import ArraySource
+    from foretune.measures.class_statistics import ALL, EXTENT_FIELDS
     from foretune.measures.compute import MEASURES
-    from foretune.measures.task import Task, value_of
+    from foretune.measures.task import Task, compute_measure
 
     classes, slow_runs, _, _ = CASES[name]
     x, texts, labels, sources = draw(images, width, classes)
     each = MEASURES[name]
     # From arrays to the value: the statistics are gathered in the time, as much as it needs.
-    extent = each.needs if each.needs in FIELDS else EXTENTS.get(name, ALL)
+    extent = each.inputs if each.inputs in EXTENT_FIELDS else EXTENTS.get(name, ALL)
 
     def ours():
-        task = Task(Arrays(x, texts, labels), extent, images, sources=sources)
-        return value_of(each, task).value
+        task = Task(ArraySource(x, texts, labels), extent, images, sources=sources)
+        return compute_measure(each, task).value
 
     ours()  # what is loaded on first use
     tracemalloc.start()

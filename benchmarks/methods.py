@@ -15,19 +15,19 @@ import yaml
 from safetensors import safe_open
 
 from common import ROOT, write_table
-from foretune.core.config import CACHED, check_config
+from foretune.core.config import CACHED_METHODS, check_config
 from foretune.core.grid import expand_grid
 from foretune.data.prepare import prepare_dataset
 from foretune.encoders.encode import embed_captions, embed_images
 from foretune.training.finetune import finetune
-from foretune.training.on_embeddings import fit_cached
+from foretune.training.on_embeddings import fit_on_embeddings
 
 TASKS = ("emoji", "shapes", "flags")
 FAMILIES = ("clip", "siglip", "coca", "eva02")
 
 
-def count_parameters(delta: Path) -> int:
-    with safe_open(delta, "pt") as file:
+def count_parameters(trained_weights: Path) -> int:
+    with safe_open(trained_weights, "pt") as file:
         shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
     return sum(int(torch.Size(shape).numel()) for shape in shapes if len(shape))
 
@@ -60,8 +60,8 @@ def main() -> None:
                     caches, output = folder / family / task, folder / family / method / task
                     run = {"model": family, "method": method, "dataset": task}
                     trials, started = expand_grid(recipe), time.perf_counter()
-                    if method in CACHED:
-                        fit_cached(run, folder / task, caches, recipe, trials, 0, output,
+                    if method in CACHED_METHODS:
+                        fit_on_embeddings(run, folder / task, caches, recipe, trials, 0, output,
                                    log=lambda line: None)  # fmt: skip
                         # All trials at once: what an epoch of one of them took of it.
                         epochs = len(trials) * recipe["epochs"]
@@ -74,7 +74,7 @@ def main() -> None:
                         paces.append(rows_of["splits"]["train"]["rows"] / pace.median())
                     best = json.loads((output / "best.json").read_text())
                     row[task] = f"{best['val_accuracy']:.3f}"
-                parameters = count_parameters(output / "delta.safetensors")
+                parameters = count_parameters(output / "trained_weights.safetensors")
                 row = {**row, "trained parameters": f"{parameters:,}"}
                 row["seconds an epoch"] = " ".join(f"{pace:.3g}" for pace in paces)
                 rows.append(row)

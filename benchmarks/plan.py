@@ -11,8 +11,8 @@ import yaml
 
 from common import ROOT, write_table
 from foretune.core.config import check_config
-from foretune.planning.dataset_sizes import sizes_of
-from foretune.planning.plan import Plan, costs_of, read_jobs
+from foretune.planning.dataset_sizes import get_dataset_sizes
+from foretune.planning.plan import Plan, get_model_costs, read_jobs
 
 
 def main() -> None:
@@ -21,8 +21,8 @@ def main() -> None:
     dry_run = [sys.executable, "workflow_scripts/run_study.py", "-n", "--forceall",
                "--profile", "profiles/local"]  # fmt: skip
     printed = subprocess.run(dry_run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    jobs, sizes = read_jobs(printed), sizes_of(study)
-    costs, speeds, _ = costs_of(study, sizes, time_steps=True, tflops=None)
+    jobs, sizes = read_jobs(printed), get_dataset_sizes(study)
+    costs, speeds, _ = get_model_costs(study, sizes, time_steps=True, tflops=None)
     planned: dict[str, float] = {}
     for job, each in zip(jobs, Plan(study, sizes, costs, speeds).seconds(jobs), strict=True):
         planned[job.rule] = planned.get(job.rule, 0) + each

@@ -24,8 +24,8 @@ TASKS = ("emoji", "stamps")
 SEARCHES = {
     "grid": {"kind": "grid"},
     "random, 3 of 8": {"kind": "random", "trials": 3, "seed": 0},
-    "halving, eta 2, 3 brackets": {"kind": "halving", "eta": 2, "brackets": 3},
-    "halving, eta 3, 2 brackets": {"kind": "halving", "eta": 3, "brackets": 2},
+    "halving, eta 2, 3 rungs": {"kind": "halving", "eta": 2, "rungs": 3},
+    "halving, eta 3, 2 rungs": {"kind": "halving", "eta": 3, "rungs": 2},
 }
 
 

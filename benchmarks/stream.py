@@ -46,12 +46,12 @@ def write_cache(folder: Path, images: int) -> None:
 
 def run_one(what: str, folder: Path) -> dict:
     """One reading or measuring of the cache, in this process."""
-    from foretune.encoders.streams import Files
+    from foretune.encoders.streams import FileSource
     from foretune.measures import class_statistics
     from foretune.measures.compute import measure_task
     from foretune.measures.registry import MEASURES
 
-    source = Files(folder / "images.parquet", folder / "texts.npy")
+    source = FileSource(folder / "images.parquet", folder / "texts.npy")
     # Those that sums, or class statistics, determine.
     kinds = {"sums": {"sums"}, "class statistics": {"sums", "variances", "scatter", "all"}}
     start = time.monotonic()
@@ -59,7 +59,7 @@ def run_one(what: str, folder: Path) -> dict:
         for _ in source.parquet_blocks():
             pass
     else:
-        off = [name for name, each in MEASURES.items() if each.needs not in kinds[what]]
+        off = [name for name, each in MEASURES.items() if each.inputs not in kinds[what]]
         found = measure_task(source, 0, without=off, bootstrap=0, sample=class_statistics.BLOCK)
         assert all(value is not None for value in found["measures"].values())
     seconds = time.monotonic() - start

@@ -20,18 +20,18 @@ from foretune.core.config import check_config
 from foretune.core.grid import expand_grid
 from foretune.data.prepare import prepare_dataset
 from foretune.encoders.encode import embed_captions, encode_images
-from foretune.encoders.image_cache import take
+from foretune.encoders.image_cache import load_batch
 from foretune.encoders.loading import encode_text
 from foretune.encoders.zero_shot import classification_logits
-from foretune.training.finetune import Job, set_training
-from foretune.training.methods import attach
+from foretune.training.finetune import FineTuningJob, set_train_mode
+from foretune.training.methods import make_trainable
 from foretune.training.optim import make_optimizer
 
 TASK = ROOT / "resources/mini/shapes.parquet"
 FAMILIES = ("clip", "siglip", "coca", "eva02")
 
 
-def make_job(folder: Path, family: str = "clip", **recipe) -> tuple[Job, dict]:
+def make_job(folder: Path, family: str = "clip", **recipe) -> tuple[FineTuningJob, dict]:
     spec = {"folder": str(ROOT / "resources/mini" / family)}
     study = {
         "models": {family: spec}, "datasets": {"shapes": {"parquet": str(TASK)}},
@@ -46,28 +46,28 @@ def make_job(folder: Path, family: str = "clip", **recipe) -> tuple[Job, dict]:
     if not text.exists():
         embed_captions(spec, folder / "dataset", None, text)
     run = {"model": family, "method": "full", "dataset": "shapes"}
-    job = Job(run, spec, folder / "dataset", text, settings, 0, folder / "out",
+    job = FineTuningJob(run, spec, folder / "dataset", text, settings, 0, folder / "out",
               folder / "prepared", log=lambda line: None)  # fmt: skip
     return job, expand_grid(settings)[0]
 
 
-def epoch_of(job: Job, trial: dict):
+def epoch_of(job: FineTuningJob, trial: dict):
     """One training epoch, as the job does it (validation is timed apart, so left out)."""
-    attached = attach(job.model, "full", job.recipe)
+    attached = make_trainable(job.model, "full", job.recipe)
     optimizer = make_optimizer(job.recipe, trial, list(attached.trained.values()))
     job.validate = lambda: 0.0
     return lambda: job.train_epoch(trial, 0, optimizer, attached)
 
 
-def bare_epoch(job: Job, trial: dict):
+def bare_epoch(job: FineTuningJob, trial: dict):
     model, size = copy.deepcopy(job.model), job.recipe["batch_size"]
-    trained = list(attach(model, "full", job.recipe).trained.values())
+    trained = list(make_trainable(model, "full", job.recipe).trained.values())
     optimizer = make_optimizer(job.recipe, trial, trained)
     images = job.preprocess.normalize(torch.from_numpy(np.array(job.images["train"])))
     labels = job.labels["train"]
 
     def epoch():
-        set_training(model)
+        set_train_mode(model)
         for start in range(0, len(labels), size):
             vectors = model.encode_image(images[start : start + size], normalize=False)
             logits = classification_logits(model, vectors, encode_text(model, job.tokens))
@@ -78,12 +78,12 @@ def bare_epoch(job: Job, trial: dict):
     return epoch
 
 
-def loader_share(job: Job, epoch_seconds: float) -> float:
+def loader_share(job: FineTuningJob, epoch_seconds: float) -> float:
     order = np.random.default_rng(0).permutation(len(job.labels["train"]))
     size = job.recipe["batch_size"]
     started = time.perf_counter()
     for rows in np.array_split(order, range(size, len(order), size)):
-        job.preprocess.normalize(take(job.images["train"], rows, "cpu"))
+        job.preprocess.normalize(load_batch(job.images["train"], rows, "cpu"))
     return (time.perf_counter() - started) / epoch_seconds
 
 
@@ -148,8 +148,8 @@ def ratios(times: dict[str, float], alternative: str, n: int) -> list[dict]:
     ]  # fmt: skip
 
 
-def unfused(job: Job, trial: dict):
-    attached = attach(job.model, "full", job.recipe)
+def unfused(job: FineTuningJob, trial: dict):
+    attached = make_trainable(job.model, "full", job.recipe)
     optimizer = torch.optim.AdamW(list(attached.trained.values()), lr=5e-4)
     job.validate = lambda: 0.0
     return lambda: job.train_epoch(trial, 0, optimizer, attached)

@@ -27,11 +27,11 @@ import torch  # noqa: E402
 from foretune.core.files import write_json  # noqa: E402
 from foretune.core.grid import expand_grid  # noqa: E402
 from foretune.data.prepare import prepare_dataset  # noqa: E402
-from foretune.encoders.cache import read_pair, write_embeddings  # noqa: E402
+from foretune.encoders.cache import read_task_embeddings, write_embeddings  # noqa: E402
 from foretune.encoders.encode import embed_captions, embed_images  # noqa: E402
-from foretune.training.clip_adapter import adapter_stacks  # noqa: E402
-from foretune.training.linear_probe import Probes  # noqa: E402
-from foretune.training.on_embeddings import batches_of  # noqa: E402
+from foretune.training.clip_adapter import make_adapter_stacks  # noqa: E402
+from foretune.training.linear_probe import StackedProbes  # noqa: E402
+from foretune.training.on_embeddings import draw_batches  # noqa: E402
 from foretune.training.stacked_trials import StackedOptimizer  # noqa: E402
 
 COMMAND = "python benchmarks/trials_together.py"
@@ -77,16 +77,16 @@ def random_caches(name: str, folder: Path, width=512, classes=100, train=5000, v
 def bare_loop(method: str, folder: Path, trials: list[dict], batch_size: int, steps: int):
     """Start the training of the trials; each call of the result is seconds a step."""
     digest = json.loads((folder / "dataset/dataset.json").read_text())["digest"]
-    images, texts = read_pair(folder / "embeddings", "train", digest)
+    images, texts = read_task_embeddings(folder / "embeddings", "train", digest)
     vectors = torch.from_numpy(images.vectors.copy())
     labels = torch.from_numpy(images.columns["label"].copy()).long()
     captions, scale = torch.from_numpy(texts.vectors.copy()), texts.metadata["logit_scale"]
     if method == "linear_probe":
-        stacks = [Probes(trials, vectors.shape[1], len(captions))]
+        stacks = [StackedProbes(trials, vectors.shape[1], len(captions))]
     else:
-        stacks = adapter_stacks(trials, captions, scale, RECIPE, 0)
+        stacks = make_adapter_stacks(trials, captions, scale, RECIPE, 0)
     optimizers = [StackedOptimizer(RECIPE, stack.trials, stack.parameters) for stack in stacks]
-    batches = batches_of(len(labels), batch_size, seed=0, epoch=0)[:steps]
+    batches = draw_batches(len(labels), batch_size, seed=0, epoch=0)[:steps]
 
     def run() -> float:
         started = time.process_time()
@@ -130,7 +130,7 @@ def measure(folder: Path) -> list[str]:
     for name, epochs, batch_sizes in SIZES:
         (random_caches if name == "random" else bundled_caches)(name, folder / name)
         digest = json.loads((folder / name / "dataset/dataset.json").read_text())["digest"]
-        images, texts = read_pair(folder / name / "embeddings", "train", digest)
+        images, texts = read_task_embeddings(folder / name / "embeddings", "train", digest)
         n, width = images.vectors.shape
         size = f"{name}: N = {n}, d = {width}, C = {len(texts.vectors)}"
         for method in GRIDS:

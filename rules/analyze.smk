@@ -3,7 +3,7 @@ rule analyze_study:
         evaluations=EVALUATIONS,
         classes=CLASS_EVALUATIONS,
         confusions=CONFUSIONS,
-        movements=MOVEMENTS,
+        drifts=DRIFTS,
         selections=SELECTIONS,
         measures=MEASURED,
         embeddings=MEASURED_EMBEDDINGS,
@@ -16,7 +16,7 @@ rule analyze_study:
         confusions="results/analysis/confusions.parquet",
         tasks="results/analysis/tasks.parquet",
         wise_ft="results/analysis/wise_ft.parquet",
-        movement="results/analysis/movement.parquet",
+        drift="results/analysis/drift.parquet",
         measures="results/analysis/measures.parquet",
         curves="results/analysis/curves.parquet",
         statistics="results/analysis/statistics.json",
@@ -56,7 +56,7 @@ rule analyze_study:
         paper_tables_csv="results/analysis/paper_tables.csv",
         evidence_csv="results/analysis/findings_evidence.csv",
         wise_ft_csv="results/analysis/wise_ft.csv",
-        movement_csv="results/analysis/movement.csv",
+        drift_csv="results/analysis/drift.csv",
         class_accuracy_csv="results/analysis/class_accuracy.csv",
         confusions_csv=report(
             "results/analysis/confusions.csv",
@@ -84,7 +84,7 @@ rule analyze_study:
         folder=subpath(output.statistics, parent=True),
     shell:
         "python {input.script} --evaluations {input.evaluations} --classes {input.classes} "
-        "--confusions {input.confusions} --movements {input.movements} "
+        "--confusions {input.confusions} --drifts {input.drifts} "
         "--selections {input.selections} --measures {input.measures} {input.embeddings} "
         "--models {params.models:q} --datasets {params.datasets} --paper {input.paper} "
         "--seed {params.seed} --output {params.folder} 2>&1 | tee {log}"

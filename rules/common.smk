@@ -207,10 +207,10 @@ def selections_of(wildcards):
     return selections(wildcards.model, wildcards.method)
 
 
-def deltas_of(wildcards):
+def get_trained_weights(wildcards):
     """The weights that a method's selections name, which they tell by path and digest."""
     return [
-        f"results/trials/{wildcards.model}/{wildcards.method}/{dataset}/{part}/delta.safetensors"
+        f"results/trials/{wildcards.model}/{wildcards.method}/{dataset}/{part}/trained_weights.safetensors"
         for dataset in DATASETS
         for part in range(STUDY["methods"][wildcards.method]["parts"])
     ]
@@ -221,8 +221,8 @@ EVALUATIONS = [
     f"results/evaluations/{model}/{method}.parquet"
     for model, method in [*((model, "zero_shot") for model in MODELS), *RUNS]
 ]
-MOVEMENTS = [
-    f"results/evaluations/{model}/{method}_movement.parquet"
+DRIFTS = [
+    f"results/evaluations/{model}/{method}_drift.parquet"
     for model, method in RUNS
     if method in TUNED
 ]
@@ -271,7 +271,7 @@ def final_output():
                 "wise_ft",
                 "measures",
                 "curves",
-                "movement",
+                "drift",
                 "statistics",
                 "differences",
                 "pooled",
@@ -306,13 +306,13 @@ def final_output():
         *expand(
             "{folder}/{file}",
             folder=TRIALS,
-            file=["epochs.parquet", "best.json", "delta.safetensors"],
+            file=["epochs.parquet", "best.json", "trained_weights.safetensors"],
         ),
         *SELECTIONS,
         *EVALUATIONS,
         *CLASS_EVALUATIONS,
         *CONFUSIONS,
-        *MOVEMENTS,
+        *DRIFTS,
         *expand(
             "results/embeddings/{model}/{dataset}/{file}.parquet",
             model=MODELS,

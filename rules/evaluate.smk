@@ -29,7 +29,7 @@ rule evaluate_zero_shot:
 rule evaluate_probe:
     input:
         selections=selections_of,
-        deltas=ancient(deltas_of),
+        trained_weights=ancient(get_trained_weights),
         manifests=MANIFESTS,
         images=expand("results/embeddings/{{model}}/{test}/test.parquet", test=TESTS),
         script=local("workflow_scripts/evaluate.py"),
@@ -60,7 +60,7 @@ rule evaluate_probe:
 rule evaluate_adapter:
     input:
         selections=selections_of,
-        deltas=ancient(deltas_of),
+        trained_weights=ancient(get_trained_weights),
         manifests=MANIFESTS,
         images=expand("results/embeddings/{{model}}/{test}/test.parquet", test=TESTS),
         texts=expand("results/embeddings/{{model}}/{dataset}/text.parquet", dataset=TEST_PARENTS),
@@ -95,7 +95,7 @@ rule evaluate_adapter:
 rule evaluate_model:
     input:
         selections=selections_of,
-        deltas=ancient(deltas_of),
+        trained_weights=ancient(get_trained_weights),
         manifests=MANIFESTS,
         tests=ancient(expand("results/datasets/{test}/test.parquet", test=TESTS)),
         train=ancient(expand("results/datasets/{dataset}/train.parquet", dataset=DATASETS)),
@@ -111,7 +111,7 @@ rule evaluate_model:
         rows="results/evaluations/{model}/{method}.parquet",
         classes="results/evaluations/{model}/{method}_classes.parquet",
         confusions="results/evaluations/{model}/{method}_confusions.parquet",
-        movement="results/evaluations/{model}/{method}_movement.parquet",
+        drift="results/evaluations/{model}/{method}_drift.parquet",
     log:
         "logs/evaluate_model/{model}/{method}.log",
     benchmark:
@@ -136,4 +136,4 @@ rule evaluate_model:
         "python {input.script} model --selections {input.selections} "
         "--model-spec {params.spec:q} --wise-ft {params.wise_ft} --manifests {input.manifests} "
         "--texts {input.texts} --embeddings {params.embeddings} --prepared {params.prepared} --predictions {params.predictions} --code {params.code} --output {output.rows} "
-        "--classes {output.classes} --confusions {output.confusions} --movement {output.movement} 2>&1 | tee {log}"
+        "--classes {output.classes} --confusions {output.confusions} --drift {output.drift} 2>&1 | tee {log}"

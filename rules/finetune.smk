@@ -14,7 +14,7 @@ rule finetune_model:
     output:
         best="results/trials/{model}/{method}/{dataset}/{part}/best.json",
         epochs="results/trials/{model}/{method}/{dataset}/{part}/epochs.parquet",
-        delta="results/trials/{model}/{method}/{dataset}/{part}/delta.safetensors",
+        trained_weights="results/trials/{model}/{method}/{dataset}/{part}/trained_weights.safetensors",
     log:
         "logs/finetune_model/{model}/{method}/{dataset}/{part}.log",
     benchmark:
@@ -56,7 +56,7 @@ rule fit_cached:
     output:
         best="results/trials/{model}/{method}/{dataset}/{part}/best.json",
         epochs="results/trials/{model}/{method}/{dataset}/{part}/epochs.parquet",
-        delta="results/trials/{model}/{method}/{dataset}/{part}/delta.safetensors",
+        trained_weights="results/trials/{model}/{method}/{dataset}/{part}/trained_weights.safetensors",
     log:
         "logs/fit_cached/{model}/{method}/{dataset}/{part}.log",
     benchmark:

@@ -6,7 +6,7 @@ STUDY_TABLES = {
         "tasks",
         "measures",
         "curves",
-        "movement",
+        "drift",
         "wise_ft",
         "differences",
         "pooled",

@@ -7,22 +7,24 @@ from foretune.core import cli
 
 
 def work() -> None:
-    parser = cli.parser(__doc__)
+    parser = cli.make_parser(__doc__)
     for name in ("evaluations", "classes", "confusions", "selections", "measures"):
         parser.add_argument(f"--{name}", type=Path, nargs="+", required=True)
-    parser.add_argument("--movements", type=Path, nargs="*", default=[])
+    parser.add_argument("--drifts", type=Path, nargs="*", default=[])
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--models", type=json.loads, required=True, help="config entries, JSON")
     parser.add_argument("--datasets", nargs="+", required=True, help="names")
-    cli.add_paths(parser, paper="config of the paper's study", output="folder for the tables")
+    cli.add_path_options(
+        parser, paper="config of the paper's study", output="folder for the tables"
+    )
     args = parser.parse_args()
-    from foretune.analysis.paper_tables import which_study
-    from foretune.analysis.study_tables import analyze
+    from foretune.analysis.paper_tables import identify_paper_study
+    from foretune.analysis.study_tables import analyze_study
 
-    analyze(
-        args.evaluations, args.classes, args.confusions, args.movements, args.selections,
+    analyze_study(
+        args.evaluations, args.classes, args.confusions, args.drifts, args.selections,
         args.measures, args.output, args.seed,
-        which_study(args.models, args.datasets, args.paper),
+        identify_paper_study(args.models, args.datasets, args.paper),
     )  # fmt: skip
 
 

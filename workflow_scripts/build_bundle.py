@@ -4,11 +4,11 @@ from foretune.core import cli
 
 
 def work() -> None:
-    parser = cli.parser(__doc__)
+    parser = cli.make_parser(__doc__)
     parser.add_argument("--name", required=True, help="of a bundle_{name} function")
     parser.add_argument("--module", required=True, help="the library module it is in")
     parser.add_argument("--seed", type=int, required=True)
-    cli.add_paths(parser, sources="folder with debian/ and npm/", output="Parquet to write")
+    cli.add_path_options(parser, sources="folder with debian/ and npm/", output="Parquet to write")
     args = parser.parse_args()
     import importlib
 

@@ -9,7 +9,7 @@ from foretune.core.slurm import cancel_orphans
 
 
 def work() -> None:
-    cli.parser(__doc__).parse_args()
+    cli.make_parser(__doc__).parse_args()
     cancel_orphans(cli.log)
 
 

@@ -6,10 +6,10 @@ from foretune.core import cli
 
 
 def work() -> None:
-    parser = cli.parser(__doc__)
+    parser = cli.make_parser(__doc__)
     parser.add_argument("--epochs", type=Path, nargs="+", required=True)
     parser.add_argument("--models", nargs="+", required=True, help="names")
-    cli.add_paths(parser, analysis="folder of tables", output="folder for the figures")
+    cli.add_path_options(parser, analysis="folder of tables", output="folder for the figures")
     args = parser.parse_args()
     from foretune.report.paper_figures import draw_figures
 

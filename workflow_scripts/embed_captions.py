@@ -9,18 +9,18 @@ from foretune.core.devices import take_devices
 
 
 def work() -> None:
-    parser = cli.parser(__doc__)
+    parser = cli.make_parser(__doc__)
     parser.add_argument("--model-spec", type=json.loads, required=True, help="config entry, JSON")
     parser.add_argument(
         "--template", type=json.loads, default=None, help="caption with {}, JSON; null: its own"
     )
     parser.add_argument("--own", type=Path, nargs="*", help="vectors of the dataset's own captions")
-    cli.add_paths(parser, dataset="folder of the prepared dataset", output="text.parquet")
+    cli.add_path_options(parser, dataset="folder of the prepared dataset", output="text.parquet")
     args = parser.parse_args()
     if args.own:  # they came with the images' vectors, and torch takes seconds to load
-        from foretune.core.files import whole_file
+        from foretune.core.files import atomic_write
 
-        with whole_file(args.output) as beside:
+        with atomic_write(args.output) as beside:
             shutil.copyfile(args.own[0], beside)
         return
     take_devices(0)  # too little work for a GPU, which another job may have

@@ -7,9 +7,9 @@ from foretune.core.devices import take_devices
 
 
 def work() -> None:
-    parser = cli.parser(__doc__)
+    parser = cli.make_parser(__doc__)
     parser.add_argument("--model-spec", type=json.loads, required=True, help="config entry, JSON")
-    cli.add_paths(
+    cli.add_path_options(
         parser,
         dataset="folder of the prepared dataset",
         prepared="folder where prepared images are kept",

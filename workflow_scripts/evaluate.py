@@ -8,7 +8,7 @@ from foretune.core.devices import take_devices
 
 
 def work() -> None:
-    parser = cli.parser(__doc__)
+    parser = cli.make_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     zero_shot = commands.add_parser("zero-shot", help="from cached embeddings")
     zero_shot.add_argument("--model", required=True)
@@ -17,11 +17,11 @@ def work() -> None:
     tuned = commands.add_parser("model", help="fine-tuned models on every test")
     tuned.add_argument("--model-spec", type=json.loads, required=True, help="config entry, JSON")
     tuned.add_argument("--wise-ft", type=float, nargs="*", default=[], help="coefficients below 1")
-    cli.add_paths(
+    cli.add_path_options(
         tuned,
         embeddings="folder of the base model's embeddings",
         prepared="folder where prepared images are kept",
-        movement="Parquet, a row a checkpoint: how far it moved its task's embeddings",
+        drift="Parquet, a row a checkpoint: how far it moved its task's embeddings",
     )
     tuned.add_argument("--code", required=True, help="digest of the evaluation's code")
     for command, lists in (
@@ -33,7 +33,7 @@ def work() -> None:
         for name in lists:
             text = "dataset.json of each test" if name == "manifests" else "a file for each"
             command.add_argument(f"--{name}", type=Path, nargs="+", required=True, help=text)
-        cli.add_paths(
+        cli.add_path_options(
             command,
             predictions="folder of the predictions that are kept",
             output="Parquet, a row a test",
@@ -50,7 +50,7 @@ def work() -> None:
 
         evaluate_model(
             args.selections, args.model_spec, args.wise_ft, tests, args.texts,
-            args.embeddings, args.prepared, code=args.code, movement=args.movement,
+            args.embeddings, args.prepared, code=args.code, drift=args.drift,
             log=cli.log, **to,
         )  # fmt: skip
         return

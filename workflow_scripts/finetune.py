@@ -7,15 +7,15 @@ from foretune.core.devices import take_devices
 
 
 def work() -> None:
-    parser = cli.parser(__doc__)
-    cli.add_run(parser)
+    parser = cli.make_parser(__doc__)
+    cli.add_run_options(parser)
     parser.add_argument("--model-spec", type=json.loads, required=True, help="config entry, JSON")
-    cli.add_paths(
+    cli.add_path_options(
         parser,
         dataset="folder of the prepared dataset",
         text="text.parquet of this model and dataset",
         prepared="folder where prepared images are kept",
-        output="folder for epochs.parquet, delta.safetensors and best.json",
+        output="folder for epochs.parquet, trained_weights.safetensors and best.json",
     )
     parser.add_argument("--gpus", type=int, default=1, help="a process each, on a CPU too")
     args = parser.parse_args()
@@ -26,7 +26,7 @@ def work() -> None:
     )
 
     launch(
-        args.gpus, finetune, cli.run_of(args), args.model_spec, args.dataset, args.text,
+        args.gpus, finetune, cli.get_run(args), args.model_spec, args.dataset, args.text,
         args.recipe, args.trials, args.seed, args.output, args.prepared, cli.log,
     )  # fmt: skip
 

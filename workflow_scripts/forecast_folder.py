@@ -18,7 +18,7 @@ import yaml
 from foretune.core import cli
 from foretune.core.config import check_config, read_study
 from foretune.core.errors import ForetuneError
-from foretune.core.files import whole_file
+from foretune.core.files import atomic_write
 from foretune.data.prepare import prepare_dataset
 
 STUDY = Path("results/forecast/study.yaml")
@@ -43,8 +43,8 @@ def completed_study(models: list[str]) -> Path:
 
 
 def work() -> None:
-    parser = cli.parser(__doc__)
-    cli.add_paths(parser, data="the folder of images", study="config of the study")
+    parser = cli.make_parser(__doc__)
+    cli.add_path_options(parser, data="the folder of images", study="config of the study")
     parser.add_argument("--caption", help="of a class {}; as for any dataset by default")
     parser.add_argument("--weight", type=float, help="of forgetting against gain, 0 to 1")
     args, others = parser.parse_known_args()
@@ -73,7 +73,7 @@ def work() -> None:
             where = "" if str(folder) in str(error) else f"{args.data}: "
             raise ForetuneError(f"{where}{error}") from None
     Path(TARGETS[-1]).unlink(missing_ok=True)  # an older answer is none to this question
-    with whole_file(STUDY) as beside:
+    with atomic_write(STUDY) as beside:
         beside.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     command = [sys.executable, str(Path(__file__).with_name("run_study.py")), *TARGETS, *others]
     sys.stdout.flush()

@@ -6,9 +6,9 @@ from foretune.core import cli
 
 
 def work() -> None:
-    parser = cli.parser(__doc__)
+    parser = cli.make_parser(__doc__)
     parser.add_argument("--shards", type=Path, nargs="+", required=True, help="folders, in order")
-    cli.add_paths(parser, output="folder for the caches")
+    cli.add_path_options(parser, output="folder for the caches")
     args = parser.parse_args()
     from foretune.encoders.shards import join_shards
 

@@ -9,22 +9,22 @@ from foretune.core import cli
 def work() -> None:
     from foretune.core.files import write_json
     from foretune.data.prepared import read_manifest
-    from foretune.encoders.streams import open_cache, read_matrix
+    from foretune.encoders.streams import open_embedding_cache, read_matrix
     from foretune.measures.compute import measure_task
 
-    parser = cli.parser(__doc__)
+    parser = cli.make_parser(__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--options", type=json.loads, default={}, help="JSON, of measure_task")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument(
         "--emms-sources", type=Path, nargs="*", default=[], help="embeddings of the captions"
     )
-    cli.add_paths(
+    cli.add_path_options(
         parser, dataset="folder of the prepared dataset", embeddings="folder", output="JSON"
     )
     args = parser.parse_args()
     manifest = read_manifest(args.dataset)
-    source, metadata = open_cache(args.embeddings, "train", manifest["digest"])
+    source, metadata = open_embedding_cache(args.embeddings, "train", manifest["digest"])
     labels = tuple(read_matrix(path) for path in args.emms_sources)
     found = measure_task(
         source, args.seed, **args.options, sources=labels, classes=manifest["classes"]

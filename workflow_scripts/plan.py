@@ -11,7 +11,7 @@ from foretune.core import cli
 
 
 def work() -> None:
-    parser = cli.parser(__doc__)
+    parser = cli.make_parser(__doc__)
     parser.add_argument("--study", type=Path, default=Path("config.yaml"), help="config file")
     parser.add_argument("--profile", default="profiles/local", help="of Snakemake")
     parser.add_argument(

@@ -7,15 +7,17 @@ from foretune.core import cli
 
 def work() -> None:
     from foretune.data.prepare import prepare_shifted_test
-    from foretune.data.prepared import title_of
+    from foretune.data.prepared import get_dataset_title
 
-    parser = cli.parser(__doc__)
+    parser = cli.make_parser(__doc__)
     parser.add_argument("--shift", required=True, help="name of the test in the config")
     parser.add_argument("--spec", type=json.loads, required=True, help="its entry, as JSON")
-    cli.add_paths(parser, parent="folder of the prepared dataset", output="folder for the test")
+    cli.add_path_options(
+        parser, parent="folder of the prepared dataset", output="folder for the test"
+    )
     args = parser.parse_args()
     manifest = prepare_shifted_test(args.shift, args.spec, args.parent, args.output)
-    cli.log(f"{title_of(manifest)}: {manifest['splits']['test']['rows']} images")
+    cli.log(f"{get_dataset_title(manifest)}: {manifest['splits']['test']['rows']} images")
 
 
 if __name__ == "__main__":

@@ -4,14 +4,16 @@ from foretune.core import cli
 
 
 def work() -> None:
-    parser = cli.parser(__doc__)
+    parser = cli.make_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     corpus = commands.add_parser("corpus", help="render pictograms, characters and drawings")
     corpus.add_argument("--seed", type=int, required=True)
-    cli.add_paths(corpus, packages="node_modules folder", output="Parquet to write")
+    cli.add_path_options(corpus, packages="node_modules folder", output="Parquet to write")
     encoder = commands.add_parser("encoder", help="train; goes on where a kill left it")
     encoder.add_argument("--seed", type=int, required=True)
-    cli.add_paths(encoder, corpus="Parquet", architecture="open_clip_config.json", output="folder")
+    cli.add_path_options(
+        encoder, corpus="Parquet", architecture="open_clip_config.json", output="folder"
+    )
     args = parser.parse_args()
     if args.command == "corpus":
         from foretune.suite.corpus import build_corpus
@@ -19,10 +21,10 @@ def work() -> None:
         build_corpus(args.packages, args.output, args.seed)
         return
     from foretune.core.files import write_json
-    from foretune.core.locks import sole_writer
+    from foretune.core.locks import exclusive_lock
     from foretune.suite.pretrain import build_vocabulary, pretrain
 
-    with sole_writer(args.output):
+    with exclusive_lock(args.output):
         build_vocabulary(args.corpus, args.architecture, args.output)
         state = args.output / "state.pt"
         history = pretrain(args.output, args.corpus, state, args.seed, cli.log)

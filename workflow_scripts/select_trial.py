@@ -8,9 +8,9 @@ from foretune.core import cli
 def work() -> None:
     from foretune.training.trials import select_trial
 
-    parser = cli.parser(__doc__)
+    parser = cli.make_parser(__doc__)
     parser.add_argument("--parts", type=Path, nargs="+", required=True, help="best.json of each")
-    cli.add_paths(parser, output="JSON that names the selected weights and their sha256")
+    cli.add_path_options(parser, output="JSON that names the selected weights and their sha256")
     args = parser.parse_args()
     select_trial(args.parts, args.output)
 

@@ -6,19 +6,19 @@ from foretune.core import cli
 
 
 def work() -> None:
-    parser = cli.parser(__doc__)
+    parser = cli.make_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     index = commands.add_parser("index", help="origins and pixel digests of the corpus")
-    cli.add_paths(index, corpus="Parquet", output="Parquet to write")
+    cli.add_path_options(index, corpus="Parquet", output="Parquet to write")
     for what, help in (("data", "byte for byte"), ("encoders", "by zero-shot accuracy")):
         compare = commands.add_parser(f"compare-{what}", help=help)
-        cli.add_paths(compare, rebuilt="folder", bundled="folder")
+        cli.add_path_options(compare, rebuilt="folder", bundled="folder")
     zero_shot = commands.add_parser("zero-shot", help="accuracy of each encoder on each task")
-    cli.add_paths(zero_shot, bundled="folder")
+    cli.add_path_options(zero_shot, bundled="folder")
     picture = commands.add_parser("picture", help="a row of images of each task")
-    cli.add_paths(picture, bundled="folder", output="PNG to write")
+    cli.add_path_options(picture, bundled="folder", output="PNG to write")
     study = commands.add_parser("study", help="keep the default study's results for forecasts")
-    cli.add_paths(study, results="folder", config="the study's", output="folder to write")
+    cli.add_path_options(study, results="folder", config="the study's", output="folder to write")
     args = parser.parse_args()
     if args.command == "index":
         from foretune.suite.leak_check import index_corpus

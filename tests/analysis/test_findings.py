@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 
 from foretune.analysis import rank_correlation as correlations
-from foretune.analysis.findings import PARTS, answer, collect_evidence, combine, verdict_of, vote_of
+from foretune.analysis.findings import (
+    PARTS,
+    answer_findings,
+    collect_evidence,
+    combine_verdicts,
+    get_verdict,
+    get_vote,
+)
 from foretune.analysis.statistics import study_statistics
 
 GAIN = "gain_over_zero_shot_error"
@@ -57,7 +64,7 @@ def judge(tasks):
     full = tasks[tasks.method == "full"]  # of the others the findings need no statistics
     tables = study_statistics(full, tasks[["model", "dataset"]], names, 0)
     evidence = collect_evidence(tasks, *tables, seed=0)
-    return answer(evidence).set_index("finding"), evidence
+    return answer_findings(evidence).set_index("finding"), evidence
 
 
 @pytest.fixture(autouse=True)
@@ -65,9 +72,9 @@ def few_draws(monkeypatch):
     """No finding looks at p-values by permutation; the intervals may be coarse."""
     monkeypatch.setattr(correlations, "PERMUTATIONS", 99)
     monkeypatch.setattr(correlations, "RESAMPLES", 400)
-    correlations.resamples.cache_clear()
+    correlations.draw_resamples.cache_clear()
     yield
-    correlations.resamples.cache_clear()
+    correlations.draw_resamples.cache_clear()
 
 
 def parts(row):
@@ -155,15 +162,17 @@ def test_paired_differences_by_hand():
 
 
 def test_votes_and_verdicts():
-    assert [vote_of(0.1, 0.2), vote_of(-0.2, -0.1), vote_of(-1, 1)] == ["for", "against", "open"]
-    assert [vote_of(0.1, 0.2, -1), vote_of(-0.2, -0.1, -1)] == ["against", "for"]
-    assert vote_of(np.nan, 1) == "missing"
-    assert verdict_of(["for", "for", "open"]) == "confirmed"
-    assert verdict_of(["for", "for", "for", "against"]) == "undecided"
-    assert verdict_of(["against", "against", "for"]) == "refuted"
-    assert verdict_of(["for", "open"]) == verdict_of([]) == verdict_of(["missing"]) == "undecided"
-    assert verdict_of(["for", "missing", "missing"]) == "confirmed"
-    assert combine(["confirmed", "confirmed"]) == "confirmed"
-    assert combine(["confirmed", "undecided"]) == "undecided"
-    assert combine(["confirmed", "refuted", "undecided"]) == "refuted"
+    assert [get_vote(0.1, 0.2), get_vote(-0.2, -0.1), get_vote(-1, 1)] == ["for", "against", "open"]
+    assert [get_vote(0.1, 0.2, -1), get_vote(-0.2, -0.1, -1)] == ["against", "for"]
+    assert get_vote(np.nan, 1) == "missing"
+    assert get_verdict(["for", "for", "open"]) == "confirmed"
+    assert get_verdict(["for", "for", "for", "against"]) == "undecided"
+    assert get_verdict(["against", "against", "for"]) == "refuted"
+    assert (
+        get_verdict(["for", "open"]) == get_verdict([]) == get_verdict(["missing"]) == "undecided"
+    )
+    assert get_verdict(["for", "missing", "missing"]) == "confirmed"
+    assert combine_verdicts(["confirmed", "confirmed"]) == "confirmed"
+    assert combine_verdicts(["confirmed", "undecided"]) == "undecided"
+    assert combine_verdicts(["confirmed", "refuted", "undecided"]) == "refuted"
     assert {finding for finding, _ in PARTS} == {1, 2, 3, 4, 5}

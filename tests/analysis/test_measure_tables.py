@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from foretune.analysis.measure_tables import enough_images, tabulate_curves, tabulate_measures
+from foretune.analysis.measure_tables import count_enough_images, tabulate_curves, tabulate_measures
 
 
 def row(model, dataset, terms=None, iimm=0.5, curve=()):
@@ -79,8 +79,8 @@ def test_enough_is_from_where_every_dataset_stays_within():
             columns=["dataset", "n", "relative"],
         )  # fmt: skip
 
-    assert enough_images(curves(x=[0.5, 0.09, 0.01])) == 20
-    assert enough_images(curves(x=[0.05, 0.2, 0.01])) == 40  # not from a lucky point on
-    assert enough_images(curves(x=[0.5, 0.09, 0.01], y=[0.5, 0.11, 0.01])) == 40
-    assert enough_images(curves(x=[0.5, 0.3, 0.2])) is None
-    assert enough_images(curves()) is None
+    assert count_enough_images(curves(x=[0.5, 0.09, 0.01])) == 20
+    assert count_enough_images(curves(x=[0.05, 0.2, 0.01])) == 40  # not from a lucky point on
+    assert count_enough_images(curves(x=[0.5, 0.09, 0.01], y=[0.5, 0.11, 0.01])) == 40
+    assert count_enough_images(curves(x=[0.5, 0.3, 0.2])) is None
+    assert count_enough_images(curves()) is None

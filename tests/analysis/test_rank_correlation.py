@@ -7,12 +7,12 @@ import pytest
 from scipy import stats
 
 from foretune.analysis.rank_correlation import (
-    bootstrap,
+    bootstrap_correlations,
     correlate,
-    interval,
-    ranks,
-    resamples,
-    signs,
+    draw_resamples,
+    percentile_interval,
+    rank_scores,
+    sign_scores,
 )
 
 
@@ -61,7 +61,7 @@ def test_all_orders_are_counted_up_to_ten_datasets(n):
         return
     x, y = points(n, seed=1)
     found = correlate(x, y, seed=0)
-    for name, score in (("p_permutation", ranks), ("p_kendall_permutation", signs)):
+    for name, score in (("p_permutation", rank_scores), ("p_kendall_permutation", sign_scores)):
         exact = stats.permutation_test(
             (x[0],), lambda order, axis, score=score: score(order) @ score(y[0]),
             permutation_type="pairings", n_resamples=50_000, vectorized=True,
@@ -79,7 +79,7 @@ def test_random_permutations_come_near_the_exact_distribution():
 
 def test_the_bootstrap_is_scipys_correlation_of_each_resample():
     x, y = points(6)
-    drawn, rows = bootstrap(x, y, seed=3), resamples(6, 3)
+    drawn, rows = bootstrap_correlations(x, y, seed=3), draw_resamples(6, 3)
     for r in range(40):
         for k, m in np.ndindex(2, 3):
             a, b = x[m, rows[r]], y[k, rows[r]]
@@ -97,7 +97,7 @@ def test_the_bootstrap_is_scipys_correlation_of_each_resample():
 
 def test_an_interval_of_mostly_degenerate_resamples_is_none():
     draws = np.array([[0.1, 0.1], [0.2, np.nan], [0.3, np.nan], [np.nan, np.nan]])
-    low, high, used = interval(draws)
+    low, high, used = percentile_interval(draws)
     assert low[0] == pytest.approx(0.105) and high[0] == pytest.approx(0.295)
     assert list(used) == [3, 1] and np.isnan([low[1], high[1]]).all()
     x, y = points(4, ties=False)

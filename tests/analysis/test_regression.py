@@ -7,7 +7,7 @@ import statsmodels.api as sm
 import statsmodels.formula.api as smf
 from scipy import stats
 
-from foretune.analysis.regression import fit_hinge, fit_line, fit_pooled, thresholds
+from foretune.analysis.regression import fit_hinge, fit_line, fit_pooled, list_thresholds
 
 
 def test_a_line_agrees_with_scipy_and_its_band_with_statsmodels():
@@ -59,7 +59,7 @@ def test_a_hinge_finds_its_threshold_and_a_line_has_none():
     straight = fit_line(x, 2 * x + bend)
     assert fit_hinge(x, 2 * x + bend, straight["aic_line"])["aic_difference"] > 2
     assert np.isnan(fit_hinge(x[:4], x[:4], 0)["hinge_threshold"])
-    assert len(thresholds(np.array([0.0, 0, 0, 1, 1]), np.arange(5.0))) == 0
+    assert len(list_thresholds(np.array([0.0, 0, 0, 1, 1]), np.arange(5.0))) == 0
 
 
 def three_models(slopes=(1, 1, 1), seed=0):

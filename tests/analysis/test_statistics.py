@@ -13,15 +13,15 @@ from checkout import ROOT
 from foretune.analysis.paper_tables import (
     OTHER,
     SAME,
-    as_markdown,
-    paper_tables,
+    format_markdown,
+    identify_paper_study,
+    make_paper_tables,
     pooled_line,
-    which_study,
 )
-from foretune.analysis.rank_correlation import resamples
+from foretune.analysis.rank_correlation import draw_resamples
 from foretune.analysis.statistics import (
-    DIFFERENCES,
-    STATISTICS,
+    DIFFERENCE_COLUMNS,
+    STATISTICS_COLUMNS,
     pooled_fits,
     strength,
     study_statistics,
@@ -58,7 +58,10 @@ def made_up(n=11, models=("clip_x", "coca_x"), methods=("full", "linear_probe"),
 def test_the_table_has_every_cell_and_holm_is_over_its_measures():
     tasks, measured = made_up()
     table, differences = study_statistics(tasks, measured, MEASURES, seed=0)
-    assert list(table.columns) == STATISTICS and list(differences.columns) == DIFFERENCES
+    assert (
+        list(table.columns) == STATISTICS_COLUMNS
+        and list(differences.columns) == DIFFERENCE_COLUMNS
+    )
     assert len(table) == 2 * (3 + 2) * 4 and len(differences) == 2 * (3 + 2) * 3
     assert (table.n == 11).all() and (table.note == "").all()
     own = tasks[(tasks.model == "coca_x") & (tasks.method == "full")]
@@ -76,7 +79,7 @@ def test_differences_are_of_strengths_over_the_same_resamples():
     tasks, measured = made_up()
     _, differences = study_statistics(tasks, measured, MEASURES, seed=4)
     own = tasks[(tasks.model == "clip_x") & (tasks.method == "full")]
-    rows = resamples(11, 4)
+    rows = draw_resamples(11, 4)
     for rival, outcome in [("emms", "ood_change"), ("silhouette_cosine", GAIN)]:
         # The authors of iimm and of emms say that they rise with gain.
         sizes = [float if name != "silhouette_cosine" and outcome == GAIN else abs
@@ -147,7 +150,7 @@ def test_few_datasets_are_said_to_be_few(n, note, computed):
 def test_no_tasks_and_no_iimm():
     tasks, measured = made_up(n=5)
     table, differences = study_statistics(tasks.iloc[:0], measured, MEASURES, seed=0)
-    assert table.empty and differences.empty and list(table.columns) == STATISTICS
+    assert table.empty and differences.empty and list(table.columns) == STATISTICS_COLUMNS
     assert pooled_fits(tasks.iloc[:0], MEASURES).empty
     table, differences = study_statistics(tasks, measured, MEASURES[1:], seed=0)
     assert len(table) == 2 * (3 + 2) * 3 and differences.empty
@@ -178,28 +181,36 @@ def paper_study():
 def test_which_study_it_is():
     paper = ROOT / "studies/paper.yaml"
     models, datasets = paper_study()
-    assert which_study(models, datasets, paper) == {"mine": SAME, "coca": SAME, "all": OTHER}
+    assert identify_paper_study(models, datasets, paper) == {
+        "mine": SAME,
+        "coca": SAME,
+        "all": OTHER,
+    }
     models |= {"s": {"architecture": "ViT-B-16-SigLIP", "pretrained": "webli"},
                "e": {"architecture": "EVA02-B-16", "pretrained": "merged2b_s8b_b131k"}}  # fmt: skip
-    assert which_study(models, datasets, paper)["all"] == SAME
-    assert set(which_study(models, datasets[1:], paper).values()) == {OTHER}
+    assert identify_paper_study(models, datasets, paper)["all"] == SAME
+    assert set(identify_paper_study(models, datasets[1:], paper).values()) == {OTHER}
     models["mine"] = {"folder": "somewhere"}
-    found = which_study(models, datasets, paper)
+    found = identify_paper_study(models, datasets, paper)
     assert found["mine"] == found["all"] == OTHER and found["coca"] == SAME
 
 
 def test_the_papers_study_as_the_workflow_reads_it():
     paper = ROOT / "studies/paper.yaml"
     study = check_config(read_study(paper))
-    assert set(which_study(study["models"], list(study["datasets"]), paper).values()) == {SAME}
+    assert set(identify_paper_study(study["models"], list(study["datasets"]), paper).values()) == {
+        SAME
+    }
     study["models"]["clip_b32"] |= {"gpus": 4, "parameters": 1.5e8}  # which change no number
-    assert set(which_study(study["models"], list(study["datasets"]), paper).values()) == {SAME}
+    assert set(identify_paper_study(study["models"], list(study["datasets"]), paper).values()) == {
+        SAME
+    }
 
 
 def test_the_papers_tables_hold_its_numbers_and_ours():
     tasks, measured = made_up()
     table, _ = study_statistics(tasks, measured, MEASURES, seed=0)
-    cells = paper_tables(table, tasks, {"clip_x": OTHER, "coca_x": SAME, "all": OTHER})
+    cells = make_paper_tables(table, tasks, {"clip_x": OTHER, "coca_x": SAME, "all": OTHER})
     theirs, ours = cells[cells.source == "paper"], cells[cells.source == "ours"]
     assert theirs.groupby("table").size().to_dict() == {1: 20, 2: 20, 3: 12, 5: 7, 6: 20}
     cell = theirs[(theirs.table == 2) & (theirs.label == "EMMS") & (theirs.model == "SigLIP")]
@@ -214,7 +225,7 @@ def test_the_papers_tables_hold_its_numbers_and_ours():
     cell = ours[(ours.table == 5) & (ours.measure == "silhouette_cosine")].iloc[0]
     fit = stats.linregress(full.silhouette_cosine, full[GAIN])
     assert (cell.value, cell.p, cell.n) == pytest.approx((fit.rvalue**2, fit.pvalue, 22))
-    text = as_markdown(cells)
+    text = format_markdown(cells)
     head = next(line for line in text.splitlines() if line.startswith("| measure"))
     assert [part.strip() for part in head.split("|")[2:-1]] == [
         "CoCa, the paper", "coca_x, this run of the paper's study", "EVA-02, the paper",
@@ -226,9 +237,9 @@ def test_the_papers_tables_hold_its_numbers_and_ours():
 def test_the_papers_tables_without_a_study():
     tasks, measured = made_up(methods=("linear_probe",))
     table, _ = study_statistics(tasks, measured, MEASURES, seed=0)
-    cells = paper_tables(table, tasks, {"clip_x": OTHER, "coca_x": OTHER, "all": OTHER})
+    cells = make_paper_tables(table, tasks, {"clip_x": OTHER, "coca_x": OTHER, "all": OTHER})
     assert not (cells.source == "ours")[cells.table != 5].any()
-    assert as_markdown(cells).count("no full fine-tuning") >= 4
+    assert format_markdown(cells).count("no full fine-tuning") >= 4
     assert pooled_line(tasks.iloc[:2], "iimm") == {"n": 2}
 
 

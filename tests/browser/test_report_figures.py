@@ -285,7 +285,7 @@ def test_few_datasets_draw_without_errors(browser, tmp_path, names):
 
 def test_a_study_that_tuned_nothing_opens(browser, tmp_path):
     study = make_study(tmp_path)
-    for name in ("tasks", "statistics", "wise_ft", "movement"):
+    for name in ("tasks", "statistics", "wise_ft", "drift"):
         table = study["analysis"] / f"{name}.parquet"
         write_parquet(pq.read_table(table).slice(0, 0), table, {"measures": []})
     build_report(**study | {"epochs": []}, output=tmp_path / "report.html", title="Zero-shot only")

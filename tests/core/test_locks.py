@@ -5,7 +5,7 @@ import os
 import pytest
 
 from foretune.core.errors import ForetuneError
-from foretune.core.locks import HELD
+from foretune.core.locks import LOCK_HOLDER_VARIABLE
 from foretune.core.slurm import cancel_orphans, refuse_orphans
 
 
@@ -16,7 +16,7 @@ def slurm(tmp_path, monkeypatch):
     (tmp_path / "study").mkdir()
     monkeypatch.chdir(tmp_path / "study")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setenv(HELD, str(os.getpid()))  # no lock is left in this process
+    monkeypatch.setenv(LOCK_HOLDER_VARIABLE, str(os.getpid()))  # no lock is left in this process
 
     def give(**commands):
         for name, text in commands.items():

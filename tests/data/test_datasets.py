@@ -10,7 +10,7 @@ from checkout import ROOT
 from foretune.core.errors import ForetuneError
 from foretune.core.parquet import read_metadata, write_parquet
 from foretune.data.prepare import prepare_dataset, prepare_shifted_test
-from foretune.data.prepared import read_split, title_of
+from foretune.data.prepared import get_dataset_title, read_split
 from foretune.suite.bundles import bundle_digits
 
 
@@ -168,7 +168,7 @@ def test_a_shifted_test_has_some_of_the_classes(folder, parent, tmp_path, place)
         (tmp_path / "away").rename(tmp_path / "birds/test")
     spec, output = {"folder": str(tmp_path / "birds")}, tmp_path / "out"
     manifest = prepare_shifted_test("photo", spec, parent, output)
-    assert title_of(manifest) == "beasts · photo" and list(manifest["splits"]) == ["test"]
+    assert get_dataset_title(manifest) == "beasts · photo" and list(manifest["splits"]) == ["test"]
     assert manifest["classes"] == ["Katze", "Häher", "Krähe"] and manifest["caption"] == "a {}"
     assert manifest["parent"] == json.loads((parent / "dataset.json").read_text())["digest"]
     rows = read_split(output, "test").to_pylist()

@@ -351,7 +351,9 @@ def test_mistakes_in_entries_are_named(entry, message, monkeypatch):
 
 
 def test_the_registry_knows_every_dataset_that_the_schema_allows(monkeypatch):
-    schema = yaml.safe_load((ROOT / "workflow_scripts/foretune/config.schema.yaml").read_text())
+    schema = yaml.safe_load(
+        (ROOT / "workflow_scripts/foretune/core/config.schema.yaml").read_text()
+    )
     known = yaml.safe_load(REGISTRY.read_text())
     allowed = schema["$defs"]["dataset"]["properties"]["torchvision"]["enum"]
     assert sorted(allowed) == sorted(known["torchvision"])

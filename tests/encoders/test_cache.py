@@ -4,7 +4,12 @@ import pytest
 
 from checkout import CLIP_MINI
 from foretune.core.errors import ForetuneError
-from foretune.encoders.cache import read_embeddings, read_pair, unit_rows, write_embeddings
+from foretune.encoders.cache import (
+    normalize_rows,
+    read_embeddings,
+    read_task_embeddings,
+    write_embeddings,
+)
 from foretune.encoders.loading import encode_text, load_model
 
 
@@ -59,7 +64,7 @@ def test_images_and_captions_must_be_of_the_same_weights(tmp_path):
     write_embeddings(tmp_path / "train.parquet", vectors, {}, {**provenance, "weights": "a"})
     write_embeddings(tmp_path / "text.parquet", vectors, {}, {**provenance, "weights": "b"})
     with pytest.raises(ForetuneError, match=r"text\.parquet: made from another weights"):
-        read_pair(tmp_path, "train", "d")
+        read_task_embeddings(tmp_path, "train", "d")
 
 
 def test_a_vector_that_is_not_finite_is_named(tmp_path):
@@ -71,7 +76,7 @@ def test_a_vector_that_is_not_finite_is_named(tmp_path):
 
 
 def test_unit_rows():
-    rows = unit_rows(np.array([[3, 4], [0, 2]], np.float32))
+    rows = normalize_rows(np.array([[3, 4], [0, 2]], np.float32))
     assert rows.dtype == np.float64
     assert np.allclose(rows, [[0.6, 0.8], [0, 1]])
 

@@ -15,7 +15,7 @@ from foretune.data.prepare import prepare_dataset
 from foretune.encoders.cache import read_embeddings
 from foretune.encoders.encode import embed_captions, embed_images
 from foretune.encoders.shards import join_shards, read_rows, shard_rows
-from foretune.encoders.streams import open_cache
+from foretune.encoders.streams import open_embedding_cache
 from foretune.measures.compute import measure_task
 from smoke import jobs, run
 
@@ -52,7 +52,7 @@ def test_shards_are_one_dataset(task, tmp_path):
         assert all(np.array_equal(whole.columns[key], joined.columns[key]) for key in whole.columns)
     shutil.copy(task / "whole/text.parquet", tmp_path)
     digest = json.loads((task / "dataset/dataset.json").read_text())["digest"]
-    found = [measure_task(open_cache(folder, "train", digest)[0], 0, bootstrap=20)
+    found = [measure_task(open_embedding_cache(folder, "train", digest)[0], 0, bootstrap=20)
              for folder in (task / "whole", tmp_path)]  # fmt: skip
     assert found[0] == found[1] and found[0]["n"] == 634
 

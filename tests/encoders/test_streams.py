@@ -13,7 +13,7 @@ import pytest
 from checkout import ROOT
 from foretune.core.errors import ForetuneError
 from foretune.encoders.cache import write_embeddings
-from foretune.encoders.streams import Files, open_cache
+from foretune.encoders.streams import FileSource, open_embedding_cache
 from foretune.measures.compute import compute_measures, measure_task
 
 
@@ -49,7 +49,7 @@ def given(tmp_path):
 )
 def test_every_combination_gives_the_same(given, images, texts, labels):
     folder, *arrays = given
-    source = Files(folder / images, folder / texts, labels and folder / labels)
+    source = FileSource(folder / images, folder / texts, labels and folder / labels)
     found = measure_task(source, 0, bootstrap=0)["measures"]
     assert found == pytest.approx(compute_measures(*arrays), rel=1e-9)
 
@@ -58,15 +58,17 @@ def test_every_combination_gives_the_same(given, images, texts, labels):
 def test_lists_of_any_length_and_another_column_name(given, kind):
     folder, images, texts, labels = given
     write_parquet(folder / "x.parquet", images, labels, "clip_vector", kind)
-    found = measure_task(Files(folder / "x.parquet", folder / "texts.npy"), 0, bootstrap=0)
+    found = measure_task(FileSource(folder / "x.parquet", folder / "texts.npy"), 0, bootstrap=0)
     assert found["measures"] == pytest.approx(compute_measures(images, texts, labels), rel=1e-9)
 
 
 def test_a_float16_cache_is_read_as_it_is(given):
     folder, images, texts, labels = given
     write_parquet(folder / "x.parquet", images.astype(np.float16), labels)
-    found = measure_task(Files(folder / "x.parquet", folder / "texts.npy"), 0, bootstrap=0)
-    assert next(Files(folder / "x.parquet", folder / "texts.npy").blocks())[0].dtype == np.float16
+    found = measure_task(FileSource(folder / "x.parquet", folder / "texts.npy"), 0, bootstrap=0)
+    assert (
+        next(FileSource(folder / "x.parquet", folder / "texts.npy").blocks())[0].dtype == np.float16
+    )
     expected = compute_measures(images, texts, labels)
     assert found["measures"]["iimm"] == pytest.approx(expected["iimm"], abs=1e-5)
 
@@ -143,7 +145,7 @@ def spoil(folder, images, texts, labels, what):
 )
 def test_what_is_wrong_is_named(given, what, message):
     with pytest.raises(ForetuneError, match=message):
-        measure_task(Files(*spoil(*given, what)), 0, bootstrap=0)
+        measure_task(FileSource(*spoil(*given, what)), 0, bootstrap=0)
 
 
 def test_a_cache_of_another_dataset_is_refused(tmp_path):
@@ -153,9 +155,9 @@ def test_a_cache_of_another_dataset_is_refused(tmp_path):
             {"label": np.arange(4)}, {"dataset": "d", "weights": name},
         )  # fmt: skip
     with pytest.raises(ForetuneError, match=r"train\.parquet: made from another dataset"):
-        open_cache(tmp_path, "train", "e")
+        open_embedding_cache(tmp_path, "train", "e")
     with pytest.raises(ForetuneError, match=r"text\.parquet: made from another weights"):
-        open_cache(tmp_path, "train", "d")
+        open_embedding_cache(tmp_path, "train", "d")
 
 
 def test_the_script_writes_json_and_says_what_is_wrong(given):

@@ -3,8 +3,13 @@
 import numpy as np
 import pandas as pd
 
-from foretune.evaluation.confusions import CLASSES, count_confusions, count_pairs, most_confused
-from foretune.evaluation.scores import keep_predictions, score
+from foretune.evaluation.confusions import (
+    MAX_CONFUSED_CLASSES,
+    confusion_matrix,
+    count_confusions,
+    find_most_confused,
+)
+from foretune.evaluation.scores import score_predictions, write_predictions
 
 NAMES = ["cat", "dog", "<b>", "unseen"]
 
@@ -21,11 +26,11 @@ def test_pairs_are_counted_by_class():
 
 
 def test_only_zero_shot_and_the_own_task_are_counted(tmp_path):
-    keep_predictions(tmp_path / "one.parquet", list("abc"), [0, 0, 1], [0, 1, 1], "pets")
+    write_predictions(tmp_path / "one.parquet", list("abc"), [0, 0, 1], [0, 1, 1], "pets")
     manifest = {"name": "pets", "split": "sketch", "classes": NAMES, "test_digest": "d"}
     cases = [("zero_shot", None, None), ("full", "pets", 1.0), ("full", "pets", 0.5),
              ("full", "birds", 1.0)]  # fmt: skip
-    kept = [score("a", *case, manifest, tmp_path / "one.parquet")[2] for case in cases]
+    kept = [score_predictions("a", *case, manifest, tmp_path / "one.parquet")[2] for case in cases]
     assert [len(rows) for rows in kept] == [3, 3, 0, 0]
     key = {"model": "a", "method": "full", "evaluated_on": "pets", "split": "sketch"}
     assert all(key.items() <= row.items() for row in kept[1])
@@ -35,15 +40,17 @@ def test_the_most_confused_are_few_and_of_the_most_frequent_pairs():
     counts = np.diag(np.full(20, 100))
     for i in range(0, 20, 2):  # pair (i, i + 1) is confused i + 1 times, either way
         counts[i, i + 1] = i + 1
-    chosen = most_confused(counts)
-    assert list(chosen) == list(range(20 - CLASSES, 20))
-    assert len(most_confused(np.diag([5, 5]))) == 0
+    chosen = find_most_confused(counts)
+    assert list(chosen) == list(range(20 - MAX_CONFUSED_CLASSES, 20))
+    assert len(find_most_confused(np.diag([5, 5]))) == 0
     counts[19, 0] = 1000
-    assert {0, 19} <= set(most_confused(counts)) and len(most_confused(counts)) == CLASSES
+    assert {0, 19} <= set(find_most_confused(counts)) and len(
+        find_most_confused(counts)
+    ) == MAX_CONFUSED_CLASSES
 
 
 def test_counts_are_a_crosstab():
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 5, (2, 200))
     expected = pd.crosstab(labels, predicted).to_numpy()
-    np.testing.assert_array_equal(count_pairs(labels, predicted, 5), expected)
+    np.testing.assert_array_equal(confusion_matrix(labels, predicted, 5), expected)

@@ -12,19 +12,19 @@ from foretune.analysis.study_tables import gain_over_zero_shot_error, join_outco
 from foretune.core.errors import ForetuneError
 from foretune.core.files import digest_file
 from foretune.data.prepared import read_manifest
-from foretune.encoders.cache import read_embeddings, read_pair
+from foretune.encoders.cache import read_embeddings, read_task_embeddings
 from foretune.encoders.loading import load_model
 from foretune.evaluation import finetuned
 from foretune.evaluation.finetuned import evaluate_model
 from foretune.evaluation.on_embeddings import evaluate_adapter, evaluate_probe, evaluate_zero_shot
 from foretune.measures.compute import compute_measures
-from foretune.training.clip_adapter import Adapters
-from foretune.training.methods import attach, describe_delta
+from foretune.training.clip_adapter import StackedAdapters
+from foretune.training.methods import describe_trained_weights, make_trainable
 
 
 @pytest.fixture
 def untuned(tmp_path):
-    """A selection whose delta is the base model's own weights."""
+    """A selection whose trained_weights is the base model's own weights."""
     return selection(tmp_path, own_weights(), method="full", dataset="mnist")
 
 
@@ -51,10 +51,14 @@ def outputs(folder):
 def selection(folder, weights, **run):
     """A selection of these weights, as select_trial leaves it."""
     folder.mkdir(parents=True, exist_ok=True)
-    described = describe_delta("full", {"towers": "both"})
-    save_file(weights, folder / "delta.safetensors", described)
-    sha256 = digest_file(folder / "delta.safetensors")
-    run |= {"model": "clip_mini", "delta": str(folder / "delta.safetensors"), "sha256": sha256}
+    described = describe_trained_weights("full", {"towers": "both"})
+    save_file(weights, folder / "trained_weights.safetensors", described)
+    sha256 = digest_file(folder / "trained_weights.safetensors")
+    run |= {
+        "model": "clip_mini",
+        "trained_weights": str(folder / "trained_weights.safetensors"),
+        "sha256": sha256,
+    }
     (folder / "best.json").write_text(json.dumps(run))
     return folder / "best.json"
 
@@ -67,7 +71,7 @@ def evaluate(selections, small_task, tmp_path, code="c", wise_ft=()):
     evaluate_model(
         selections, CLIP_MINI, list(wise_ft), tests, texts, tmp_path / "base",
         tmp_path / "prepared",
-        code=code, movement=tmp_path / "movement.parquet", log=lambda line: None,
+        code=code, drift=tmp_path / "drift.parquet", log=lambda line: None,
         **outputs(tmp_path),
     )  # fmt: skip
     return pd.read_parquet(tmp_path / "rows.parquet")
@@ -108,7 +112,7 @@ def forward_passes(monkeypatch):
         passes.append(len(images))
         return real(model, preprocess, images)
 
-    monkeypatch.setattr(evaluate_module, "encode_images", count)
+    monkeypatch.setattr(finetuned, "encode_images", count)
     return passes
 
 
@@ -157,7 +161,7 @@ def test_wise_ft_goes_from_the_zero_shot_to_the_tuned_weights(small_task, tmp_pa
     whole = evaluate([best], small_task, tmp_path, code="alone")
     assert list(rows.accuracy[4:]) == list(whole.accuracy)
     # Half way is the mean of the weights.
-    base, tuned = own_weights(), load_file(tmp_path / "0/delta.safetensors")
+    base, tuned = own_weights(), load_file(tmp_path / "0/trained_weights.safetensors")
     halves = {name: (base[name] + tuned[name]) / 2 for name in base}
     half = selection(tmp_path / "half", halves, method="full", dataset="task0")
     rows_of_half = evaluate([half], small_task, tmp_path)
@@ -165,15 +169,15 @@ def test_wise_ft_goes_from_the_zero_shot_to_the_tuned_weights(small_task, tmp_pa
     assert rows.accuracy.nunique() > 2
 
 
-def test_the_movement_of_the_tasks_embeddings(untuned, small_task, tmp_path):
+def test_the_measure_drift_the_tasks_embeddings(untuned, small_task, tmp_path):
     evaluate([untuned], small_task, tmp_path)
-    (row,) = pd.read_parquet(tmp_path / "movement.parquet").to_dict("records")
+    (row,) = pd.read_parquet(tmp_path / "drift.parquet").to_dict("records")
     assert (row["model"], row["method"], row["dataset"]) == ("clip_mini", "full", "mnist")
     assert row["iimm_before"] == pytest.approx(row["iimm_after"], abs=1e-6)
-    assert row["moved"] == pytest.approx(0, abs=1e-5) and row["wasserstein_n"] == 90
+    assert row["mean_displacement"] == pytest.approx(0, abs=1e-5) and row["wasserstein_n"] == 90
     evaluate([disturbed(tmp_path, 0, dataset="mnist")], small_task, tmp_path)
-    (row,) = pd.read_parquet(tmp_path / "movement.parquet").to_dict("records")
-    before, texts = read_pair(small_task / "embeddings", "train", read_manifest(
+    (row,) = pd.read_parquet(tmp_path / "drift.parquet").to_dict("records")
+    before, texts = read_task_embeddings(small_task / "embeddings", "train", read_manifest(
         small_task / "dataset")["digest"])  # fmt: skip
     measured = compute_measures(before.vectors, texts.vectors, before.columns["label"])
     assert row["iimm_before"] == pytest.approx(measured["iimm"])
@@ -183,13 +187,13 @@ def test_the_movement_of_the_tasks_embeddings(untuned, small_task, tmp_path):
 def test_low_rank_checkpoints_are_merged(small_task, tmp_path):
     model, _, _ = load_model(CLIP_MINI)
     settings = {"towers": "both", "rank": 2, "alpha": 8, "projections": "qv"}
-    attached = attach(model, "lora", settings)
+    attached = make_trainable(model, "lora", settings)
     torch.manual_seed(0)
     low_rank = {n: torch.randn_like(p) * 0.2 for n, p in attached.trained.items()}
     path = selection(tmp_path / "lora", low_rank, method="lora", dataset="mnist")
     run = json.loads(path.read_text())
-    save_file(low_rank, run["delta"], describe_delta("lora", settings))
-    path.write_text(json.dumps(run | {"sha256": digest_file(run["delta"])}))
+    save_file(low_rank, run["trained_weights"], describe_trained_weights("lora", settings))
+    path.write_text(json.dumps(run | {"sha256": digest_file(run["trained_weights"])}))
     with torch.no_grad():
         for name, parameter in attached.trained.items():
             parameter.copy_(low_rank[name])
@@ -257,7 +261,7 @@ def test_adapters_are_tested_on_every_test(small_task, tmp_path):
         order = ("image.down", "image.up", "text.down", "text.up")
         layout = [weights[name].T if name.endswith("up") else weights[name] for name in order]
         captions = torch.from_numpy(read_embeddings(texts[0]).vectors.copy())
-        trained = Adapters([{}], 8, captions, 100.0, 0.9, seed=0)
+        trained = StackedAdapters([{}], 8, captions, 100.0, 0.9, seed=0)
         trained.parameters = [matrix[None] for matrix in layout]
         for path in images:
             vectors = torch.from_numpy(read_embeddings(path).vectors.copy())
@@ -290,15 +294,17 @@ def test_captions_of_another_version_of_the_dataset_are_refused(small_task, tmp_
 
 
 def test_weights_that_were_not_selected_are_refused(untuned, small_task, tmp_path):
-    (tmp_path / "delta.safetensors").write_bytes(b"other")
-    with pytest.raises(ForetuneError, match=r"delta\.safetensors: not the weights"):
+    (tmp_path / "trained_weights.safetensors").write_bytes(b"other")
+    with pytest.raises(ForetuneError, match=r"trained_weights\.safetensors: not the weights"):
         evaluate([untuned], small_task, tmp_path)
 
 
 def test_weights_that_the_model_lacks_are_refused(untuned, small_task, tmp_path):
     weights = {"visual.nothing": torch.zeros(1)}
     odd = selection(tmp_path / "odd", weights, method="full", dataset="mnist")
-    with pytest.raises(ForetuneError, match=r"delta\.safetensors: not trained on this model"):
+    with pytest.raises(
+        ForetuneError, match=r"trained_weights\.safetensors: not trained on this model"
+    ):
         evaluate([odd], small_task, tmp_path)
 
 

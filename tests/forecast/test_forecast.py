@@ -21,11 +21,11 @@ from foretune.core.errors import ForetuneError
 from foretune.core.parquet import write_parquet
 from foretune.forecast.forecast import (
     best_rival,
-    describe,
+    describe_forecasts,
     forecast_datasets,
-    forecast_one,
+    forecast_outcome,
     leave_one_out,
-    rank,
+    rank_runs,
 )
 
 GAIN = "gain_over_zero_shot_error"
@@ -125,11 +125,11 @@ def test_the_rival_is_chosen_without_the_dataset_that_is_left_out():
 
 def test_what_is_impossible_is_cut_off():
     x, y = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.5, 0.7, 0.8, 0.95])
-    found = forecast_one(x, y, 0.55, GAIN)
+    found = forecast_outcome(x, y, 0.55, GAIN)
     assert found["expected"] == found["high"] == 1 and found["clipped"]
     assert found["low"] < 1
-    assert forecast_one(x, y - 1, -1.0, "accuracy")["low"] == 0
-    assert forecast_one(x, y, -1.0, GAIN)["low"] < 0  # harm has no limit of its own
+    assert forecast_outcome(x, y - 1, -1.0, "accuracy")["low"] == 0
+    assert forecast_outcome(x, y, -1.0, GAIN)["low"] < 0  # harm has no limit of its own
 
 
 def test_outside_the_studys_range(study, tmp_path):
@@ -147,13 +147,13 @@ def test_the_ranking_follows_the_weight(study, tmp_path):
     assert list(full.score) == pytest.approx(list(0.75 * gain + 0.25 * change))
     # The first model gains more; the second one forgets less.
     assert list(ranking.model[:2]) == ["a", "b"] and list(ranking["rank"][:2]) == [1, 2]
-    ranking = rank(forecasts, 1)
+    ranking = rank_runs(forecasts, 1)
     assert list(ranking.model[:2]) == ["b", "a"]
     assert list(ranking.score[:2]) == list(ranking.ood_change[:2])
     # What a probe makes other tasks lose is not known; where nobody asks, it has a rank.
     probes = ranking[ranking.method == "linear_probe"]
     assert probes["rank"].isna().all() and probes.note.str.contains("not ranked").all()
-    assert rank(forecasts, 0)["rank"].notna().all()
+    assert rank_runs(forecasts, 0)["rank"].notna().all()
 
 
 def test_a_study_that_cannot_say(study, tmp_path):
@@ -187,7 +187,7 @@ def test_a_model_of_the_same_name_with_other_weights_is_refused(study, tmp_path)
 def test_the_text_says_the_best_first_and_warns(study, tmp_path):
     paths = [measured(tmp_path, iimm=0.9, model=model) for model in "ab"]
     forecasts, ranking = forecast_datasets(study, paths, weight=0.25)
-    said = describe(forecasts, ranking)
+    said = describe_forecasts(forecasts, ranking)
     best = ranking.iloc[0]
     assert said.startswith(f"new, measured on 40 training images\n\nbest: {best.model}, full\n")
     cells = forecasts.set_index(["model", "method", "outcome"])
@@ -197,10 +197,12 @@ def test_the_text_says_the_best_first_and_warns(study, tmp_path):
     assert "warning: a, b: iimm lies outside the study's range" in said
     assert "linear_probe" in said and "Ranked by 0.75 gain + 0.25 change on other tasks." in said
     worse = forecasts.assign(loo_error=9.0)
-    assert "iimm forecasts nothing here" in describe(worse, ranking)
-    assert "iimm forecasts nothing here" not in describe(forecasts.assign(loo_error=0.0), ranking)
+    assert "iimm forecasts nothing here" in describe_forecasts(worse, ranking)
+    assert "iimm forecasts nothing here" not in describe_forecasts(
+        forecasts.assign(loo_error=0.0), ranking
+    )
     few = write(tasks(n=3), tmp_path / "few")
-    said = describe(*forecast_datasets(few, paths, weight=0.5))
+    said = describe_forecasts(*forecast_datasets(few, paths, weight=0.5))
     assert "best:" not in said and "warning: a, b: n = 3: too few datasets" in said
 
 

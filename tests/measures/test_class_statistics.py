@@ -7,16 +7,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from foretune.core.errors import ForetuneError
-from foretune.encoders.streams import Arrays
+from foretune.encoders.streams import ArraySource
 from foretune.measures.class_statistics import (
     ALL,
     SCATTER,
     SUMS,
     VARIANCES,
-    Statistics,
-    gather,
-    shard_count,
-    working,
+    ClassStatistics,
+    accumulate_statistics,
+    choose_shard_count,
+    to_working_precision,
 )
 
 
@@ -31,7 +31,7 @@ def unit(x):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-def assert_same(one: Statistics, other: Statistics, tolerance: float) -> None:
+def assert_same(one: ClassStatistics, other: ClassStatistics, tolerance: float) -> None:
     assert np.array_equal(one.counts, other.counts)
     for name in ("class_sums", "class_variances", "scatter", "mean"):
         assert getattr(one, name) == pytest.approx(getattr(other, name), abs=tolerance)
@@ -39,7 +39,7 @@ def assert_same(one: Statistics, other: Statistics, tolerance: float) -> None:
 
 def test_against_numpy():
     images, texts, labels = draw()
-    whole = gather(Arrays(images, texts, labels))[0].whole
+    whole = accumulate_statistics(ArraySource(images, texts, labels))[0].whole
     rows = unit(images)
     assert np.array_equal(whole.counts, np.bincount(labels))
     for c in range(4):
@@ -51,9 +51,9 @@ def test_against_numpy():
 
 
 def test_extents_gather_no_more_than_they_say():
-    source = Arrays(*draw())
+    source = ArraySource(*draw())
     sums, variances, scatter, full = (
-        gather(source, extent)[0].whole for extent in (SUMS, VARIANCES, SCATTER, ALL)
+        accumulate_statistics(source, extent)[0].whole for extent in (SUMS, VARIANCES, SCATTER, ALL)
     )
     assert sums.squares is sums.moment is variances.moment is scatter.squares is None
     for each in (sums, variances, scatter):
@@ -66,9 +66,9 @@ def test_extents_gather_no_more_than_they_say():
 def test_shards_merge_to_the_whole(first, second, seed):
     """Shards of two jobs, each with a shift of its own."""
     images, texts, labels = draw(first + second, 5, 3, seed)
-    whole = gather(Arrays(images, texts, labels))[0].whole
+    whole = accumulate_statistics(ArraySource(images, texts, labels))[0].whole
     parts = [
-        gather(Arrays(images[rows], texts, labels[rows]))[0].whole
+        accumulate_statistics(ArraySource(images[rows], texts, labels[rows]))[0].whole
         for rows in (slice(first), slice(first, None))
     ]
     assert_same(parts[0] + parts[1], whole, 1e-12)
@@ -78,10 +78,12 @@ def test_shards_merge_to_the_whole(first, second, seed):
 @pytest.mark.parametrize("shards", [1, 8, 64])
 def test_random_shards_are_equal_parts_of_the_whole(shards):
     images, texts, labels = draw(20_000, 6)  # more than a block
-    found, kept, kept_labels = gather(
-        Arrays(images, texts, labels), shards=shards, keep=np.array([0, 5, 9000, 19_999])
+    found, kept, kept_labels = accumulate_statistics(
+        ArraySource(images, texts, labels), shards=shards, keep=np.array([0, 5, 9000, 19_999])
     )
-    assert_same(found.whole, gather(Arrays(images, texts, labels))[0].whole, 1e-9)
+    assert_same(
+        found.whole, accumulate_statistics(ArraySource(images, texts, labels))[0].whole, 1e-9
+    )
     sizes = found.counts.sum(1)
     assert len(found) == shards and np.ptp(sizes) <= 3  # one a block
     every = next(found.subsets(np.ones((1, shards)), ALL))
@@ -91,7 +93,7 @@ def test_random_shards_are_equal_parts_of_the_whole(shards):
 
 
 def test_a_subset_of_shards_is_the_sum_of_its_shards():
-    found = gather(Arrays(*draw(64)), shards=8)[0]
+    found = accumulate_statistics(ArraySource(*draw(64)), shards=8)[0]
     weights = np.array([[1, 0, 0, 1, 0, 1, 0, 0], [0, 1, 1, 1, 1, 1, 1, 1.0]])
     for row, subset in zip(weights > 0, found.subsets(weights, ALL), strict=True):
         assert subset.n == found.counts[row].sum()
@@ -103,19 +105,19 @@ def test_a_subset_of_shards_is_the_sum_of_its_shards():
 def test_precision_of_storage(kind, bound):
     """A cache's own rounding is all that differs: 2^-24 and 2^-11 a value."""
     images, texts, labels = draw(2000, 64)
-    exact = gather(Arrays(images, texts, labels))[0].whole
-    stored = gather(Arrays(images.astype(kind), texts, labels))[0].whole
+    exact = accumulate_statistics(ArraySource(images, texts, labels))[0].whole
+    stored = accumulate_statistics(ArraySource(images.astype(kind), texts, labels))[0].whole
     assert np.abs(stored.mean - exact.mean).max() < bound * np.abs(exact.mean).max()
     assert np.linalg.norm(stored.scatter - exact.scatter) < bound * np.linalg.norm(exact.scatter)
     # What the products in float32 add to a float16 cache is less than its rounding by far.
     rounded = images.astype(kind).astype(np.float64)
-    again = gather(Arrays(rounded, texts, labels))[0].whole
+    again = accumulate_statistics(ArraySource(rounded, texts, labels))[0].whole
     assert np.abs(stored.scatter - again.scatter).max() < 3e-6 * np.abs(again.scatter).max()
 
 
 @given(arrays.arrays(np.float16, (7, 3)))
 def test_halves_are_converted_exactly(block):
-    assert np.array_equal(working(block), block.astype(np.float32), equal_nan=True)
+    assert np.array_equal(to_working_precision(block), block.astype(np.float32), equal_nan=True)
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
@@ -126,26 +128,26 @@ def test_a_bad_row_is_named_past_the_first_block(kind, extent, bad):
     images = images.astype(kind)
     images[8765, 2] = bad
     with pytest.raises(ForetuneError, match="row 8765 has a value that is not finite"):
-        gather(Arrays(images, texts, labels), extent)
+        accumulate_statistics(ArraySource(images, texts, labels), extent)
     images[8765] = 0
     with pytest.raises(ForetuneError, match="row 8765 is a zero vector"):
-        gather(Arrays(images, texts, labels), extent)
+        accumulate_statistics(ArraySource(images, texts, labels), extent)
     labels[8700] = -1
     with pytest.raises(ForetuneError, match=r"row 8700: label -1 is not in 0\.\.3"):
-        gather(Arrays(images, texts, labels), extent)
+        accumulate_statistics(ArraySource(images, texts, labels), extent)
 
 
 def test_bad_texts_and_labels_are_named():
     images, texts, labels = draw()
     with pytest.raises(ForetuneError, match="texts: row 2 is a zero vector"):
-        gather(Arrays(images, texts * (np.arange(4) != 2)[:, None], labels))
+        accumulate_statistics(ArraySource(images, texts * (np.arange(4) != 2)[:, None], labels))
     with pytest.raises(ForetuneError, match="labels must be whole numbers"):
-        Arrays(images, texts, labels.astype(float))
+        ArraySource(images, texts, labels.astype(float))
 
 
 def test_shard_count_is_bounded_by_images_and_memory():
-    assert shard_count(10**6, 10, 128, ALL) == 64
-    assert shard_count(100, 10, 128, ALL) == 16
-    assert shard_count(3, 10, 128, ALL) == 1
-    assert shard_count(10**6, 1000, 1024, ALL) == 8
-    assert shard_count(10**6, 22_000, 1024, ALL) == 1
+    assert choose_shard_count(10**6, 10, 128, ALL) == 64
+    assert choose_shard_count(100, 10, 128, ALL) == 16
+    assert choose_shard_count(3, 10, 128, ALL) == 1
+    assert choose_shard_count(10**6, 1000, 1024, ALL) == 8
+    assert choose_shard_count(10**6, 22_000, 1024, ALL) == 1

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
 
 from foretune.core.errors import ForetuneError
-from foretune.encoders.streams import Arrays
+from foretune.encoders.streams import ArraySource
 from foretune.measures.compute import MEASURES, compute_measures, measure_task
 from foretune.measures.registry import measure
 
@@ -109,7 +109,7 @@ def unit(x):
 
 
 def values_and_notes(images, texts, labels):
-    found = measure_task(Arrays(images, texts, labels), 0, bootstrap=16)
+    found = measure_task(ArraySource(images, texts, labels), 0, bootstrap=16)
     return (
         found["measures"],
         {name: each["notes"] for name, each in found["details"].items()},
@@ -197,7 +197,7 @@ def test_what_is_noise_says_so():
 def test_absent_classes_are_reported_and_left_out():
     images, texts, labels = random_task()
     labels = np.where(labels == 2, 0, labels)
-    found = measure_task(Arrays(images, texts, labels), 0, classes=list("abcde"))
+    found = measure_task(ArraySource(images, texts, labels), 0, classes=list("abcde"))
     assert found["notes"] == ["1 class has no image: c"]
     kept = np.array([0, 1, 3, 4])
     fewer = compute_measures(images, texts[kept], np.searchsorted(kept, labels))
@@ -208,14 +208,14 @@ def test_absent_classes_are_reported_and_left_out():
 def test_a_large_task_is_sampled_only_where_all_must_be_seen_at_once():
     images, texts, labels = random_task(3000, 4, 6)
     whole = compute_measures(images, texts, labels)
-    found = measure_task(Arrays(images, texts, labels), 0, sample=500, bootstrap=0)
+    found = measure_task(ArraySource(images, texts, labels), 0, sample=500, bootstrap=0)
     for name, detail in found["details"].items():
         sampled = detail["notes"] == ["of a random sample of 500 of 3000 images"]
-        assert sampled == (MEASURES[name].needs == "matrix"), name
+        assert sampled == (MEASURES[name].inputs == "matrix"), name
         if not sampled:
             assert found["measures"][name] == pytest.approx(whole[name], rel=1e-9), name
-    again = measure_task(Arrays(images, texts, labels), 0, sample=500, bootstrap=0)
-    other = measure_task(Arrays(images, texts, labels), 1, sample=500, bootstrap=0)
+    again = measure_task(ArraySource(images, texts, labels), 0, sample=500, bootstrap=0)
+    other = measure_task(ArraySource(images, texts, labels), 1, sample=500, bootstrap=0)
     assert again == found and other["measures"]["ncti"] != found["measures"]["ncti"]
 
 
@@ -227,7 +227,7 @@ def test_the_interval_is_that_of_new_images():
 
     def task(n=400):
         labels = rng.integers(0, 4, n)
-        return Arrays(rng.normal(size=(n, 10)) + centers[labels], texts, labels)
+        return ArraySource(rng.normal(size=(n, 10)) + centers[labels], texts, labels)
 
     names = ("iimm", "h_score", "silhouette_cosine", "transrate", "gbc_diagonal", "sfda", "logme")
     drawn = [compute_measures(t.images, t.texts, t.labels) for t in (task() for _ in range(120))]
@@ -244,7 +244,7 @@ def test_the_interval_is_that_of_new_images():
 
 def test_a_curve_nears_the_value_of_all():
     images, texts, labels = random_task(2000, 4, 8)
-    curve = measure_task(Arrays(images, texts, labels), 0)["details"]["iimm"]["curve"]
+    curve = measure_task(ArraySource(images, texts, labels), 0)["details"]["iimm"]["curve"]
     assert [point["n"] for point in curve] == [31, 62, 125, 250, 500, 1000]
     deviations = [point["deviation"] for point in curve]
     # As 1 / sqrt(n) of samples without replacement.
@@ -252,14 +252,14 @@ def test_a_curve_nears_the_value_of_all():
 
 
 def test_a_measure_of_ones_own_takes_a_few_lines():
-    @measure("mine", rises=False)
+    @measure("mine", higher_is_better=False)
     def spread(s):
         """1 - |mean|^2."""
         return 1 - s.mean @ s.mean
 
     try:
         images, texts, labels = random_task()
-        found = measure_task(Arrays(images, texts, labels), 0)
+        found = measure_task(ArraySource(images, texts, labels), 0)
     finally:
         del MEASURES["spread"]
     assert found["measures"]["spread"] == pytest.approx(1 - (unit(images).mean(0) ** 2).sum())

@@ -5,9 +5,9 @@ import pytest
 from sklearn import metrics
 
 import public_definitions as public
-from foretune.encoders.streams import Arrays
+from foretune.encoders.streams import ArraySource
 from foretune.measures.compute import MEASURES
-from foretune.measures.task import Task, value_of
+from foretune.measures.task import Task, compute_measure
 
 
 def unit(x):
@@ -30,8 +30,8 @@ CASES = [draw(600, 16, 5, 0), draw(900, 96, 12, 1), draw(1200, 128, 40, 2), draw
 @pytest.fixture(scope="module", params=range(len(CASES)), ids=["16d", "96d", "128d", "2 classes"])
 def case(request):
     images, texts, labels, sources = CASES[request.param]
-    task = Task(Arrays(images, texts, labels), sources=sources)
-    return images, texts, labels, sources, lambda name: value_of(MEASURES[name], task)
+    task = Task(ArraySource(images, texts, labels), sources=sources)
+    return images, texts, labels, sources, lambda name: compute_measure(MEASURES[name], task)
 
 
 def test_iimm(case):
@@ -98,9 +98,11 @@ def test_clustering_scores_are_scikit_learns(case, name, reference, bound):
 
 def test_entropies():
     images, texts, labels, _ = draw(300, 8, 6, 5)
-    task = Task(Arrays(images, texts, labels))
+    task = Task(ArraySource(images, texts, labels))
     apart = [public.density_entropy(points) for points in (images, texts)]
-    total = value_of(MEASURES["entropy_total"], task).value
+    total = compute_measure(MEASURES["entropy_total"], task).value
     assert total == pytest.approx((300 * apart[0] + 6 * apart[1]) / 306, rel=1e-9)
     together = public.density_entropy(np.concatenate([images, texts]))
-    assert value_of(MEASURES["entropy_single"], task).value == pytest.approx(together, rel=1e-9)
+    assert compute_measure(MEASURES["entropy_single"], task).value == pytest.approx(
+        together, rel=1e-9
+    )

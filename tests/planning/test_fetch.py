@@ -43,8 +43,8 @@ def fetch_all(config: dict) -> list[str]:
     """Fetch what a config has of datasets; what was said."""
     said = []
     config = check_config(config)
-    items = [item for item in fetch.items_of(config, ask=False) if item.splits]
-    fetch.fetch(items, said.append)
+    items = [item for item in fetch.list_items(config, ask=False) if item.splits]
+    fetch.fetch_items(items, said.append)
     return said
 
 
@@ -160,8 +160,8 @@ def test_other_splits_of_one_dataset_are_fetched_too(tmp_path, monkeypatch):
     birds = {"webdataset": "me/birds", "shifted": {
         "night": {"webdataset": "me/birds", "splits": {"test": "night"}}}}  # fmt: skip
     named = {"birds": birds, "again": {"webdataset": "me/birds", "caption": "a {}"}}
-    items = fetch.items_of(check_config(config_of(named, tmp_path)), ask=False)
-    wanted = {tuple(item.names): fetch.patterns_of(item)[2:] for item in items if item.splits}
+    items = fetch.list_items(check_config(config_of(named, tmp_path)), ask=False)
+    wanted = {tuple(item.names): fetch.get_hub_patterns(item)[2:] for item in items if item.splits}
     assert wanted == {("birds", "again"): ["test/*", "train/*"], ("birds/night",): ["night/*"]}
 
 

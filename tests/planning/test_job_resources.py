@@ -9,11 +9,11 @@ import yaml
 from checkout import CLIP_MINI, ROOT
 from foretune.encoders.loading import load_model
 from foretune.planning.job_resources import (
-    fitting_work,
-    memory,
-    minutes,
-    parameters,
-    training_images,
+    count_fitting_work,
+    count_parameters,
+    count_training_images,
+    get_memory_mb,
+    get_minutes,
 )
 from smoke import run
 
@@ -25,28 +25,35 @@ from smoke import run
      ("ViT-H-14", 986), ("ViT-g-14", 1367), ("ViT-bigG-14", 2540), ("EVA02-E-14", 4704)],
 )  # fmt: skip
 def test_a_size_is_read_from_a_name(architecture, millions):
-    assert 1 <= parameters({"architecture": architecture}) / (millions * 1e6) < 1.8
+    assert 1 <= count_parameters({"architecture": architecture}) / (millions * 1e6) < 1.8
 
 
 def test_a_size_is_read_from_weights_or_given():
     model, _, _ = load_model(CLIP_MINI)
-    assert parameters(CLIP_MINI) == sum(each.numel() for each in model.state_dict().values())
-    assert parameters({"architecture": "mine", "parameters": 7e8}) == 7e8
+    assert count_parameters(CLIP_MINI) == sum(each.numel() for each in model.state_dict().values())
+    assert count_parameters({"architecture": "mine", "parameters": 7e8}) == 7e8
 
 
 def test_needs_follow_model_and_data():
     base, large = {"architecture": "ViT-B-32"}, {"architecture": "ViT-bigG-14"}
-    assert memory(10) < memory(1000) < memory(1000, base, 8) < memory(1000, large, 8)
-    assert memory(1000, large, 8) > 8 * 4 * 2540  # its weights in float32, eight times
-    assert memory(10, images_mb=40_000) < memory(10_000)  # images are read a few at a time
+    assert (
+        get_memory_mb(10)
+        < get_memory_mb(1000)
+        < get_memory_mb(1000, base, 8)
+        < get_memory_mb(1000, large, 8)
+    )
+    assert get_memory_mb(1000, large, 8) > 8 * 4 * 2540  # its weights in float32, eight times
+    assert get_memory_mb(10, images_mb=40_000) < get_memory_mb(
+        10_000
+    )  # images are read a few at a time
     manifest = {"splits": {"train": {"rows": 1000}}, "classes": ["a", "b"]}
     recipe = {"epochs": 3, "batch_size": 100}
-    assert training_images(recipe, 2, manifest) == 2 * 3 * (1000 + 10 * 2)
+    assert count_training_images(recipe, 2, manifest) == 2 * 3 * (1000 + 10 * 2)
     one, more = ([{"reduction": 4}] * n for n in (1, 12))
-    assert fitting_work(recipe, more, 1000, 10) == pytest.approx(
-        12 * fitting_work(recipe, one, 1000, 10)
+    assert count_fitting_work(recipe, more, 1000, 10) == pytest.approx(
+        12 * count_fitting_work(recipe, one, 1000, 10)
     )
-    assert minutes(base, 1e6) < minutes(base, 1e7) < minutes(large, 1e7)
+    assert get_minutes(base, 1e6) < get_minutes(base, 1e7) < get_minutes(large, 1e7)
 
 
 def test_a_large_datasets_jobs_ask_by_their_share_of_it(checkout):

@@ -8,9 +8,14 @@ import yaml
 
 from checkout import ROOT
 from foretune.core.config import check_config
-from foretune.planning.dataset_sizes import KNOWN, Size, size_of, sizes_of
+from foretune.planning.dataset_sizes import (
+    KNOWN_SIZES,
+    DatasetSize,
+    get_dataset_size,
+    get_dataset_sizes,
+)
 from foretune.planning.model_costs import count_costs
-from foretune.planning.plan import GPU_RULES, Job, Plan, plan_study, read_jobs
+from foretune.planning.plan import GPU_RULES, Plan, PlannedJob, plan_study, read_jobs
 from smoke import ENV
 
 SMOKE = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
@@ -25,11 +30,11 @@ def make_plan(sections=(), **full):
     study = {**SMOKE, "methods": {"full": {**SMOKE["methods"]["full"], **full}}}
     study = check_config({**study, **dict(sections)})
     costs = {"clip_mini": count_costs(study["models"]["clip_mini"])}
-    return Plan(study, sizes_of(study), costs, {})
+    return Plan(study, get_dataset_sizes(study), costs, {})
 
 
 def seconds(plan, *jobs):
-    return plan.seconds([Job(rule, dict(wildcards)) for rule, wildcards in jobs])
+    return plan.seconds([PlannedJob(rule, dict(wildcards)) for rule, wildcards in jobs])
 
 
 TUNING = (
@@ -49,19 +54,19 @@ def test_costs_are_counted_without_weights():
 
 
 def test_sizes_are_counted_or_known(tmp_path):
-    assert sizes_of(check_config(SMOKE), tmp_path)["mnist"] == Size(
+    assert get_dataset_sizes(check_config(SMOKE), tmp_path)["mnist"] == DatasetSize(
         1800, 200, 1000, 10, "counted in its file"
     )
     for number in range(10):
         image = tmp_path / f"{'crow' if number % 2 else 'jay'}/{number}.png"
         image.parent.mkdir(exist_ok=True)
         image.touch()
-    found = size_of("birds", {"folder": str(tmp_path)}, tmp_path / "none")
+    found = get_dataset_size("birds", {"folder": str(tmp_path)}, tmp_path / "none")
     assert (found.train, found.val, found.test, found.classes) == (8, 0, 2, 2)
-    cars = size_of("x", {"webdataset": "clip-benchmark/wds_cars"}, tmp_path)
-    assert (cars.train + cars.val, cars.test, cars.classes) == KNOWN["cars"]
-    assert size_of("x", {"huggingface": "a/imagenet-r"}, tmp_path).test == 30_000
-    assert "not known" in size_of("x", {"huggingface": "me/mine"}, tmp_path).basis
+    cars = get_dataset_size("x", {"webdataset": "clip-benchmark/wds_cars"}, tmp_path)
+    assert (cars.train + cars.val, cars.test, cars.classes) == KNOWN_SIZES["cars"]
+    assert get_dataset_size("x", {"huggingface": "a/imagenet-r"}, tmp_path).test == 30_000
+    assert "not known" in get_dataset_size("x", {"huggingface": "me/mine"}, tmp_path).basis
 
 
 def test_hours_follow_the_grid():
@@ -90,7 +95,7 @@ def test_hours_are_shared_by_a_models_gpus():
 
 def test_disk_has_images_as_they_came_and_as_they_are_prepared(tmp_path):
     digits = {"parquet": "resources/mini/digits.parquet"}
-    rows, pixels = sum(size_of("digits", digits, tmp_path).__dict__[s] for s in
+    rows, pixels = sum(get_dataset_size("digits", digits, tmp_path).__dict__[s] for s in
                        ("train", "val", "test")), 3 * 32 * 32  # fmt: skip
     sharded = {"datasets": {"digits": {**digits, "shards": 2}}}
     tuned = make_plan(sharded).disk(tmp_path)
@@ -125,7 +130,7 @@ def test_jobs_are_those_that_snakemake_lists(checkout):
 
 def test_a_hubs_model_that_was_not_fetched_is_estimated():
     study = check_config({**SMOKE, "models": {"big": {"hub": "timm/ViT-L-16-SigLIP-256"}}})
-    printed = plan_study(study, [Job("embed_images", {"model": "big", "dataset": "mnist"})])
+    printed = plan_study(study, [PlannedJob("embed_images", {"model": "big", "dataset": "mnist"})])
     assert "big: cannot be built here" in printed
     assert "taken for a ViT-B/16 with 2.5 times the weights" in printed
     assert "timed on" not in printed

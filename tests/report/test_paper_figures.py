@@ -8,14 +8,14 @@ import pytest
 
 from foretune.analysis.outcomes import GAIN
 from foretune.report.paper_figures import (
-    NAMED,
-    by_method,
-    by_model,
+    MAX_NAMED_DATASETS,
     draw_figures,
     draw_fits,
     draw_matrices,
     draw_trade_off,
     draw_training,
+    get_runs_by_method,
+    get_runs_by_model,
 )
 from report_study import NAMES, make_study, save
 
@@ -35,7 +35,7 @@ def tables(study):
 
 
 def test_iimm_against_gain_and_forgetting_by_model(tables):
-    figure = draw_fits(tables["tasks"], tables["statistics"], by_model(tables["tasks"]))
+    figure = draw_fits(tables["tasks"], tables["statistics"], get_runs_by_model(tables["tasks"]))
     panels = np.reshape(figure.axes, (2, 2))
     for column, model in zip(panels.T, sorted(MODELS), strict=True):
         for axes, outcome in zip(column, (GAIN, "ood_change"), strict=True):
@@ -50,7 +50,7 @@ def test_iimm_against_gain_and_forgetting_by_model(tables):
 
 
 def test_by_method_a_panel_a_method(tables):
-    runs = by_method(tables["tasks"])
+    runs = get_runs_by_method(tables["tasks"])
     assert [method for _, _, method in runs] == ["linear_probe", "full"]
     figure = draw_fits(tables["tasks"], tables["statistics"], runs)
     # A probe has no other tasks.
@@ -106,7 +106,7 @@ def test_without_anything_to_draw_the_figure_says_so(study, tmp_path):
 def test_many_datasets_are_alike(tables):
     many = pd.concat([
         tables["tasks"].query("model == 'clip' and method == 'full'").assign(dataset=f"d{i}")
-        for i in range(NAMED + 1)
+        for i in range(MAX_NAMED_DATASETS + 1)
     ])  # fmt: skip
-    figure = draw_fits(many, tables["statistics"], by_model(many))
+    figure = draw_fits(many, tables["statistics"], get_runs_by_model(many))
     assert not figure.legends

@@ -12,12 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from foretune.analysis.formatting import number, percent, plain, points
+from foretune.analysis.formatting import format_number, format_percent, format_plain, format_points
 from foretune.core.errors import ForetuneError
 from foretune.core.files import write_json
 from foretune.core.parquet import write_parquet
-from foretune.report.build import FEW, build_report
-from foretune.report.page_data import TRIALS, as_json, pack, rounded, training_rows
+from foretune.report.build import FEW_DATASETS, build_report
+from foretune.report.page_data import (
+    MAX_DRAWN_TRIALS,
+    format_json,
+    pack_columns,
+    round_values,
+    training_rows,
+)
 from foretune.report.thumbnails import data_uri
 from report_study import (
     EVIL,
@@ -63,7 +69,7 @@ def test_names_are_text(markup):
 
 
 def test_json_is_text_within_a_script():
-    written = as_json({"</script>": "<!-- \u2028"})
+    written = format_json({"</script>": "<!-- \u2028"})
     assert "<" not in written and "\u2028" not in written
     assert json.loads(written) == {"</script>": "<!--  "}
 
@@ -76,7 +82,7 @@ def test_says_what_the_study_found(markup, report):
         assert means.zero_shot_accuracy[method] == pytest.approx(run.zero_shot_accuracy.mean())
     best = tasks.groupby("method").accuracy.mean()
     assert f"{best.idxmax()} on tiny-clip has the highest mean test accuracy" in markup
-    assert percent(best.max()) in markup
+    assert format_percent(best.max()) in markup
     for fact in ["digest-of-aurora", "weights-digest", "seed: 1", "CC0-1.0"]:
         assert fact in markup
     # Three datasets show nothing, and the page says so.
@@ -109,19 +115,25 @@ def test_measures_have_their_intervals_and_notes(markup):
 
 def test_warns_of_few_datasets_only(tmp_path, markup):
     assert "n = 3 says very little" in markup and "p-value of 0.333" in markup
-    page = build(tmp_path, names=NAMES[:FEW]).read_text()
+    page = build(tmp_path, names=NAMES[:FEW_DATASETS]).read_text()
     assert "says very little" not in page
 
 
 def test_counts_have_all_their_digits():
-    assert [plain(v) for v in (1800, 1e-05, 0.002, 12.0)] == ["1800", "1e−05", "0.002", "12"]
+    assert [format_plain(v) for v in (1800, 1e-05, 0.002, 12.0)] == ["1800", "1e−05", "0.002", "12"]
 
 
 def test_unknown_values_are_dashes():
-    assert [show(None) for show in (percent, points, number)] == ["–"] * 3
-    assert [show(float("nan")) for show in (percent, points, number)] == ["–"] * 3
-    assert (percent(0.5), points(-0.031), number(-0.7)) == ("50.0%", "−3.1", "−0.700")
-    assert [number(value) for value in (-1554.2, 123.4, 99.94)] == ["−1550", "123", "99.9"]
+    assert [show(None) for show in (format_percent, format_points, format_number)] == ["–"] * 3
+    assert [show(float("nan")) for show in (format_percent, format_points, format_number)] == [
+        "–"
+    ] * 3
+    assert (format_percent(0.5), format_points(-0.031), format_number(-0.7)) == (
+        "50.0%",
+        "−3.1",
+        "−0.700",
+    )
+    assert [format_number(value) for value in (-1554.2, 123.4, 99.94)] == ["−1550", "123", "99.9"]
 
 
 def test_headings_are_in_order(tmp_path):
@@ -146,7 +158,7 @@ def test_the_study_without_anything_to_spare(tmp_path):
     description = json.loads(study["datasets"][0].read_text())
     del description["splits"]["test"]
     write_json(description, study["datasets"][0])
-    for name in ("statistics", "differences", "findings_evidence", "confusions", "movement"):
+    for name in ("statistics", "differences", "findings_evidence", "confusions", "drift"):
         path = study["analysis"] / f"{name}.parquet"
         save(pd.read_parquet(path).iloc[:0], path)
     build_report(**study | {"epochs": []}, output=tmp_path / "report.html", title="Bare")
@@ -165,7 +177,7 @@ def test_a_study_that_tuned_nothing(tmp_path):
 
 def test_shifted_tests_are_shown_where_there_are_some(tmp_path, markup):
     assert "shifted_change" not in embedded(markup, "setting")["outcomes"]
-    study = make_study(tmp_path, names=NAMES[:FEW])
+    study = make_study(tmp_path, names=NAMES[:FEW_DATASETS])
     add_shifted_test(tmp_path, study)
     build_report(**study, output=tmp_path / "report.html", title="Shifted")
     page = without_vega(tmp_path / "report.html")
@@ -191,7 +203,9 @@ def test_forecasts_are_cards_with_their_errors_and_warnings(tmp_path, markup):
     forecasts = pd.read_parquet(tmp_path / "forecast" / "forecasts.parquet")
     own = forecasts[(forecasts.dataset == "birds") & (forecasts.method == "full")]
     for row in own.to_dict("records"):
-        show = {"accuracy": percent, "ood_change": points}.get(row["outcome"], number)
+        show = {"accuracy": format_percent, "ood_change": format_points}.get(
+            row["outcome"], format_number
+        )
         assert f"<dd>{show(row['expected'])} <small>95% interval {show(row['low'])} to" in page
     assert "Off by" in page and "the best other measure by" in page
     cards = page.split('id="forecasts"')[1].split("</section>")[0]
@@ -227,12 +241,12 @@ def test_packed_tables_are_the_frames():
         "count": pd.array([1, None, 3, 4], dtype="Int64"), "list": [[1.23456789], [], [2.0], [3]],
         "flag": pd.array([True, None, False, True], dtype="boolean"),
     })  # fmt: skip
-    back = unpack(json.loads(as_json(pack(frame))))
+    back = unpack(json.loads(format_json(pack_columns(frame))))
     assert list(back.word) == ["a", None, "</b>", "a"]
     assert back.number[0] == 0.123457 and back.number[1:3].isna().all() and back.number[3] == -1e-9
     assert list(back["count"].astype("Int64").dropna()) == [1, 3, 4]
     assert list(back["list"]) == [[1.23457], [], [2.0], [3]]
-    assert [rounded([value], 3)[0] for value in (123456.0, 0.00123456, -2.5, 0.0)] == [
+    assert [round_values([value], 3)[0] for value in (123456.0, 0.00123456, -2.5, 0.0)] == [
         123000.0, 0.00123, -2.5, 0.0
     ]  # fmt: skip
     assert list(back.flag) == [True, None, False, True]
@@ -242,12 +256,12 @@ def test_training_keeps_the_chosen_trial_and_the_best_others(tmp_path):
     study = make_study(tmp_path, names=NAMES[:1], methods=("full",), trials=12, epochs=90)
     tasks = pd.read_parquet(study["analysis"] / "tasks.parquet").assign(trial=0, best_epoch=7)
     kept = training_rows(study["epochs"], tasks)
-    assert len(kept) == TRIALS and (kept.left_out == 12 - TRIALS).all()
+    assert len(kept) == MAX_DRAWN_TRIALS and (kept.left_out == 12 - MAX_DRAWN_TRIALS).all()
     chosen = kept[kept.trial == 0].iloc[0]
     assert chosen.best == 7 and 7 in chosen.epoch and len(chosen.epoch) <= 41
     assert chosen.epoch[0] == 1 and chosen.epoch[-1] == 90
     best = pd.read_parquet(study["epochs"][0]).groupby("trial").val_accuracy.max()
-    assert set(kept.trial) == {0, *best.drop(0).nlargest(TRIALS - 1).index}
+    assert set(kept.trial) == {0, *best.drop(0).nlargest(MAX_DRAWN_TRIALS - 1).index}
 
 
 def test_a_broken_image_is_named_and_leaves_no_report(tmp_path):

@@ -20,11 +20,11 @@ from foretune.core.parquet import write_parquet
 from foretune.data.prepare import prepare_dataset
 from foretune.data.prepared import read_manifest, read_split
 from foretune.data.sources.local import read_parquet_source
-from foretune.encoders.cache import read_pair
+from foretune.encoders.cache import read_task_embeddings
 from foretune.encoders.encode import embed_captions, embed_images
 from foretune.encoders.loading import digest_weights, encode_text, load_model
 from foretune.evaluation.on_embeddings import evaluate_zero_shot
-from foretune.forecast.forecast import read_study
+from foretune.forecast.forecast import read_study_results
 from foretune.measures.compute import compute_measures
 from foretune.suite import corpus
 from foretune.suite import drawn as bundles_drawn
@@ -33,8 +33,8 @@ from foretune.suite.bundles import encode_png
 from foretune.suite.compare import (
     bundle_study,
     compare_data,
+    list_tasks,
     study_sources,
-    tasks_of,
     zero_shot_accuracies,
 )
 from foretune.suite.leak_check import find_leaks, index_corpus
@@ -98,11 +98,13 @@ def test_captions_are_embedded_the_same_with_the_context_cut(encoder):
 def tiny_corpus(tmp_path_factory):
     """A corpus of drawings and of characters in Pillow's own font."""
     font = ImageFont.load_default(36)
-    rows = list(corpus.drawings(150, 0))
+    rows = list(corpus.render_drawings(150, 0))
     rows += [{**r, "kind": "pictogram", "noun": f"thing {i}"} for i, r in enumerate(rows)]
     for kind, codes in (("digit", string.digits), ("letter", string.ascii_letters)):
         rows += [
-            corpus.row(corpus.render_glyph(font, code), kind, code, True, f"font default:{code}")
+            corpus.make_row(
+                corpus.render_glyph(font, code), kind, code, True, f"font default:{code}"
+            )
             for code in codes
         ]
     path = tmp_path_factory.mktemp("corpus") / "corpus.parquet"
@@ -140,7 +142,7 @@ def test_every_family_pretrains_and_goes_on_where_it_was_killed(encoder, tiny_co
     load_model({"folder": tmp_path / "whole"})
 
 
-@pytest.mark.parametrize("bundle", [path.stem for path in tasks_of(MINI)])
+@pytest.mark.parametrize("bundle", [path.stem for path in list_tasks(MINI)])
 def test_no_test_image_was_in_the_pretraining_corpus(bundle):
     assert find_leaks(MINI / "corpus_index.parquet", MINI / f"{bundle}.parquet") == []
 
@@ -175,7 +177,7 @@ def test_the_corpus_index_is_of_the_sets_that_the_package_list_names():
 def test_the_bundle_is_of_the_size_that_was_promised():
     total = sum(path.stat().st_size for path in MINI.rglob("*") if path.is_file())
     assert total < 40_000_000
-    for path in tasks_of(MINI):
+    for path in list_tasks(MINI):
         assert path.stat().st_size < 1_500_000
         source = read_parquet_source(path)
         assert source.licence and source.source and "{}" in source.caption
@@ -197,7 +199,7 @@ def test_a_drawn_task_is_rebuilt_to_the_byte(tmp_path):
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_the_suite_spans_what_an_encoder_can_and_cannot_do(encoder, tmp_path):
     """The bars of the suite: by spread of zero-shot accuracy and of iimm, and nothing else."""
-    tasks = [path for path in tasks_of(MINI) if not path.stem.endswith("_artists")]
+    tasks = [path for path in list_tasks(MINI) if not path.stem.endswith("_artists")]
     accuracies = zero_shot_accuracies(MINI / encoder, tasks)
     chances = {path.stem: 1 / len(read_parquet_source(path).classes) for path in tasks}
     assert any(accuracies[name] < 1.5 * chances[name] for name in chances)
@@ -207,7 +209,7 @@ def test_the_suite_spans_what_an_encoder_can_and_cannot_do(encoder, tmp_path):
     for path in tasks:
         folder = prepared(path.stem, tmp_path, {"folder": str(MINI / encoder)})
         embeddings = tmp_path / "embeddings"
-        images, texts = read_pair(embeddings, "train", read_manifest(folder)["digest"])
+        images, texts = read_task_embeddings(embeddings, "train", read_manifest(folder)["digest"])
         labels = images.columns["label"]
         iimm.append(compute_measures(images.vectors, texts.vectors, labels)["iimm"])
     assert max(iimm) - min(iimm) >= 0.3
@@ -259,7 +261,7 @@ def test_the_bundled_study_is_of_the_bundled_encoders_tasks_and_recipes(monkeypa
     config = yaml.safe_load(Path("config.yaml").read_text())
     path = MINI / "study/analysis/tasks.parquet"
     assert path.stat().st_size < 100_000
-    tasks, facts = read_study(path.parent)
+    tasks, facts = read_study_results(path.parent)
     assert facts["sources"] == study_sources(config)
     for name, entry in config["models"].items():
         assert facts["weights"][name] == digest_weights(load_model(entry)[0])

@@ -72,7 +72,7 @@ def make_dataset(folder: Path, output: Path) -> None:
     import numpy as np
     from PIL import Image
 
-    from foretune.data.prepare import Stream, write_dataset
+    from foretune.data.prepare import RowStream, write_dataset
     from foretune.data.prepared import SPLITS
     from foretune.data.sources.local import read_folder_source
 
@@ -83,7 +83,7 @@ def make_dataset(folder: Path, output: Path) -> None:
         Image.fromarray(rng.integers(0, 256, (240, 300, 3), dtype=np.uint8)).save(path)
     source = read_folder_source(folder)
     splits = np.array(["train", "train", "val", "test", "train", "train", "test"])
-    stream = Stream(source.rows["all"], splits, source.classes, pooled=True)
+    stream = RowStream(source.rows["all"], splits, source.classes, pooled=True)
     names = {"classes": source.classes, "source_classes": source.classes}
     facts = {"name": "birds", "split": "test", "caption": "a {}", "licence": "", "source": ""}
     write_dataset(facts | names, [stream], SPLITS, output)
@@ -99,7 +99,7 @@ def run(architecture: str, tag: str, folder: Path) -> dict:
         evaluate_zero_shot,
     )
     from foretune.training.finetune import finetune
-    from foretune.training.on_embeddings import fit_cached
+    from foretune.training.on_embeddings import fit_on_embeddings
 
     seconds, started = {}, time.monotonic()
 
@@ -137,7 +137,7 @@ def run(architecture: str, tag: str, folder: Path) -> dict:
         output = folder / "trials" / method
         best = [output / "best.json"]
         if method in ("clip_adapter", "linear_probe"):
-            fit_cached(run_of, dataset, embeddings / "birds", settings, trials, 0, output)
+            fit_on_embeddings(run_of, dataset, embeddings / "birds", settings, trials, 0, output)
         else:
             finetune(run_of, spec, dataset, text, settings, trials, 0, output, prepared)
         gc.collect()  # in a study each of these is a process
@@ -152,14 +152,14 @@ def run(architecture: str, tag: str, folder: Path) -> dict:
     if architecture != "ViT-B-32-quickgelu":
         tuned = tuned[:1]  # in the paper the other models are tuned in full only
     evaluate_model(tuned, spec, [], [dataset], [text], embeddings, prepared,
-                   movement=folder / "movement.parquet", code="", **outputs)  # fmt: skip
+                   drift=folder / "drift.parquet", code="", **outputs)  # fmt: skip
     lap("evaluate")
     used = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "parameters": parameters, "seconds": seconds,
         "cpu_seconds": round(used.ru_utime + used.ru_stime),
         "peak_gib": round(used.ru_maxrss / 2**20, 2),
-        "predictions": len(list(predictions.glob("*.parquet"))), "deltas": outcomes,
+        "predictions": len(list(predictions.glob("*.parquet"))), "trained_weights": outcomes,
     }  # fmt: skip
 
 

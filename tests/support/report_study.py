@@ -15,8 +15,8 @@ from foretune.analysis.paper_tables import OTHER
 from foretune.analysis.study_tables import WISE_FT, write_statistics
 from foretune.core.files import write_json
 from foretune.core.parquet import write_parquet
-from foretune.evaluation.confusions import CLASSES as MOST
-from foretune.evaluation.scores import CONFUSION_SCHEMA, MOVEMENT
+from foretune.evaluation.confusions import MAX_CONFUSED_CLASSES as MOST
+from foretune.evaluation.scores import CONFUSION_SCHEMA, DRIFT_SCHEMA
 from foretune.forecast.forecast import forecast_datasets
 from foretune.report.build import build_report
 
@@ -130,11 +130,11 @@ def make_tables(names, models, methods, measures, classes, rng) -> dict[str, pd.
              for model in models for place, name in enumerate(names)
              for measure in measures if measure != "modality_gap" for n in (12, 24, 48)],
             columns=["model", "dataset", "measure", "n", "mean", "deviation", "relative"]),
-        "movement": pd.DataFrame(
-            [dict.fromkeys(MOVEMENT.names, 0.1)
+        "drift": pd.DataFrame(
+            [dict.fromkeys(DRIFT_SCHEMA.names, 0.1)
              | {"model": model, "method": method, "dataset": name}
              for model in models for method in methods if method != "linear_probe"
-             for name in names], columns=MOVEMENT.names),
+             for name in names], columns=DRIFT_SCHEMA.names),
         "confusions": pd.DataFrame(confused, columns=CONFUSION_SCHEMA.names),
     }  # fmt: skip
 

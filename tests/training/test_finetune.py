@@ -16,12 +16,12 @@ from checkout import CLIP_MINI, ROOT
 from foretune.core.errors import ForetuneError
 from foretune.encoders.encode import encode_captions, encode_images
 from foretune.encoders.loading import load_model
-from foretune.encoders.zero_shot import predict
+from foretune.encoders.zero_shot import predict_classes
 from foretune.training.augment import augment
-from foretune.training.finetune import Job, finetune, set_training
-from foretune.training.methods import apply_delta
-from foretune.training.optim import learning_rate_at
-from foretune.training.trials import is_better, rungs, select_trial
+from foretune.training.finetune import FineTuningJob, finetune, set_train_mode
+from foretune.training.methods import apply_trained_weights
+from foretune.training.optim import compute_learning_rate
+from foretune.training.trials import is_better, list_rungs, select_trial
 
 RUN = {"model": "clip_mini", "method": "full", "dataset": "mnist"}
 RECIPE = {
@@ -53,7 +53,7 @@ def results(output):
     """A job's numbers, without its speed."""
     epochs = pd.read_parquet(output / "epochs.parquet").drop(columns="images_per_second")
     best = json.loads((output / "best.json").read_text())
-    return epochs, {k: v for k, v in best.items() if k != "delta"}
+    return epochs, {k: v for k, v in best.items() if k != "trained_weights"}
 
 
 def assert_same(one, other):
@@ -81,19 +81,19 @@ def test_every_epoch_of_every_trial_is_a_row(unbroken):
 
 def test_full_trains_every_tensor_and_the_delta_is_what_validated(unbroken, small_task):
     (_, best), output = unbroken
-    delta = load_file(output / "delta.safetensors")
+    trained_weights = load_file(output / "trained_weights.safetensors")
     model, preprocess, tokenizer = load_model(CLIP_MINI)
     before = dict(model.named_parameters())
-    assert delta.keys() == before.keys()
-    unmoved = [name for name in delta if torch.equal(delta[name], before[name])]
+    assert trained_weights.keys() == before.keys()
+    unmoved = [name for name in trained_weights if torch.equal(trained_weights[name], before[name])]
     assert unmoved == []
-    job = Job(
+    job = FineTuningJob(
         RUN, CLIP_MINI, small_task / "dataset", small_task / "embeddings/text.parquet", RECIPE, 0,
         output, log=lambda line: None,
     )  # fmt: skip
-    apply_delta(model, output / "delta.safetensors")
+    apply_trained_weights(model, output / "trained_weights.safetensors")
     images = encode_images(model, preprocess, job.images["val"])
-    predicted = predict(images, encode_captions(model, tokenizer, job.captions))
+    predicted = predict_classes(images, encode_captions(model, tokenizer, job.captions))
     assert (predicted == job.labels["val"]).double().mean().item() == best["val_accuracy"]
 
 
@@ -241,8 +241,8 @@ def test_halving_drops_trials_and_gives_the_rest_the_grids_numbers(small_task, t
     recipe = {**RECIPE, "epochs": 4}
     rates = [0.05, 0.02, 1e-5, 1e-6]
     trials = [{"trial": i, "learning_rate": r, "weight_decay": 0.0} for i, r in enumerate(rates)]
-    halving = {**recipe, "search": {"kind": "halving", "eta": 2, "brackets": 3}}
-    assert rungs(halving) == [1, 2, 4] and rungs(recipe) == [4]
+    halving = {**recipe, "search": {"kind": "halving", "eta": 2, "rungs": 3}}
+    assert list_rungs(halving) == [1, 2, 4] and list_rungs(recipe) == [4]
     halved, best = tune(small_task, tmp_path / "halved", halving, trials)
     grid, grid_best = tune(small_task, tmp_path / "grid", recipe, trials)
     assert sorted(halved.groupby("trial").size()) == [1, 1, 2, 4]
@@ -261,14 +261,14 @@ def test_early_stopping_ends_a_trial_without_progress(small_task, tmp_path):
 
 
 def test_out_of_gpu_memory_says_which_batch_size_fits(small_task, tmp_path, monkeypatch):
-    whole = Job.loss
+    whole = FineTuningJob.loss
 
     def loss(self, images, labels, rows):
         if len(images) > 9:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
         return whole(self, images, labels, rows)
 
-    monkeypatch.setattr(Job, "loss", loss)
+    monkeypatch.setattr(FineTuningJob, "loss", loss)
     with pytest.raises(ForetuneError, match=r"full\.batch_size: 32 images .* 8 do: set it to 8"):
         tune(small_task, tmp_path)
 
@@ -287,8 +287,8 @@ def test_a_frozen_tower_runs_once(towers, frozen, small_task, tmp_path, monkeypa
     epochs, _ = tune(small_task, tmp_path, {**RECIPE, "towers": towers}, TRIALS[:1])
     images = 90 + 10  # of the training and the validation split
     assert calls[frozen] == (images if frozen == "encode_image" else 1)
-    delta = load_file(tmp_path / "delta.safetensors")
-    visual = {name for name in delta if name.startswith("visual.")}
+    trained_weights = load_file(tmp_path / "trained_weights.safetensors")
+    visual = {name for name in trained_weights if name.startswith("visual.")}
     assert (len(visual) > 0) == (towers == "image")
     assert epochs.loss.is_monotonic_decreasing
 
@@ -319,7 +319,7 @@ def test_augmentation_crops_inside_and_mirrors():
 
 def test_batch_norms_keep_their_statistics():
     tower = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Dropout())
-    set_training(tower)
+    set_train_mode(tower)
     tower(torch.ones(4, 2) * 9)
     assert tower[1].training and torch.equal(tower[0].running_mean, torch.zeros(2))
 
@@ -342,7 +342,7 @@ def test_ties_go_to_the_smaller_learning_rate_and_the_earlier_epoch(tmp_path):
 
 def test_learning_rate_schedule():
     recipe = {"warmup_epochs": 1, "epochs": 3, "schedule": "cosine"}
-    rates = [learning_rate_at(recipe, 1.0, step, 4) for step in range(13)]
+    rates = [compute_learning_rate(recipe, 1.0, step, 4) for step in range(13)]
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rates[8] == pytest.approx(0.5) and rates[12] == pytest.approx(0)
-    assert learning_rate_at({**recipe, "schedule": "constant"}, 0.3, 9, 4) == 0.3
+    assert compute_learning_rate({**recipe, "schedule": "constant"}, 0.3, 9, 4) == 0.3

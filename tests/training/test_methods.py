@@ -12,7 +12,13 @@ from foretune.core.errors import ForetuneError
 from foretune.encoders.imports import open_clip
 from foretune.encoders.loading import encode_text, load_model
 from foretune.encoders.zero_shot import classification_logits
-from foretune.training.methods import METHODS, apply_delta, attach, describe_delta, tower_of
+from foretune.training.methods import (
+    METHODS,
+    apply_trained_weights,
+    describe_trained_weights,
+    get_tower,
+    make_trainable,
+)
 
 FAMILIES = ("clip", "siglip", "coca", "eva02")
 SETTINGS = {
@@ -77,9 +83,9 @@ FIRST = {
         ["text.transformer.resblocks.0.attn.in_proj_weight"],
     ),
     ("ViT-B-16-SigLIP", "lora"): (
-        [f"visual.trunk.blocks.0.attn.qkv.lora.{n}" for n in ("q_down", "q_up", "v_down", "v_up")],
+        [f"visual.trunk.blocks.0.attn.qkv.lora.{n}" for n in ("q_lora_A", "q_lora_B", "v_lora_A", "v_lora_B")],
         [f"text.transformer.resblocks.0.attn.lora.{n}"
-         for n in ("q_down", "q_up", "v_down", "v_up")],
+         for n in ("q_lora_A", "q_lora_B", "v_lora_A", "v_lora_B")],
     ),
     ("EVA02-B-16", "attention"): (
         [f"visual.trunk.blocks.0.attn.{part}_proj.weight" for part in "kqv"],
@@ -108,8 +114,8 @@ def test_the_table_below_has_every_method():
 def test_tensors_of_each_tower_at_the_real_size(architecture):
     model = open_clip.create_model(architecture, load_weights=False)
     for named, expected in COUNTS[architecture].items():
-        attached = attach(model, *settings_of(named))
-        names = {tower: [n for n in attached.trained if tower_of(n) == tower]
+        attached = make_trainable(model, *settings_of(named))
+        names = {tower: [n for n in attached.trained if get_tower(n) == tower]
                  for tower in ("image", "text", None)}  # fmt: skip
         assert (len(names["image"]), len(names["text"])) == expected, named
         scalars = {"logit_scale", "logit_bias"} & dict(model.named_parameters()).keys()
@@ -125,8 +131,8 @@ def test_tensors_of_each_tower_at_the_real_size(architecture):
 def test_a_tower_without_blocks_is_an_error_that_says_what_to_do():
     model = open_clip.create_model("RN50", load_weights=False)  # its image tower is a ResNet
     with pytest.raises(ForetuneError, match=r"bitfit: finds nothing .* image tower .*bitfit\.mod"):
-        attach(model, *settings_of("bitfit"))
-    assert attach(model, *settings_of("bitfit", towers="text")).trained
+        make_trainable(model, *settings_of("bitfit"))
+    assert make_trainable(model, *settings_of("bitfit", towers="text")).trained
 
 
 @pytest.fixture(params=FAMILIES)
@@ -157,8 +163,8 @@ def test_merged_logits_are_the_unmerged_and_the_file_brings_them_back(family, na
     base = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     method, settings = settings_of(named)
     before = logits()
-    attached = attach(model, method, settings)
-    delta = disturb(attached.trained)
+    attached = make_trainable(model, method, settings)
+    trained_weights = disturb(attached.trained)
     # Three calls, one result: no call leaves a mark on the frozen weights.
     unmerged, again, third = logits(), logits(), logits()
     assert torch.equal(unmerged, again) and torch.equal(unmerged, third)
@@ -166,14 +172,18 @@ def test_merged_logits_are_the_unmerged_and_the_file_brings_them_back(family, na
     attached.merge()
     assert model.state_dict().keys() == base.keys()
     torch.testing.assert_close(logits(), unmerged, rtol=1e-5, atol=1e-5)
-    frozen = set(base) - set(delta) if named in ("full", "bitfit", "attention") else {
+    frozen = set(base) - set(trained_weights) if named in ("full", "bitfit", "attention") else {
         name for name in base if "attn" not in name
     }  # fmt: skip
     assert all(torch.equal(model.state_dict()[name], base[name]) for name in frozen)
-    save_file(delta, tmp_path / "delta.safetensors", describe_delta(method, settings))
+    save_file(
+        trained_weights,
+        tmp_path / "trained_weights.safetensors",
+        describe_trained_weights(method, settings),
+    )
     merged = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.load_state_dict(base)
-    apply_delta(model, tmp_path / "delta.safetensors")
+    apply_trained_weights(model, tmp_path / "trained_weights.safetensors")
     assert all(torch.equal(tensor, merged[name]) for name, tensor in model.state_dict().items())
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
@@ -182,7 +192,7 @@ def test_low_rank_updates_start_at_nothing_and_leave_keys_alone(family):
     model, logits = family
     before = logits()
     base = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    attached = attach(model, *settings_of("lora"))
+    attached = make_trainable(model, *settings_of("lora"))
     torch.testing.assert_close(logits(), before)
     disturb(attached.trained)
     attached.merge()
@@ -198,7 +208,7 @@ def test_low_rank_updates_start_at_nothing_and_leave_keys_alone(family):
 def test_training_steps_of_peft_leave_the_frozen_weights_exact():
     model, _, _ = load_model({"folder": ROOT / "resources/mini/clip"})
     base = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    attached = attach(model, *settings_of("lora qkvo"))
+    attached = make_trainable(model, *settings_of("lora qkvo"))
     disturb(attached.trained)
     for _ in range(20):
         model.encode_image(torch.zeros(2, 3, 32, 32))
@@ -211,15 +221,23 @@ def test_a_file_of_another_model_is_refused(tmp_path):
     clip, _, _ = load_model({"folder": ROOT / "resources/mini/clip"})
     eva, _, _ = load_model({"folder": ROOT / "resources/mini/eva02"})
     method, settings = settings_of("attention")
-    trained = attach(clip, method, settings).trained
-    path: Path = tmp_path / "delta.safetensors"
-    save_file({n: p.detach() for n, p in trained.items()}, path, describe_delta(method, settings))
+    trained = make_trainable(clip, method, settings).trained
+    path: Path = tmp_path / "trained_weights.safetensors"
+    save_file(
+        {n: p.detach() for n, p in trained.items()},
+        path,
+        describe_trained_weights(method, settings),
+    )
     before = {name: tensor.clone() for name, tensor in eva.state_dict().items()}
-    with pytest.raises(ForetuneError, match=r"delta.safetensors: not trained on this model"):
-        apply_delta(eva, path)
+    with pytest.raises(
+        ForetuneError, match=r"trained_weights.safetensors: not trained on this model"
+    ):
+        apply_trained_weights(eva, path)
     assert all(torch.equal(tensor, before[name]) for name, tensor in eva.state_dict().items())
 
 
 def test_what_is_saved_beside_the_tensors_is_what_rebuilds_the_method():
-    described = describe_delta("lora", {**settings_of("lora")[1], "epochs": 3, "learning_rate": 1})
+    described = describe_trained_weights(
+        "lora", {**settings_of("lora")[1], "epochs": 3, "learning_rate": 1}
+    )
     assert json.loads(described["foretune"]) == {"method": "lora", **settings_of("lora")[1]}

@@ -17,11 +17,11 @@ from foretune.core.parquet import read_metadata, write_parquet
 from foretune.encoders.cache import read_embeddings
 from foretune.encoders.loading import load_model
 from foretune.encoders.zero_shot import classification_logits
-from foretune.training.clip_adapter import Adapters, adapter_stacks
-from foretune.training.linear_probe import Probes
-from foretune.training.on_embeddings import fit_cached
-from foretune.training.optim import learning_rate_at, make_optimizer
-from foretune.training.stacked_trials import StackedOptimizer, clip_norms, cross_entropy
+from foretune.training.clip_adapter import StackedAdapters, make_adapter_stacks
+from foretune.training.linear_probe import StackedProbes
+from foretune.training.on_embeddings import fit_on_embeddings
+from foretune.training.optim import compute_learning_rate, make_optimizer
+from foretune.training.stacked_trials import StackedOptimizer, clip_grad_norms, cross_entropy
 
 RECIPE = {
     "optimizer": "sgd", "momentum": 0.9, "epochs": 4, "batch_size": 32, "schedule": "constant",
@@ -42,7 +42,7 @@ def grid(**lists):
 def fit(method, task, output, trials, log=lambda line: None, **changes):
     run = {"model": "clip_mini", "method": method, "dataset": "mnist"}
     recipe, embeddings = {**RECIPE, **changes}, task / "embeddings"
-    fit_cached(run, task / "dataset", embeddings, recipe, trials, 0, output, log)
+    fit_on_embeddings(run, task / "dataset", embeddings, recipe, trials, 0, output, log)
     epochs = pd.read_parquet(output / "epochs.parquet")
     return epochs, json.loads((output / "best.json").read_text())
 
@@ -69,7 +69,7 @@ def test_stacked_optimizer_is_torchs_trial_by_trial(settings, schedule):
     stacked = [p.clone() for p in start]
     optimizer = StackedOptimizer(recipe, trials, stacked)
     shares = [optimizer.step([g.clone() for g in gradients], 4) for gradients in steps]
-    assert shares == [learning_rate_at(recipe, 1.0, step, 4) for step in range(12)]
+    assert shares == [compute_learning_rate(recipe, 1.0, step, 4) for step in range(12)]
     for i, trial in enumerate(trials):
         alone = [torch.nn.Parameter(p[i].clone()) for p in start]
         reference = make_optimizer(recipe, trial, alone)
@@ -78,7 +78,7 @@ def test_stacked_optimizer_is_torchs_trial_by_trial(settings, schedule):
                 parameter.grad = gradient[i].clone()
             if "clip_norm" in recipe:
                 torch.nn.utils.clip_grad_norm_(alone, recipe["clip_norm"])
-            rate = learning_rate_at(recipe, trial["learning_rate"], step, 4)
+            rate = compute_learning_rate(recipe, trial["learning_rate"], step, 4)
             reference.param_groups[0]["lr"] = rate
             reference.step()
         for mine, theirs in zip(stacked, alone, strict=True):
@@ -87,7 +87,7 @@ def test_stacked_optimizer_is_torchs_trial_by_trial(settings, schedule):
 
 def test_clipping_leaves_small_gradients_alone():
     gradients = [torch.tensor([[3.0], [0.3]]), torch.tensor([[4.0], [0.4]])]
-    clip_norms(gradients, 1.0)
+    clip_grad_norms(gradients, 1.0)
     torch.testing.assert_close(gradients[0], torch.tensor([[0.6], [0.3]]), rtol=1e-5, atol=0)
     torch.testing.assert_close(gradients[1], torch.tensor([[0.8], [0.4]]), rtol=1e-5, atol=0)
 
@@ -107,14 +107,17 @@ def test_cross_entropy_is_torchs(smoothing):
 class OneAdapter(torch.nn.Module):
     """Gao et al.'s adapter of both towers, for one trial, written as a torch module."""
 
-    def __init__(self, delta, hidden, width, ratio):
+    def __init__(self, trained_weights, hidden, width, ratio):
         super().__init__()
         self.ratio = ratio
         self.sides = torch.nn.ModuleDict()
         for side in ("image", "text"):
             down, up = LAYER(width, hidden, bias=False), LAYER(hidden, width, bias=False)
             self.sides[side] = torch.nn.Sequential(down, torch.nn.ReLU(), up, torch.nn.ReLU())
-            down.weight.data, up.weight.data = delta[f"{side}.down"], delta[f"{side}.up"]
+            down.weight.data, up.weight.data = (
+                trained_weights[f"{side}.down"],
+                trained_weights[f"{side}.up"],
+            )
         self.double()
 
     def forward(self, vectors, side):
@@ -127,12 +130,12 @@ def test_adapters_gradients_are_autograds(ratio):
     trials = grid(learning_rate=[0.1, 0.01, 0.001], reduction=[4])
     texts, images = torch.randn(5, 16).double(), torch.randn(9, 16).double()
     labels = torch.randint(0, 5, (9,))
-    stack = Adapters(trials, 4, texts, 7.0, ratio, seed=3)
+    stack = StackedAdapters(trials, 4, texts, 7.0, ratio, seed=3)
     for parameter in stack.parameters:
         parameter += torch.randn_like(parameter) / 10  # trials that have moved apart
     losses, gradients = stack.losses(images, labels, 0.1)
     for i in range(3):
-        alone = OneAdapter(stack.delta(i), 4, 16, ratio)
+        alone = OneAdapter(stack.get_trained_weights(i), 4, 16, ratio)
         one, other = alone(images, "image"), alone(texts, "text")
         logits = 7 * F.normalize(one, dim=1) @ F.normalize(other, dim=1).T
         loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
@@ -147,7 +150,7 @@ def test_adapters_gradients_are_autograds(ratio):
 
 def test_an_adapter_starts_as_torchs_linear_layers_do():
     trials = grid(learning_rate=[0.1, 0.01], reduction=[4])
-    stack = Adapters(trials, 128, torch.ones(2, 512), 1.0, 0.2, seed=0)
+    stack = StackedAdapters(trials, 128, torch.ones(2, 512), 1.0, 0.2, seed=0)
     down, up = stack.parameters[:2]
     torch.manual_seed(0)
     like_down, like_up = LAYER(512, 128, bias=False).weight, LAYER(128, 512, bias=False).weight
@@ -156,13 +159,13 @@ def test_an_adapter_starts_as_torchs_linear_layers_do():
         assert mine.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=1e-3)
         assert mine[0].std().item() == pytest.approx(theirs.std().item(), rel=0.02)
     assert not torch.equal(down, stack.parameters[2])
-    other = Adapters(trials, 128, torch.ones(2, 512), 1.0, 0.2, seed=1)
+    other = StackedAdapters(trials, 128, torch.ones(2, 512), 1.0, 0.2, seed=1)
     assert not torch.equal(down, other.parameters[0])
 
 
 def test_every_trial_is_in_one_stack_of_its_reduction():
     trials = grid(learning_rate=[10.0**-k for k in range(20)], reduction=[4, 8])
-    stacks = adapter_stacks(trials, torch.ones(2, 16), 1.0, RECIPE, 0)
+    stacks = make_adapter_stacks(trials, torch.ones(2, 16), 1.0, RECIPE, 0)
     assert [len(stack.trials) for stack in stacks] == [16, 4, 16, 4]
     stacked = [trial["trial"] for stack in stacks for trial in stack.trials]
     assert sorted(stacked) == list(range(40))
@@ -173,14 +176,18 @@ def test_every_trial_is_in_one_stack_of_its_reduction():
 
 def test_probes_gradients_are_autograds():
     torch.manual_seed(0)
-    stack = Probes(grid(learning_rate=[0.1, 0.01]), 6, 5)
+    stack = StackedProbes(grid(learning_rate=[0.1, 0.01]), 6, 5)
     stack.parameters = [torch.randn_like(p) for p in stack.parameters]
     images, labels = torch.randn(9, 6), torch.randint(0, 5, (9,))
     losses, gradients = stack.losses(images, labels, 0)
     for i in range(2):
-        delta = {name: p.requires_grad_() for name, p in stack.delta(i).items()}
-        loss = F.cross_entropy(images @ delta["weight"] + delta["bias"], labels)
-        weight, bias = torch.autograd.grad(loss, [delta["weight"], delta["bias"]])
+        trained_weights = {
+            name: p.requires_grad_() for name, p in stack.get_trained_weights(i).items()
+        }
+        loss = F.cross_entropy(images @ trained_weights["weight"] + trained_weights["bias"], labels)
+        weight, bias = torch.autograd.grad(
+            loss, [trained_weights["weight"], trained_weights["bias"]]
+        )
         torch.testing.assert_close(losses[i], loss.detach())
         torch.testing.assert_close(gradients[0][i], weight.T)
         torch.testing.assert_close(gradients[1][i], bias)
@@ -211,7 +218,7 @@ def test_trials_trained_together_are_those_trained_alone(method, small_task, tmp
         assert set(mine.learning_rate_peak) == set(mine.learning_rate) == {trial["learning_rate"]}
         if trial["trial"] == best["trial"]:
             assert chosen["epoch"] == best["epoch"]
-            one, other = load_file(best["delta"]), load_file(chosen["delta"])
+            one, other = load_file(best["trained_weights"]), load_file(chosen["trained_weights"])
             for name in one:
                 torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-6)
     assert best["val_accuracy"] == together.val_accuracy.max()
@@ -223,15 +230,15 @@ def test_a_chosen_adapters_file_holds_what_validated(small_task, tmp_path):
     # With a ratio of 1 nothing of the zero-shot model is left that would be right by itself.
     trials = grid(learning_rate=[0.3], reduction=[4, 16])
     _, best = fit("clip_adapter", small_task, tmp_path, trials, ratio=1.0)
-    delta, hidden = load_file(best["delta"]), 128 // best["reduction"]
-    assert {name: tuple(tensor.shape) for name, tensor in delta.items()} == {
+    trained_weights, hidden = load_file(best["trained_weights"]), 128 // best["reduction"]
+    assert {name: tuple(tensor.shape) for name, tensor in trained_weights.items()} == {
         "image.down": (hidden, 128), "image.up": (128, hidden),
         "text.down": (hidden, 128), "text.up": (128, hidden), "ratio": (),
     }  # fmt: skip
-    assert delta["ratio"].item() == 1.0
+    assert trained_weights["ratio"].item() == 1.0
     images = read_embeddings(small_task / "embeddings/val.parquet")
     texts = torch.from_numpy(read_embeddings(small_task / "embeddings/text.parquet").vectors.copy())
-    alone = OneAdapter(delta, hidden, 128, 1.0)
+    alone = OneAdapter(trained_weights, hidden, 128, 1.0)
     model, _, _ = load_model(CLIP_MINI)
     vectors = alone(torch.from_numpy(images.vectors.copy()).double(), "image")
     logits = classification_logits(model, vectors, alone(texts.double(), "text"))

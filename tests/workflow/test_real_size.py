@@ -28,7 +28,7 @@ def test_a_model_of_the_paper_goes_from_embed_to_evaluate_on_24_gb(name, tmp_pat
     print(name, {k: found[k] for k in ("parameters", "seconds", "cpu_seconds", "peak_gib")})
     assert round(found["parameters"] / 1e6) == MILLIONS[name]
     assert found["peak_gib"] < 10
-    assert len(set(found["deltas"].values())) == len(METHODS)
+    assert len(set(found["trained_weights"].values())) == len(METHODS)
     # Zero-shot, probe and adapter, and the tuned ones.
     assert found["predictions"] == (7 if name == "clip_b32" else 4)
     for file in tmp_path.rglob("*.safetensors"):

@@ -119,9 +119,9 @@ def without(section, name):
 # What the default study has of a method: without it, the method is one that is added.
 OF_LORA = [
     *(f"trials/clip_mini/lora/{dataset}/0/{file}" for dataset in STUDY["datasets"]
-      for file in ("best.json", "epochs.parquet", "delta.safetensors")),
+      for file in ("best.json", "epochs.parquet", "trained_weights.safetensors")),
     *(f"evaluations/clip_mini/lora{kind}.parquet"
-      for kind in ("", "_classes", "_confusions", "_movement")),
+      for kind in ("", "_classes", "_confusions", "_drift")),
 ]  # fmt: skip
 
 CHANGES = {
@@ -189,7 +189,7 @@ CHANGES = {
         {"write_report": 1, "all": 1},
     ),
     "trained weights deleted": (
-        deleted("trials/clip_mini/lora/stamps/0/delta.safetensors"),
+        deleted("trials/clip_mini/lora/stamps/0/trained_weights.safetensors"),
         {"finetune_model": 1, "evaluate_model": 1} | SUMMARY,
     ),
     "a probe's embeddings deleted": (

@@ -23,8 +23,8 @@ def test_the_chain_runs_to_a_report(study):
     # that were tuned, half way and whole, and of the two adapters; probes on their own.
     assert len(outcomes) == 3 + 2 * (2 * 3) + 2 * 3 + (2 + 1)
     assert set(tasks.method) == {"full", "clip_adapter", "linear_probe"} and len(measures) == 2
-    moved = pd.read_parquet(checkout / "results/analysis/movement.parquet")
-    assert list(moved.dataset) == ["mnist", "digits"] and (moved.moved > 0).all()
+    moved = pd.read_parquet(checkout / "results/analysis/drift.parquet")
+    assert list(moved.dataset) == ["mnist", "digits"] and (moved.mean_displacement > 0).all()
     assert (moved.iimm_change.abs() <= moved.bound).all()
     curve = pd.read_parquet(checkout / "results/analysis/wise_ft.parquet")
     assert sorted(curve.wise_ft) == [0.5, 0.5, 1, 1] and set(curve.method) == {"full"}

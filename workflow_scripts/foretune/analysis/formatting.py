@@ -3,30 +3,32 @@
 import pandas as pd
 
 
-def known(value) -> bool:
+def is_known(value) -> bool:
     return not pd.isna(value)
 
 
-def percent(value) -> str:
-    return f"{100 * value:.1f}%" if known(value) else "–"
+def format_percent(value) -> str:
+    return f"{100 * value:.1f}%" if is_known(value) else "–"
 
 
-def points(value) -> str:
-    return f"{round(100 * value, 1) + 0:+.1f}".replace("-", "−") if known(value) else "–"  # no −0.0
+def format_points(value) -> str:
+    return (
+        f"{round(100 * value, 1) + 0:+.1f}".replace("-", "−") if is_known(value) else "–"
+    )  # no −0.0
 
 
-def number(value) -> str:
-    if known(value) and 100 <= abs(value) < 1e9:
-        return plain(float(f"{value:.3g}"))
-    return f"{value:#.3g}".replace("-", "−") if known(value) else "–"
+def format_number(value) -> str:
+    if is_known(value) and 100 <= abs(value) < 1e9:
+        return format_plain(float(f"{value:.3g}"))
+    return f"{value:#.3g}".replace("-", "−") if is_known(value) else "–"
 
 
-def plain(value) -> str:
+def format_plain(value) -> str:
     """A number that was chosen or counted, without digits that it does not have."""
-    if known(value) and float(value).is_integer() and abs(value) < 1e9:
+    if is_known(value) and float(value).is_integer() and abs(value) < 1e9:
         return f"{int(value)}".replace("-", "−")
-    return f"{value:.3g}".replace("-", "−") if known(value) else "–"
+    return f"{value:.3g}".replace("-", "−") if is_known(value) else "–"
 
 
-def text(value) -> str:
-    return str(value) if known(value) and value != "" else "–"
+def format_text(value) -> str:
+    return str(value) if is_known(value) and value != "" else "–"

@@ -12,7 +12,7 @@ def tabulate_measures(rows: list[dict]) -> tuple[pd.DataFrame, list[str]]:
     `notes`. The names of the measures come beside the table.
     """
     # A file may be older than a measure that was switched on since; Snakemake makes it again.
-    names = sorted({name for row in rows for name in row["measures"]}, key=reading_order)
+    names = sorted({name for row in rows for name in row["measures"]}, key=get_reading_order)
     table = []
     for row in rows:
         facts = {"model": row.get("model"), "dataset": row.get("dataset", row.get("embeddings"))}
@@ -33,7 +33,7 @@ def tabulate_measures(rows: list[dict]) -> tuple[pd.DataFrame, list[str]]:
     return frame, names
 
 
-def reading_order(name: str) -> tuple[bool, str]:
+def get_reading_order(name: str) -> tuple[bool, str]:
     """IIMM, which the study is about, and then the others by name."""
     return name != "iimm", name
 
@@ -90,7 +90,7 @@ def tabulate_curves(rows: list[dict]) -> pd.DataFrame:
     return curves.drop(columns=["spread", "size"])
 
 
-def enough_images(curves: pd.DataFrame, share: float = 0.1) -> int | None:
+def count_enough_images(curves: pd.DataFrame, share: float = 0.1) -> int | None:
     """The least n from which on every dataset of one (model, measure) deviates by at most `share`.
 
     None where even the largest subsets, of half the images, deviate more, or nothing is known.

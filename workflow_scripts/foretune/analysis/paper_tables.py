@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from foretune.analysis.formatting import known, number, plain
+from foretune.analysis.formatting import format_number, format_plain, is_known
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.regression import fit_line
-from foretune.core.config import OF_JOBS
+from foretune.core.config import JOB_KEYS
 
 # A p-value or an R^2 that the paper's text does not show is empty in it.
 NUMBERS = Path(__file__).with_name("paper_tables.csv")
 # Table -> its title, what it shows of the outcome, and the columns of statistics.
-TABLES = {
+PAPER_TABLES = {
     1: ("Spearman's rho with gain over zero-shot error", GAIN, "spearman", "p_asymptotic"),
     2: ("Spearman's rho with accuracy", "accuracy", "spearman", "p_asymptotic"),
     3: ("R² of terms of IIMM with gain over zero-shot error", GAIN, "r2", "p_slope"),
@@ -34,12 +34,14 @@ COLUMNS = ["table", "label", "measure", "model", "family", "source", "study", "s
            "value", "p", "p_permutation"]  # fmt: skip
 
 
-def family_of(model: str) -> str | None:
+def get_model_family(model: str) -> str | None:
     """The paper's name of a model's family, by the model's name; None for another one."""
     return next((name for key, name in FAMILIES.items() if key in model.lower()), None)
 
 
-def which_study(models: dict[str, dict], datasets: list[str], paper: Path) -> dict[str, str]:
+def identify_paper_study(
+    models: dict[str, dict], datasets: list[str], paper: Path
+) -> dict[str, str]:
     """Model -> SAME where it is one of the paper's and the datasets are the paper's, else OTHER.
 
     models: the config's entries by name; paper: the config of the paper's study. Models are
@@ -48,7 +50,7 @@ def which_study(models: dict[str, dict], datasets: list[str], paper: Path) -> di
     """
 
     def identity(entry: dict) -> dict:
-        return {key: value for key, value in entry.items() if key not in OF_JOBS}
+        return {key: value for key, value in entry.items() if key not in JOB_KEYS}
 
     study = yaml.safe_load(Path(paper).read_text())
     same, theirs = set(datasets) == set(study["datasets"]), list(study["models"].values())
@@ -70,19 +72,19 @@ def pooled_line(tasks: pd.DataFrame, measure: str) -> dict:
     return {"n": n} | fit_line(x[some], y[some])
 
 
-def paper_tables(
+def make_paper_tables(
     statistics: pd.DataFrame, tasks: pd.DataFrame, studies: dict[str, str]
 ) -> pd.DataFrame:
     """Tables 1, 2, 3, 5 and 6, tidy: a row for each cell of the paper's and of this study's.
 
-    source: "paper" or "ours"; study: see `which_study`, whose result is `studies`; statistic:
+    source: "paper" or "ours"; study: see `identify_paper_study`, whose result is `studies`; statistic:
     spearman or r2. Ours are of full fine-tuning; p is asymptotic, as in the paper.
     """
     theirs = pd.read_csv(NUMBERS)
     tuned = tasks[tasks.method == "full"]
     rows = []
     for (table, measure, label), cells in theirs.groupby(["table", "measure", "label"], sort=False):
-        _, outcome, statistic, p = TABLES[table]
+        _, outcome, statistic, p = PAPER_TABLES[table]
         facts = {"table": table, "label": label, "measure": measure, "statistic": statistic}
         for cell in cells.to_dict("records"):
             model = {"model": cell["family"], "family": cell["family"], "source": "paper"}
@@ -95,7 +97,7 @@ def paper_tables(
             found = statistics[chosen & (statistics.outcome == outcome)].to_dict("records")
         for row in found:
             name = row["model"]
-            family = "all" if name == "all" else family_of(name)
+            family = "all" if name == "all" else get_model_family(name)
             model = {"model": name, "family": family, "source": "ours", "study": studies[name]}
             counted = {"n": row["n"], "value": row.get(statistic), "p": row.get(p)}
             exact = row.get("p_permutation") if statistic == "spearman" else None
@@ -105,7 +107,7 @@ def paper_tables(
     return frame.astype(dict.fromkeys(numbers, float))
 
 
-def heads_of(cells: pd.DataFrame) -> list[dict]:
+def get_table_heads(cells: pd.DataFrame) -> list[dict]:
     """The columns of one table in the paper's form: of each model the paper's, then ours."""
     heads = cells[["source", "model", "family", "study"]].drop_duplicates()
     place = [ORDER.index(name) if name in ORDER else len(ORDER) for name in heads.family]
@@ -120,12 +122,12 @@ def heads_of(cells: pd.DataFrame) -> list[dict]:
     ]  # fmt: skip
 
 
-def as_markdown(tables: pd.DataFrame) -> str:
+def format_markdown(tables: pd.DataFrame) -> str:
     """The tables in the paper's form: measures in rows; of each model the paper's, then ours."""
     text = ["# The paper's tables"]
     for table, cells in tables.groupby("table"):
-        heads = heads_of(cells)
-        text += ["", f"## Table {table}: {TABLES[table][0]}", ""]
+        heads = get_table_heads(cells)
+        text += ["", f"## Table {table}: {PAPER_TABLES[table][0]}", ""]
         text.append("| measure | " + " | ".join(head["title"] for head in heads) + " |")
         text.append("|---" * (len(heads) + 1) + "|")
         for label, row in cells.groupby("label", sort=False):
@@ -141,5 +143,5 @@ def show_cell(cell: dict | None) -> str:
     """A value and its asymptotic p; dashes for what is not known."""
     if cell is None:
         return "–"
-    p = f" (p {plain(cell['p'])})" if known(cell["p"]) else ""
-    return number(cell["value"]) + p
+    p = f" (p {format_plain(cell['p'])})" if is_known(cell["p"]) else ""
+    return format_number(cell["value"]) + p

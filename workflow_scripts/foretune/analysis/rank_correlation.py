@@ -14,30 +14,30 @@ from scipy import stats
 RESAMPLES = 2000  # of the bootstrap
 EXACT = 10  # up to so many datasets all orders are tried; 10! takes a second, 11! would a minute
 PERMUTATIONS = 9_999  # random orders, where there are more datasets
-FEWEST = 5  # below so many datasets most resamples hold two or three of them: no interval
+MIN_POINTS = 5  # below so many datasets most resamples hold two or three of them: no interval
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
+def rank_scores(values: np.ndarray) -> np.ndarray:
     """Centred ranks along the last axis, doubled, so that they are whole and sums are exact."""
     return 2 * stats.rankdata(values, axis=-1) - (np.shape(values)[-1] + 1)
 
 
-def signs(values: np.ndarray) -> np.ndarray:
+def sign_scores(values: np.ndarray) -> np.ndarray:
     """The sign of each pair's difference, (..., n) -> (..., n (n - 1) / 2)."""
     first, second = np.triu_indices(np.shape(values)[-1], 1)
     return np.sign(values[..., first] - values[..., second])
 
 
-SCORES = {"spearman": ranks, "kendall": signs}
+SCORES = {"spearman": rank_scores, "kendall": sign_scores}
 
 
-def unit(scores: np.ndarray) -> np.ndarray:
+def standardize(scores: np.ndarray) -> np.ndarray:
     """Scaled to length 1 along the last axis; NaN where all are 0, as of a constant."""
     length = np.sqrt(np.square(scores).sum(axis=-1, keepdims=True))
     return scores / np.where(length == 0, np.nan, length)
 
 
-def all_orders(n: int) -> np.ndarray:
+def list_permutations(n: int) -> np.ndarray:
     """(n!, n) of int8: every order of n things."""
     found = np.zeros((1, 1), np.int8)
     for last in range(1, n):
@@ -49,23 +49,25 @@ def all_orders(n: int) -> np.ndarray:
 def null_distribution(name: str, x: tuple, y: tuple) -> np.ndarray:
     """How many orders of y give each product of its scores with x's: of -top, ..., 0, ..., top.
 
-    x, y: ranks as `ranks` has them, in order. All data with the same ties have the same
+    x, y: ranks as `rank_scores` has them, in order. All data with the same ties have the same
     distribution, so that it is counted once for most measures and outcomes of a study.
     """
-    score = {"spearman": np.asarray, "kendall": signs}[name]  # these are ranks already
+    score = {"spearman": np.asarray, "kendall": sign_scores}[name]  # these are ranks already
     fixed = score(np.array(x, np.float32))
     top = np.abs(score(np.array(y, np.float32))).sum() * np.abs(fixed).max()
     counts, y = np.zeros(2 * int(top) + 1, int), np.array(y, np.int8)
-    orders = all_orders(len(x))
+    orders = list_permutations(len(x))
     for start in range(0, len(orders), 20_000):
         moved = score(y[orders[start : start + 20_000]]).astype(np.float32)
         counts += np.bincount((moved @ fixed + top).astype(int), minlength=len(counts))
     return counts
 
 
-def exact_p(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-    """`permutation_p` by counting all orders."""
-    ties = [[tuple(sorted(row)) for row in ranks(both).astype(int).tolist()] for both in (x, y)]
+def exact_p_values(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    """`permutation_p_values` by counting all orders."""
+    ties = [
+        [tuple(sorted(row)) for row in rank_scores(both).astype(int).tolist()] for both in (x, y)
+    ]
     found, orders = {}, math.factorial(x.shape[1])
     for name, score in SCORES.items():
         products = score(y) @ score(x).T
@@ -77,7 +79,7 @@ def exact_p(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     return found
 
 
-def permutation_p(x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+def permutation_p_values(x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Two-sided p-values of every row of x (m, n) with every row of y (k, n), as (k, m) each.
 
     Exact up to 10 points, where all orders are counted, else from 9,999 random orders, the same
@@ -85,7 +87,7 @@ def permutation_p(x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarr
     """
     n = x.shape[1]
     if n <= EXACT:
-        return exact_p(x, y)
+        return exact_p_values(x, y)
     fixed = [score(x).T for score in SCORES.values()]
 
     def products(order, axis):
@@ -101,30 +103,30 @@ def permutation_p(x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarr
 
 
 @functools.cache
-def resamples(n: int, seed: int) -> np.ndarray:
+def draw_resamples(n: int, seed: int) -> np.ndarray:
     """(2000, n) row numbers drawn with replacement: the same for everything of n datasets."""
     return np.random.default_rng([seed, n, 1]).integers(n, size=(RESAMPLES, n))
 
 
-def bootstrap(x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+def bootstrap_correlations(x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Both correlations of every row of x (m, n) and of y (k, n) in 2000 resamples of the n.
 
     Returns (resamples, k, m) by name. A resample is degenerate where x or y is constant in it:
     its correlation does not exist, and is NaN. All are NaN below 5 datasets.
     """
-    if x.shape[1] < FEWEST:
+    if x.shape[1] < MIN_POINTS:
         return dict.fromkeys(SCORES, np.full((RESAMPLES, len(y), len(x)), np.nan))
-    drawn = resamples(x.shape[1], seed)
+    drawn = draw_resamples(x.shape[1], seed)
     found = {}
     for name, score in SCORES.items():
-        left = unit(score(y[:, drawn])).swapaxes(0, 1)  # (resamples, k, ...)
+        left = standardize(score(y[:, drawn])).swapaxes(0, 1)  # (resamples, k, ...)
         found[name] = np.stack(
-            [(left @ unit(score(row[drawn]))[..., None])[..., 0] for row in x], axis=-1
+            [(left @ standardize(score(row[drawn]))[..., None])[..., 0] for row in x], axis=-1
         )
     return found
 
 
-def interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def percentile_interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The 95% percentile interval along the first axis: low, high, and how many draws there were.
 
     Degenerate draws are left out; where they are more than half, there is no interval (NaN).
@@ -152,12 +154,12 @@ def correlate(x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         rho[:, k, m] = stats.spearmanr(x[m], y[k])
         tau[:, k, m] = stats.kendalltau(x[m], y[k], method="asymptotic")
     rho[1][np.abs(rho[0]) > 1 - 1e-12] = np.nan
-    p = permutation_p(x, y, seed)
-    draws = bootstrap(x, y, seed)
+    p = permutation_p_values(x, y, seed)
+    draws = bootstrap_correlations(x, y, seed)
     found = {"spearman": rho[0], "p_asymptotic": rho[1], "p_permutation": p["spearman"]}
-    found["spearman_low"], found["spearman_high"], used = interval(draws["spearman"])
+    found["spearman_low"], found["spearman_high"], used = percentile_interval(draws["spearman"])
     found |= {"bootstrap_n": used.astype(float), "kendall": tau[0]}
     found |= {"p_kendall_asymptotic": tau[1], "p_kendall_permutation": p["kendall"]}
-    found["kendall_low"], found["kendall_high"], _ = interval(draws["kendall"])
+    found["kendall_low"], found["kendall_high"], _ = percentile_interval(draws["kendall"])
     found = {name: np.where(flat, np.nan, values) for name, values in found.items()}
     return found | {"draws": draws["spearman"]}

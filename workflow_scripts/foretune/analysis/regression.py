@@ -7,14 +7,23 @@ import pandas as pd
 from statsmodels.regression.linear_model import OLS
 from statsmodels.tools.tools import add_constant
 
-LINE = ("slope", "intercept", "r2", "p_slope", "slope_low", "slope_high", "residual_sd", "x_mean",
+LINE_COLUMNS = ("slope", "intercept", "r2", "p_slope", "slope_low", "slope_high", "residual_sd", "x_mean",
         "x_squares", "x_min", "x_max", "aic_line")  # fmt: skip
-HINGE = ("hinge_threshold", "hinge_slope", "hinge_intercept", "hinge_r2", "hinge_above",
+HINGE_COLUMNS = ("hinge_threshold", "hinge_slope", "hinge_intercept", "hinge_r2", "hinge_above",
          "aic_hinge", "aic_difference")  # fmt: skip
-POOLED = ("n", "models", "slope", "slope_low", "slope_high", "p_slope", "r2", "p_slopes_differ")
+POOLED_COLUMNS = (
+    "n",
+    "models",
+    "slope",
+    "slope_low",
+    "slope_high",
+    "p_slope",
+    "r2",
+    "p_slopes_differ",
+)
 
 
-def line(x: np.ndarray, y: np.ndarray):
+def least_squares_line(x: np.ndarray, y: np.ndarray):
     """The fitted OLS of y on a constant and x."""
     return OLS(y, add_constant(x, has_constant="add")).fit()
 
@@ -25,7 +34,7 @@ def fit_line(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     The mean's 95% band at x is t(0.975, n - 2) residual_sd sqrt(1/n + (x - x_mean)^2 / x_squares);
     with 1 + 1/n in the place of 1/n it holds a further dataset. aic_line counts two coefficients.
     """
-    fit = line(x, y)
+    fit = least_squares_line(x, y)
     with np.errstate(divide="ignore", invalid="ignore"):
         low, high = fit.conf_int()[1]
         numbers = (
@@ -33,10 +42,10 @@ def fit_line(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
             np.sqrt(fit.mse_resid), x.mean(), np.square(x - x.mean()).sum(), x.min(), x.max(),
             fit.aic,
         )  # fmt: skip
-    return dict(zip(LINE, map(float, numbers), strict=True))
+    return dict(zip(LINE_COLUMNS, map(float, numbers), strict=True))
 
 
-def thresholds(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def list_thresholds(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Where the least squares threshold of a hinge can lie (Hudson 1966, JASA 61).
 
     That is at a value of x, or between two of them, where the line through the points on the left
@@ -64,17 +73,17 @@ def fit_hinge(x: np.ndarray, y: np.ndarray, aic_line: float) -> dict[str, float]
     aic_hinge - aic_line, below 0 where the hinge fits better. NaN below 5 points or where fewer
     than two lie above every possible threshold.
     """
-    found = thresholds(x, y) if len(x) >= 5 else ()
+    found = list_thresholds(x, y) if len(x) >= 5 else ()
     if not len(found):
-        return dict.fromkeys(HINGE, np.nan)
+        return dict.fromkeys(HINGE_COLUMNS, np.nan)
     bent = np.minimum(x, found[:, None])
     centred = bent - bent.mean(axis=1, keepdims=True)
     explained = (centred @ (y - y.mean())) ** 2 / np.square(centred).sum(axis=1)
     best = found[explained.argmax()]
-    fit = line(np.minimum(x, best), y)
+    fit = least_squares_line(np.minimum(x, best), y)
     numbers = (best, fit.params[1], fit.params[0], fit.rsquared, (x > best).sum(),
                fit.aic + 2, fit.aic + 2 - aic_line)  # fmt: skip
-    return dict(zip(HINGE, map(float, numbers), strict=True))
+    return dict(zip(HINGE_COLUMNS, map(float, numbers), strict=True))
 
 
 def fit_pooled(x: np.ndarray, y: np.ndarray, model: np.ndarray) -> dict[str, float]:
@@ -87,7 +96,7 @@ def fit_pooled(x: np.ndarray, y: np.ndarray, model: np.ndarray) -> dict[str, flo
     x, y = x[known], y[known]
     levels = pd.get_dummies(pd.Series(model[known]), dtype=float).to_numpy()
     n, models = levels.shape
-    facts = dict.fromkeys(POOLED, np.nan) | {"n": n, "models": models}
+    facts = dict.fromkeys(POOLED_COLUMNS, np.nan) | {"n": n, "models": models}
     within = x - levels @ (levels.T @ x / levels.sum(axis=0))
     flat = not n or np.ptp(y) == 0 or np.abs(within).max() <= 1e-12 * np.abs(x).max()
     if models < 2 or n <= models + 1 or flat:

@@ -6,31 +6,46 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
-from foretune.analysis.rank_correlation import correlate, interval
-from foretune.analysis.regression import HINGE, LINE, POOLED, fit_hinge, fit_line, fit_pooled
+from foretune.analysis.rank_correlation import correlate, percentile_interval
+from foretune.analysis.regression import (
+    HINGE_COLUMNS,
+    LINE_COLUMNS,
+    POOLED_COLUMNS,
+    fit_hinge,
+    fit_line,
+    fit_pooled,
+)
 from foretune.measures.compute import MEASURES
 
-OUTCOMES = ("gain_over_zero_shot_error", "accuracy", "ood_change", "shifted_change")
-# What a measure's `rises` speaks of; of forgetting no source says which sign to expect.
+STATISTICS_OUTCOMES = ("gain_over_zero_shot_error", "accuracy", "ood_change", "shifted_change")
+# What a measure's `higher_is_better` speaks of; of forgetting no source says which sign to expect.
 GAINS = ("gain_over_zero_shot_error", "accuracy")
 CORRELATED = ("spearman", "p_asymptotic", "p_permutation", "spearman_low", "spearman_high",
               "bootstrap_n", "kendall", "p_kendall_asymptotic", "p_kendall_permutation",
               "kendall_low", "kendall_high")  # fmt: skip
-KEY = ["model", "method", "measure", "outcome"]
-STATISTICS = [*KEY, "n", *CORRELATED, "p_holm", *LINE, *HINGE, "note"]
-DIFFERENCES = ["model", "method", "rival", "outcome", "n", "iimm", "rival_strength", "difference",
+STATISTICS_KEY = ["model", "method", "measure", "outcome"]
+STATISTICS_COLUMNS = [
+    *STATISTICS_KEY,
+    "n",
+    *CORRELATED,
+    "p_holm",
+    *LINE_COLUMNS,
+    *HINGE_COLUMNS,
+    "note",
+]
+DIFFERENCE_COLUMNS = ["model", "method", "rival", "outcome", "n", "iimm", "rival_strength", "difference",
                "low", "high"]  # fmt: skip
 
 
 def strength(rho: np.ndarray, measure: str, outcome: str) -> np.ndarray:
     """How well a measure predicts: rho times the sign that its authors promise, else |rho|."""
-    rises = MEASURES[measure].rises if measure in MEASURES else None
-    if outcome not in GAINS or rises is None:
+    higher_is_better = MEASURES[measure].higher_is_better if measure in MEASURES else None
+    if outcome not in GAINS or higher_is_better is None:
         return np.abs(rho)
-    return rho if rises else -rho
+    return rho if higher_is_better else -rho
 
 
-def alike(columns: pd.DataFrame) -> list[list[str]]:
+def group_equal_columns(columns: pd.DataFrame) -> list[list[str]]:
     """Columns in lists of those that are finite in the same rows."""
     finite = np.isfinite(columns.to_numpy(float))
     groups: dict[bytes, list[str]] = {}
@@ -39,7 +54,7 @@ def alike(columns: pd.DataFrame) -> list[list[str]]:
     return list(groups.values())
 
 
-def note_on(n: int, absent: list[str], x: np.ndarray, y: np.ndarray) -> str:
+def write_note(n: int, absent: list[str], x: np.ndarray, y: np.ndarray) -> str:
     """What a reader must know of a correlation of n datasets; absent: those without a value."""
     notes = []
     if n < 3:
@@ -66,8 +81,8 @@ def run_statistics(
     expected: the datasets that the tasks should have; those that they lack are noted.
     """
     rows, rivals = [], []
-    for group in alike(tasks[outcomes]):
-        for measures in alike(tasks[names]):
+    for group in group_equal_columns(tasks[outcomes]):
+        for measures in group_equal_columns(tasks[names]):
             some = tasks[np.isfinite(tasks[[*group, *measures]].to_numpy(float)).all(axis=1)]
             # The comparison is on the rival's own datasets.
             with_iimm = "iimm" in names and bool(some.iimm.notna().all())
@@ -80,7 +95,7 @@ def run_statistics(
                     facts = {"measure": measure, "outcome": outcome, "n": len(some)}
                     flat = found is None or np.isnan(found["spearman"][k, m])
                     if measure in measures:
-                        row = facts | {"note": note_on(len(some), absent, x[m], y[k])}
+                        row = facts | {"note": write_note(len(some), absent, x[m], y[k])}
                         if not flat:
                             row |= {name: found[name][k, m] for name in CORRELATED}
                             row |= fit_line(x[m], y[k])
@@ -88,21 +103,21 @@ def run_statistics(
                         rows.append(row)
                     if with_iimm and measure != "iimm" and not flat:
                         i = columns.index("iimm")
-                        rivals.append(facts | compare(found, k, i, m, measure, outcome))
+                        rivals.append(facts | compare_measures(found, k, i, m, measure, outcome))
     # In the order of measures, whatever lacks a value.
     for table in (rows, rivals):
         table.sort(key=lambda row: (names.index(row["measure"]), outcomes.index(row["outcome"])))
     return rows, rivals
 
 
-def compare(found: dict, k: int, i: int, m: int, rival: str, outcome: str) -> dict:
+def compare_measures(found: dict, k: int, i: int, m: int, rival: str, outcome: str) -> dict:
     """iimm's strength less the rival's, with its interval over the same resamples."""
     own, other = (
         (strength(found["spearman"][k, j], name, outcome),
          strength(found["draws"][:, k, j], name, outcome))
         for j, name in ((i, "iimm"), (m, rival))
     )  # fmt: skip
-    low, high, _ = interval(own[1] - other[1])
+    low, high, _ = percentile_interval(own[1] - other[1])
     return {"rival": rival, "iimm": own[0], "rival_strength": other[0],
             "difference": own[0] - other[0], "low": low, "high": high}  # fmt: skip
 
@@ -119,22 +134,22 @@ def study_statistics(
     """
     rows, rivals = [], []
     for (model, method), group in tasks.groupby(["model", "method"]):
-        outcomes = [name for name in OUTCOMES if group[name].notna().any()]
+        outcomes = [name for name in STATISTICS_OUTCOMES if group[name].notna().any()]
         expected = list(measured.dataset[measured.model == model])
         run = {"model": model, "method": method}
         for table, new in zip(
             (rows, rivals), run_statistics(group, names, outcomes, seed, expected), strict=True
         ):
             table += [run | row for row in new]
-    statistics = pd.DataFrame(rows, columns=STATISTICS)
-    numbers = [name for name in STATISTICS if name not in (*KEY, "n", "note")]
+    statistics = pd.DataFrame(rows, columns=STATISTICS_COLUMNS)
+    numbers = [name for name in STATISTICS_COLUMNS if name not in (*STATISTICS_KEY, "n", "note")]
     statistics[numbers] = statistics[numbers].astype(float).replace([np.inf, -np.inf], np.nan)
     tested = statistics[statistics.p_permutation.notna()]
     for _, group in tested.groupby(["model", "method", "outcome"]):
         adjusted = multipletests(group.p_permutation, method="holm")[1]
         statistics.loc[group.index, "p_holm"] = adjusted
-    differences = pd.DataFrame(rivals, columns=DIFFERENCES)
-    differences[DIFFERENCES[5:]] = differences[DIFFERENCES[5:]].astype(float)
+    differences = pd.DataFrame(rivals, columns=DIFFERENCE_COLUMNS)
+    differences[DIFFERENCE_COLUMNS[5:]] = differences[DIFFERENCE_COLUMNS[5:]].astype(float)
     return statistics, differences
 
 
@@ -145,9 +160,9 @@ def pooled_fits(tasks: pd.DataFrame, names: list[str]) -> pd.DataFrame:
          **fit_pooled(*(group[c].to_numpy(float) for c in (name, outcome)), group.model.to_numpy())}
         for method, group in tasks.groupby("method") if group.model.nunique() > 1
         for name in names
-        for outcome in OUTCOMES if group[outcome].notna().any()
+        for outcome in STATISTICS_OUTCOMES if group[outcome].notna().any()
     ]  # fmt: skip
-    frame = pd.DataFrame(rows, columns=["method", "measure", "outcome", *POOLED])
+    frame = pd.DataFrame(rows, columns=["method", "measure", "outcome", *POOLED_COLUMNS])
     counts = ["n", "models"]
-    numbers = {name: float for name in POOLED if name not in counts}
+    numbers = {name: float for name in POOLED_COLUMNS if name not in counts}
     return frame.astype(numbers | dict.fromkeys(counts, "int64"))

@@ -8,13 +8,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from foretune.analysis.findings import answer, collect_evidence
+from foretune.analysis.findings import answer_findings, collect_evidence
 from foretune.analysis.measure_tables import tabulate_curves, tabulate_measures
-from foretune.analysis.paper_tables import as_markdown, paper_tables
+from foretune.analysis.paper_tables import format_markdown, make_paper_tables
 from foretune.analysis.statistics import pooled_fits, study_statistics
-from foretune.core.files import whole_file, write_json
+from foretune.core.files import atomic_write, write_json
 from foretune.core.parquet import write_parquet
-from foretune.evaluation.scores import MOVEMENT
+from foretune.evaluation.scores import DRIFT_SCHEMA
 
 WISE_FT = ("gain_over_zero_shot_error", "ood_change", "shifted_change")
 
@@ -27,7 +27,7 @@ def read_tables(paths: list[Path]) -> pd.DataFrame:
 def write_tables(frame: pd.DataFrame, output: Path, metadata: dict) -> None:
     """The same table as Parquet and as CSV beside it."""
     write_parquet(pa.Table.from_pandas(frame, preserve_index=False), output, metadata)
-    with whole_file(output.with_suffix(".csv")) as beside:
+    with atomic_write(output.with_suffix(".csv")) as beside:
         frame.to_csv(beside, index=False)
 
 
@@ -85,8 +85,8 @@ def summarize_tasks(outcomes: pd.DataFrame, selected: pd.DataFrame, measures: pd
     )
 
 
-def analyze(
-    evaluations: list[Path], classes: list[Path], confusions: list[Path], movements: list[Path],
+def analyze_study(
+    evaluations: list[Path], classes: list[Path], confusions: list[Path], drifts: list[Path],
     selections: list[Path], measures: list[Path], output: Path, seed: int,
     studies: dict[str, str],
 ) -> None:  # fmt: skip
@@ -94,7 +94,7 @@ def analyze(
 
     outcomes, class_accuracy, confusions, tasks, wise_ft, measures, curves and movement hold what
     was found; what is made of them is written by `write_statistics`. classes, confusions,
-    movements: the evaluations' files of class accuracies, of classes taken for others, and of how
+    drifts: the evaluations' files of class accuracies, of classes taken for others, and of how
     far embeddings moved; measures: files of tasks, and of embeddings from elsewhere, which have
     no outcomes; studies: of `paper.which_study`.
     """
@@ -104,7 +104,9 @@ def analyze(
     rows = [json.loads(Path(path).read_text()) for path in measures]
     measured, names = tabulate_measures(rows)
     chosen = pd.DataFrame([json.loads(Path(path).read_text()) for path in selections])
-    chosen = chosen.rename(columns={"epoch": "best_epoch"}).drop(columns=["delta", "sha256"])
+    chosen = chosen.rename(columns={"epoch": "best_epoch"}).drop(
+        columns=["trained_weights", "sha256"]
+    )
     every = summarize_tasks(outcomes, chosen, measured[["model", "dataset", "n_train", *names]])
     whole = every.wise_ft == 1  # an interpolation is no task of its own
     tasks = every[whole].drop(columns="wise_ft").reset_index(drop=True)
@@ -120,8 +122,8 @@ def analyze(
     facts = {"kind": "tasks", "measures": names, "weights": weights}
     write_tables(tasks, output / "tasks.parquet", facts)
     write_tables(measured, output / "measures.parquet", {"kind": "measures", "measures": names})
-    moved = read_tables(movements) if movements else MOVEMENT.empty_table().to_pandas()
-    write_tables(moved, output / "movement.parquet", {"kind": "movement"})
+    moved = read_tables(drifts) if drifts else DRIFT_SCHEMA.empty_table().to_pandas()
+    write_tables(moved, output / "drift.parquet", {"kind": "drift"})
     write_tables(tabulate_curves(rows), output / "curves.parquet", {"kind": "curves"})
     write_statistics(tasks, measured, names, seed, studies, output)
 
@@ -134,20 +136,20 @@ def write_statistics(
 
     statistics: a row for each (model, method, measure, outcome), with correlations and fits, also
     as statistics.json; differences: iimm against each other measure; pooled: fits over models;
-    paper_tables: the paper's tables beside the study's, also in the paper's form as Markdown;
+    make_paper_tables: the paper's tables beside the study's, also in the paper's form as Markdown;
     findings and findings_evidence: the papers' findings.
     """
     statistics, differences = study_statistics(tasks, measured, names, seed)
-    theirs = paper_tables(statistics, tasks, studies)
+    theirs = make_paper_tables(statistics, tasks, studies)
     evidence = collect_evidence(tasks, statistics, differences, seed)
     made = {
         "statistics": statistics, "differences": differences, "pooled": pooled_fits(tasks, names),
-        "paper_tables": theirs, "findings": answer(evidence), "findings_evidence": evidence,
+        "paper_tables": theirs, "findings": answer_findings(evidence), "findings_evidence": evidence,
     }  # fmt: skip
     for kind, frame in made.items():
         write_tables(frame, output / f"{kind}.parquet", {"kind": kind})
     # JSON has no NaN.
     rows = statistics.astype(object).where(statistics.notna(), None).to_dict("records")
     write_json(rows, output / "statistics.json")
-    with whole_file(output / "paper_tables.md") as beside:
-        beside.write_text(as_markdown(theirs))
+    with atomic_write(output / "paper_tables.md") as beside:
+        beside.write_text(format_markdown(theirs))

@@ -12,20 +12,20 @@ from foretune.core.errors import ForetuneError
 log = functools.partial(print, flush=True)
 
 
-def parser(description: str) -> argparse.ArgumentParser:
+def make_parser(description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
 
 
-def add_paths(arguments: argparse.ArgumentParser, **helps: str) -> None:
+def add_path_options(arguments: argparse.ArgumentParser, **helps: str) -> None:
     """Add required options that take one path each."""
     for name, text in helps.items():
         option = "--" + name.replace("_", "-")
         arguments.add_argument(option, type=Path, required=True, help=text)
 
 
-def add_run(arguments: argparse.ArgumentParser) -> None:
+def add_run_options(arguments: argparse.ArgumentParser) -> None:
     """Add the options that say which (model, method, dataset) and how."""
     for name in ("model", "method", "dataset-name"):
         arguments.add_argument(f"--{name}", required=True)
@@ -34,7 +34,7 @@ def add_run(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--seed", type=int, required=True)
 
 
-def run_of(arguments: argparse.Namespace) -> dict:
+def get_run(arguments: argparse.Namespace) -> dict:
     return {
         "model": arguments.model,
         "method": arguments.method,

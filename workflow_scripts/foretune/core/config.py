@@ -16,16 +16,16 @@ import yaml
 from foretune.core.errors import ForetuneError
 from foretune.core.grid import grid_points
 
-SCHEMA = Path(__file__).with_name("config.schema.yaml")
+CONFIG_SCHEMA = Path(__file__).with_name("config.schema.yaml")
 MEASURES_ROOM = Path(__file__).parents[1] / "measures"
 # Methods that train on cached embeddings, and those of them that have no head for the classes
 # of another task.
-CACHED = ("linear_probe", "clip_adapter")
-PROBES = ("linear_probe",)
+CACHED_METHODS = ("linear_probe", "clip_adapter")
+PROBE_METHODS = ("linear_probe",)
 # Of a model's entry, what says how its jobs run and changes no number.
-OF_JOBS = ("gpus", "parameters")
+JOB_KEYS = ("gpus", "parameters")
 # The kinds of sources of images, and what an entry may say beside where they are.
-SOURCES = {
+SOURCE_KINDS = {
     "parquet": (),
     "folder": (),
     "table": ("image", "label", "splits"),
@@ -36,7 +36,7 @@ SOURCES = {
 
 
 # What fixes a dataset's rows: where they come from, and its classes.
-SOURCE_KEYS = {*SOURCES, "classes"}.union(*SOURCES.values())
+SOURCE_KEYS = {*SOURCE_KINDS, "classes"}.union(*SOURCE_KINDS.values())
 # JSON Schema counts 1.0 as an integer and NaN as a number; a training loop does not.
 VALIDATOR = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
@@ -49,7 +49,7 @@ VALIDATOR = jsonschema.validators.extend(
 )
 
 
-class OneOfEach(yaml.SafeLoader):
+class UniqueKeyLoader(yaml.SafeLoader):
     """YAML, but a key that stands twice in a mapping is an error: YAML would drop the first."""
 
     def construct_mapping(self, node, deep=False):
@@ -67,7 +67,7 @@ class OneOfEach(yaml.SafeLoader):
 def read_study(path: Path | str) -> dict:
     """A study's config as it is written. Raises ForetuneError, which names the file."""
     try:
-        config = yaml.load(Path(path).read_text(), OneOfEach)
+        config = yaml.load(Path(path).read_text(), UniqueKeyLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ForetuneError(f"{path}: cannot be read: {error}") from None
     if not isinstance(config, dict):
@@ -80,18 +80,18 @@ def check_config(config: dict) -> dict:
 
     Raises ForetuneError with one line for each mistake, each naming the key.
     """
-    schema = yaml.safe_load(SCHEMA.read_text())
+    schema = yaml.safe_load(CONFIG_SCHEMA.read_text())
     config = copy.deepcopy(config)
     errors = list(VALIDATOR(schema).iter_errors(config))
     if errors:
-        lines = sorted({line for error in errors for line in explain(error)})
+        lines = sorted({line for error in errors for line in format_schema_error(error)})
         raise ForetuneError("\n".join(lines))
     fill_defaults(config, schema, schema)
     for name, recipe in config["methods"].items():
         check_search(name, recipe)
         for model in recipe.setdefault("models", list(config["models"])):
             if model not in config["models"]:
-                hint = suggest(model, list(config["models"]))
+                hint = suggest_name(model, list(config["models"]))
                 raise ForetuneError(f"methods.{name}.models: {model}: unknown model{hint}")
     entries = {f"models.{name}": entry for name, entry in config["models"].items()}
     for name, entry in config["datasets"].items():
@@ -113,11 +113,11 @@ def check_config(config: dict) -> dict:
     ]:
         for name in names:
             if name not in choices:
-                hint = suggest(name, choices)
+                hint = suggest_name(name, choices)
                 raise ForetuneError(f"measures.{key}: {name}: unknown{hint}")
     for where, entry in entries.items():
         if not where.startswith("models."):
-            locate(where, entry, config["data"])
+            locate_dataset(where, entry, config["data"])
             lacking = {"test"} if ".shifted." in where else {"train", "test"}
             if "table" in entry and (lacking := lacking - entry["splits"].keys()):
                 lines = ", ".join(sorted(lacking))
@@ -134,16 +134,16 @@ def check_config(config: dict) -> dict:
     return config
 
 
-def locate(where: str, entry: dict, data: str) -> None:
+def locate_dataset(where: str, entry: dict, data: str) -> None:
     """Tell a public dataset's entry the folder of its files, `root`, where it does not say it.
 
     Raises ForetuneError for what is neither a folder nor a hub's dataset, or a key of another kind.
     """
-    kind = next(kind for kind in SOURCES if kind in entry)
-    others = {key for keys in SOURCES.values() for key in keys} - set(SOURCES[kind])
+    kind = next(kind for kind in SOURCE_KINDS if kind in entry)
+    others = {key for keys in SOURCE_KINDS.values() for key in keys} - set(SOURCE_KINDS[kind])
     for key in sorted(others & entry.keys()):
         raise ForetuneError(f"{where}.{key}: says nothing about {kind}")
-    if "root" not in SOURCES[kind] or "root" in entry:
+    if "root" not in SOURCE_KINDS[kind] or "root" in entry:
         return
     name = entry[kind]
     if kind == "torchvision":
@@ -166,7 +166,7 @@ def check_search(name: str, recipe: dict) -> None:
         if search["trials"] > points:
             raise ForetuneError(f"{where}.trials: {search['trials']} of {points} points")
     if search["kind"] == "halving":
-        if name in CACHED:
+        if name in CACHED_METHODS:
             raise ForetuneError(f"{where}: {name} trains all trials together; use grid")
         if recipe["parts"] > 1:
             raise ForetuneError(f"{where}: halving compares all trials in one job; use parts: 1")
@@ -175,13 +175,13 @@ def check_search(name: str, recipe: dict) -> None:
         raise ForetuneError(f"methods.{name}.parts: {recipe['parts']} of {trials} trials")
 
 
-def explain(error: jsonschema.ValidationError) -> list[str]:
+def format_schema_error(error: jsonschema.ValidationError) -> list[str]:
     """What is wrong, where, and what to do, one line a mistake."""
     path = ".".join(str(part) for part in error.absolute_path)
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
         known = list(error.schema.get("properties", {}))
         return [
-            f"{path + '.' if path else ''}{key}: unknown key{suggest(key, known)}"
+            f"{path + '.' if path else ''}{key}: unknown key{suggest_name(key, known)}"
             for key in error.instance
             if key not in known
         ]
@@ -208,7 +208,7 @@ def explain(error: jsonschema.ValidationError) -> list[str]:
     return [f"{path or 'config'}: {error.message}"]
 
 
-def suggest(key: str, known: list[str]) -> str:
+def suggest_name(key: str, known: list[str]) -> str:
     close = difflib.get_close_matches(str(key), known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
 

@@ -36,13 +36,13 @@ def take_devices(count: int, log=print) -> None:
     if 0 < len(devices) < count:
         raise ForetuneError(f"the job takes {count} GPUs and there are {len(devices)}: set gpus")
     if len(devices) > count:
-        devices = choose(devices, count, log)
+        devices = lock_devices(devices, count, log)
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
     if count:
         log(f"GPU: {','.join(devices) or 'none'}")
 
 
-def choose(devices: list[str], count: int, log) -> list[str]:
+def lock_devices(devices: list[str], count: int, log) -> list[str]:
     """`count` of the devices, locked for the life of this process."""
     chosen: list[str] = []
     if not count:
@@ -56,7 +56,7 @@ def choose(devices: list[str], count: int, log) -> list[str]:
         fcntl.flock(choosing, fcntl.LOCK_EX)
         while True:
             for device in devices:
-                if device not in chosen and (lock := lock_file(folder / device)):
+                if device not in chosen and (lock := try_lock(folder / device)):
                     _held.append(lock)
                     chosen.append(device)
                 if len(chosen) == count:
@@ -65,7 +65,7 @@ def choose(devices: list[str], count: int, log) -> list[str]:
             time.sleep(1)
 
 
-def lock_file(path: Path):
+def try_lock(path: Path):
     """The file, open and locked; None where another process has it."""
     lock = open(path, "w")  # noqa: SIM115
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: Path | str) -> Iterator[Path]:
+def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it becomes `path` only when all went well."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def write_json(content, path: Path | str) -> None:
-    with whole_file(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 

@@ -4,12 +4,12 @@ import itertools
 import random
 
 # The lists of a recipe whose product are a method's trials.
-GRID = ("learning_rate", "weight_decay", "rank", "reduction")
+GRID_KEYS = ("learning_rate", "weight_decay", "rank", "reduction")
 
 
 def grid_points(recipe: dict) -> list[dict]:
     """All points of a method's grid, in the order of the config's lists, each with its number."""
-    names = [name for name in GRID if name in recipe]
+    names = [name for name in GRID_KEYS if name in recipe]
     points = itertools.product(*(recipe[name] for name in names))
     return [{"trial": i, **dict(zip(names, point, strict=True))} for i, point in enumerate(points)]
 

@@ -16,7 +16,7 @@ from foretune.core.errors import ForetuneError
 
 
 @contextmanager
-def sole_writer(folder: Path | str) -> Iterator[None]:
+def exclusive_lock(folder: Path | str) -> Iterator[None]:
     """Hold the lock of an output folder; wait for another process that holds it.
 
     A killed Snakemake leaves its jobs running, and its next run starts them again: the
@@ -33,9 +33,9 @@ def sole_writer(folder: Path | str) -> Iterator[None]:
         yield
 
 
-LOCK = Path("results/.lock")
+RESULTS_LOCK = Path("results/.lock")
 SNAKEMAKE_LOCKS = Path(".snakemake/locks")
-HELD = "FORETUNE_LOCK_HELD_BY"  # a process id, which exec keeps
+LOCK_HOLDER_VARIABLE = "FORETUNE_LOCK_HELD_BY"  # a process id, which exec keeps
 
 
 def lock_results() -> None:
@@ -43,10 +43,10 @@ def lock_results() -> None:
 
     Raises ForetuneError, which names the holder, where another run has the lock.
     """
-    if os.environ.get(HELD) == str(os.getpid()):
+    if os.environ.get(LOCK_HOLDER_VARIABLE) == str(os.getpid()):
         return
-    LOCK.parent.mkdir(exist_ok=True)
-    lock = os.open(LOCK, os.O_CREAT | os.O_RDWR, 0o666)
+    RESULTS_LOCK.parent.mkdir(exist_ok=True)
+    lock = os.open(RESULTS_LOCK, os.O_CREAT | os.O_RDWR, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -58,7 +58,7 @@ def lock_results() -> None:
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{getpass.getuser()}, {platform.node()}, process {os.getpid()}\n".encode(), 0)
     os.set_inheritable(lock, True)  # by exec; Snakemake closes it for its jobs
-    os.environ[HELD] = str(os.getpid())
+    os.environ[LOCK_HOLDER_VARIABLE] = str(os.getpid())
 
 
 def remove_stale_locks() -> None:

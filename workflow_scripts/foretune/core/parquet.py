@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foretune.core.errors import ForetuneError
-from foretune.core.files import whole_file
+from foretune.core.files import atomic_write
 
 METADATA_KEY = b"foretune"
 
@@ -22,7 +22,7 @@ def write_parquet(
 ) -> None:
     """Write a table whose footer carries `metadata` (JSON) under the key `foretune`."""
     merged = {**(table.schema.metadata or {}), METADATA_KEY: json.dumps(metadata, sort_keys=True)}
-    with whole_file(path) as beside:
+    with atomic_write(path) as beside:
         pq.write_table(
             table.replace_schema_metadata(merged),
             beside,

@@ -25,16 +25,16 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from foretune.core.errors import ForetuneError
-from foretune.core.files import digest_json, whole_file, write_json
+from foretune.core.files import atomic_write, digest_json, write_json
 from foretune.core.parquet import add_metadata
-from foretune.data.prepared import BATCH, SCHEMA, SPLITS, decode, read_manifest
-from foretune.data.sources.base import Rows
+from foretune.data.prepared import READ_BATCH, SPLIT_SCHEMA, SPLITS, decode_image, read_manifest
+from foretune.data.sources.base import ImageRows
 from foretune.data.sources.read import read_source
 
-GROUP_ROWS, GROUP_BYTES = 4096, 32 << 20  # of a row group, whichever comes first
+ROW_GROUP_ROWS, ROW_GROUP_BYTES = 4096, 32 << 20  # of a row group, whichever comes first
 
 
-def split_off(total: int, part: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_rows(total: int, part: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """`part` row numbers taken at random, and the others, both in order."""
     order = np.random.default_rng(seed).permutation(total)
     return np.sort(order[:part]), np.sort(order[part:])
@@ -49,17 +49,19 @@ def prepare_dataset(name: str, spec: dict, output: Path, seed: int) -> dict:
     Raises ForetuneError for a broken image, a label out of range, or an empty split or class.
     """
     source = read_source(spec)
-    classes = rename(name, source.classes, spec.get("classes", source.classes))
+    classes = rename_classes(name, source.classes, spec.get("classes", source.classes))
     undivided = "all" in source.rows
     train = source.rows["all" if undivided else "train"]
-    held_out, kept = split_off(train.n, train.n // 5 if undivided else 0, seed)
-    validation, _ = split_off(len(kept), min(len(kept) // 10, 5000), seed)
+    held_out, kept = draw_rows(train.n, train.n // 5 if undivided else 0, seed)
+    validation, _ = draw_rows(len(kept), min(len(kept) // 10, 5000), seed)
     splits = np.full(train.n, "train", object)
     splits[held_out], splits[kept[validation]] = "test", "val"
-    streams = [Stream(train, splits, source.classes, pooled=undivided)]
+    streams = [RowStream(train, splits, source.classes, pooled=undivided)]
     if not undivided:
         test = source.rows["test"]
-        streams.append(Stream(test, np.full(test.n, "test", object), source.classes, pooled=True))
+        streams.append(
+            RowStream(test, np.full(test.n, "test", object), source.classes, pooled=True)
+        )
     manifest = {
         "name": name,
         "split": "test",
@@ -72,7 +74,7 @@ def prepare_dataset(name: str, spec: dict, output: Path, seed: int) -> dict:
     return write_dataset(manifest, streams, SPLITS, output)
 
 
-def rename(name: str, known: list[str], given: list[str] | dict[str, str]) -> list[str]:
+def rename_classes(name: str, known: list[str], given: list[str] | dict[str, str]) -> list[str]:
     """A dataset's class names as its entry in the config gives them."""
     where = f"datasets.{name}.classes"
     if isinstance(given, dict):
@@ -108,7 +110,7 @@ def prepare_shifted_test(shift: str, spec: dict, parent: Path, output: Path) -> 
     rows = source.rows["all" if "all" in source.rows else "test"]
     labels = [known.index(each) for each in source.classes]
     splits = np.full(rows.n, shift, object)
-    stream = Stream(rows, splits, source.classes, pooled=True, labels=labels)
+    stream = RowStream(rows, splits, source.classes, pooled=True, labels=labels)
     manifest = {
         **{key: dataset[key] for key in ("name", "classes", "source_classes", "caption")},
         "split": shift,
@@ -120,37 +122,37 @@ def prepare_shifted_test(shift: str, spec: dict, parent: Path, output: Path) -> 
 
 
 @dataclass
-class Stream:
+class RowStream:
     """Rows on their way to the splits' files.
 
     splits: of each row, by name; classes: the source's; pooled: whether the test is drawn from
     these rows (all of an undivided source, else the test itself); labels: what the source's become.
     """
 
-    rows: Rows
+    rows: ImageRows
     splits: np.ndarray
     classes: list[str]
     pooled: bool
     labels: list[int] | None = None
 
 
-class SplitFile:
+class SplitWriter:
     """A split's Parquet file in the making, a row group at a time, and the digest of its rows."""
 
     def __init__(self, path: Path):
-        self.writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+        self.writer = pq.ParquetWriter(path, SPLIT_SCHEMA, compression="zstd")
         self.digest, self.n, self.kept, self.size = hashlib.sha256(), 0, [], 0
 
     def add(self, row: tuple[str, bytes, int]) -> None:
         self.digest.update(f"{row[0]}\0{row[2]}\0{len(row[1])}\0".encode() + row[1])
         self.kept.append(row)
         self.n, self.size = self.n + 1, self.size + len(row[1])
-        if len(self.kept) == GROUP_ROWS or self.size > GROUP_BYTES:
+        if len(self.kept) == ROW_GROUP_ROWS or self.size > ROW_GROUP_BYTES:
             self.flush()
 
     def flush(self) -> None:
         columns = [list(column) for column in zip(*self.kept, strict=True)]
-        self.writer.write_table(pa.table(columns, schema=SCHEMA))
+        self.writer.write_table(pa.table(columns, schema=SPLIT_SCHEMA))
         self.kept, self.size = [], 0
 
     def close(self, metadata: dict) -> None:
@@ -161,7 +163,7 @@ class SplitFile:
 
 
 def write_dataset(
-    manifest: dict, streams: list[Stream], splits: tuple[str, ...], output: Path
+    manifest: dict, streams: list[RowStream], splits: tuple[str, ...], output: Path
 ) -> dict:
     """Check all rows and write each split's, then the manifest with digests and splits added.
 
@@ -174,11 +176,11 @@ def write_dataset(
     images: list[str] = []
     with ExitStack() as whole:
         files = {
-            split: SplitFile(whole.enter_context(whole_file(output / f"{split}.parquet")))
+            split: SplitWriter(whole.enter_context(atomic_write(output / f"{split}.parquet")))
             for split in splits
         }
         for stream in streams:
-            for split, row in checked(name, stream):
+            for split, row in check_rows(name, stream):
                 if stream.pooled:
                     images.append(digest_image(stream.classes[row[2]], row[1]))
                 split = split if split in files else "test"  # of a shifted test
@@ -186,7 +188,7 @@ def write_dataset(
                     row = (*row[:2], stream.labels[row[2]])
                 seen[split].add(row[2])
                 files[split].add(row)
-        refuse_gaps(manifest, seen)
+        check_splits(manifest, seen)
         digests = {split: file.digest.hexdigest() for split, file in files.items()}
         manifest |= {
             "digest": digest_json([manifest["classes"], manifest["source_classes"], digests]),
@@ -203,7 +205,7 @@ def digest_image(label: str, image: bytes) -> str:
     return hashlib.sha256(label.encode() + b"\0" + image).hexdigest()
 
 
-def checked(name: str, stream: Stream) -> Iterator[tuple[str, tuple[str, bytes, int]]]:
+def check_rows(name: str, stream: RowStream) -> Iterator[tuple[str, tuple[str, bytes, int]]]:
     """(split, row) of a stream, each checked for what would fail, or mislead, hours later."""
     classes = len(stream.classes)
 
@@ -213,18 +215,18 @@ def checked(name: str, stream: Stream) -> Iterator[tuple[str, tuple[str, bytes, 
             raise ForetuneError(
                 f"dataset {name}, {split}, {identity}: label {label} is not in 0..{classes - 1}"
             )
-        decode(image, f"dataset {name}, {split}, {identity}")
+        decode_image(image, f"dataset {name}, {split}, {identity}")
 
     items = zip(stream.splits, stream.rows.read(), strict=True)
     bar = tqdm(desc=name, total=stream.rows.n, mininterval=5, delay=5, unit="image")
     with bar, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        while some := list(islice(items, BATCH)):
+        while some := list(islice(items, READ_BATCH)):
             for _ in pool.map(check, some):
                 bar.update()
             yield from some
 
 
-def refuse_gaps(manifest: dict, seen: dict[str, set[int]]) -> None:
+def check_splits(manifest: dict, seen: dict[str, set[int]]) -> None:
     """Refuse an empty split, and a class without an image to train on."""
     for split, labels in seen.items():
         if not labels:

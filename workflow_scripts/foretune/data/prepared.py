@@ -13,21 +13,21 @@ from foretune.core.errors import ForetuneError
 from foretune.core.parquet import read_metadata
 
 SPLITS = ("train", "val", "test")
-SCHEMA = pa.schema([("id", pa.string()), ("image", pa.binary()), ("label", pa.int32())])
-BATCH = 64  # rows that are checked, or read, at a time: pictures of a megabyte are common
+SPLIT_SCHEMA = pa.schema([("id", pa.string()), ("image", pa.binary()), ("label", pa.int32())])
+READ_BATCH = 64  # rows that are checked, or read, at a time: pictures of a megabyte are common
 
 
 def read_manifest(folder: Path | str) -> dict:
     return json.loads((Path(folder) / "dataset.json").read_text())
 
 
-def title_of(manifest: dict) -> str:
+def get_dataset_title(manifest: dict) -> str:
     """What a reader sees as a dataset's name: a shifted test's own comes after its dataset's."""
     shift = manifest["split"]
     return manifest["name"] if shift == "test" else f"{manifest['name']} · {shift}"
 
 
-def split_path(folder: Path | str, split: str) -> Path:
+def get_split_path(folder: Path | str, split: str) -> Path:
     """The file of one split. Raises ForetuneError where it is not of the folder's manifest."""
     path = Path(folder) / f"{split}.parquet"
     if read_metadata(path)["digest"] != read_manifest(folder)["digest"]:
@@ -36,18 +36,18 @@ def split_path(folder: Path | str, split: str) -> Path:
 
 
 def read_split(folder: Path | str, split: str, columns: list[str] | None = None) -> pa.Table:
-    """The rows of one split, all columns or some; errors as `split_path`."""
-    return pq.read_table(split_path(folder, split), columns=columns)
+    """The rows of one split, all columns or some; errors as `get_split_path`."""
+    return pq.read_table(get_split_path(folder, split), columns=columns)
 
 
 def stream_split(folder: Path | str, split: str) -> Iterator[tuple[list[str], list[bytes]]]:
-    """Ids and images of one split, a few rows at a time; errors as `split_path`."""
-    file = pq.ParquetFile(split_path(folder, split), pre_buffer=False)
-    for batch in file.iter_batches(BATCH, columns=["id", "image"]):
+    """Ids and images of one split, a few rows at a time; errors as `get_split_path`."""
+    file = pq.ParquetFile(get_split_path(folder, split), pre_buffer=False)
+    for batch in file.iter_batches(READ_BATCH, columns=["id", "image"]):
         yield batch["id"].to_pylist(), batch["image"].to_pylist()
 
 
-def decode(encoded: bytes, name: str) -> Image.Image:
+def decode_image(encoded: bytes, name: str) -> Image.Image:
     """The picture of one row in full; `name` says which in the error."""
     try:
         image = Image.open(io.BytesIO(encoded))

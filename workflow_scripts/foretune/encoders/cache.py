@@ -35,17 +35,17 @@ def write_embeddings(path: Path | str, vectors: np.ndarray, columns: dict, metad
         raise ForetuneError(f"{path}: row {broken[0]} ({len(broken)} in all) is not finite")
     flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
     column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-    write_table(pa.table({**columns, "embedding": column}), path, metadata)
+    write_embedding_table(pa.table({**columns, "embedding": column}), path, metadata)
 
 
-def write_table(table: pa.Table, path: Path | str, metadata: dict) -> None:
+def write_embedding_table(table: pa.Table, path: Path | str, metadata: dict) -> None:
     # One chunk a file is what lets a reader map it without a copy; a dictionary of vectors' values
     # makes reading several times slower.
     rows = max(1, len(table))
     write_parquet(table, path, metadata, rows, compression="none", dictionary=False)
 
 
-def expect_metadata(path: Path | str, **expected) -> dict:
+def check_metadata(path: Path | str, **expected) -> dict:
     """A cache's metadata. Raises ForetuneError where it has not these values."""
     metadata = read_metadata(path)
     for key, value in expected.items():
@@ -63,7 +63,7 @@ def read_embeddings(path: Path | str, **expected) -> Embeddings:
     expected: metadata that must have these values (`weights=`, `dataset=`, ...).
     Raises ForetuneError where the file is not such a cache, or was made from something else.
     """
-    metadata = expect_metadata(path, **expected)
+    metadata = check_metadata(path, **expected)
     table = pq.read_table(path)
     if "embedding" not in table.column_names:
         raise ForetuneError(f"{path}: has no column named embedding")
@@ -78,7 +78,9 @@ def read_embeddings(path: Path | str, **expected) -> Embeddings:
     return Embeddings(vectors.reshape(-1, column.type.list_size), columns, metadata)
 
 
-def read_pair(folder: Path | str, split: str, dataset_digest: str) -> tuple[Embeddings, Embeddings]:
+def read_task_embeddings(
+    folder: Path | str, split: str, dataset_digest: str
+) -> tuple[Embeddings, Embeddings]:
     """The images of one split and the captions' embeddings, of one dataset by one model."""
     images = read_embeddings(Path(folder) / f"{split}.parquet", dataset=dataset_digest)
     texts = read_embeddings(
@@ -87,7 +89,7 @@ def read_pair(folder: Path | str, split: str, dataset_digest: str) -> tuple[Embe
     return images, texts
 
 
-def unit_rows(vectors: np.ndarray) -> np.ndarray:
+def normalize_rows(vectors: np.ndarray) -> np.ndarray:
     """Rows scaled to unit length, in float64. Raises ForetuneError for a zero vector."""
     vectors = np.asarray(vectors, dtype=np.float64)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -10,26 +10,26 @@ from tqdm import tqdm
 
 from foretune.data.prepared import read_manifest, read_split
 from foretune.encoders.cache import write_embeddings
-from foretune.encoders.image_cache import prepare_images, take
+from foretune.encoders.image_cache import load_batch, prepare_images
 from foretune.encoders.loading import Preprocess, digest_weights, encode_text, load_model
 from foretune.encoders.shards import prepare_rows, shard_rows
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # On a CPU, the activations of more images do not fit its caches: half as fast again with 64 of a
 # mini encoder's as with 256 (benchmarks/training.md).
-BATCH = 256 if DEVICE == "cuda" else 64
+ENCODE_BATCH = 256 if DEVICE == "cuda" else 64
 
 
 @torch.inference_mode()
 def encode_images(
-    model: nn.Module, preprocess: Preprocess, images: np.ndarray, batch_size: int = BATCH
+    model: nn.Module, preprocess: Preprocess, images: np.ndarray, batch_size: int = ENCODE_BATCH
 ) -> Tensor:
     """Raw image embeddings (N, d) of prepared images (N, 3, H, W), on the CPU."""
     device = next(model.parameters()).device
     starts = range(0, len(images), batch_size)
     vectors = []
     for start in tqdm(starts, "encoding", mininterval=5, delay=5, unit="batch"):
-        batch = take(images, slice(start, start + batch_size), device)
+        batch = load_batch(images, slice(start, start + batch_size), device)
         encoded = model.encode_image(preprocess.normalize(batch), normalize=False)
         vectors.append(encoded.float().cpu())
     return torch.cat(vectors)
@@ -82,18 +82,18 @@ def embed_images(
         write_embeddings(output / f"{split}.parquet", torch.cat(vectors).numpy(), columns, facts)
     if "parent" not in manifest:  # a shifted test's captions are those of the task it belongs to
         own = output / "own_text.parquet"
-        write_captions((model, preprocess, tokenizer), manifest, manifest["caption"], own)
+        write_caption_embeddings((model, preprocess, tokenizer), manifest, manifest["caption"], own)
 
 
 def embed_captions(model_spec: dict, dataset: Path, template: str | None, output: Path) -> None:
     """Write `text.parquet`: one caption a class, from the template or the dataset's own."""
     manifest = read_manifest(dataset)
-    write_captions(
+    write_caption_embeddings(
         load_model(model_spec, DEVICE), manifest, template or manifest["caption"], output
     )
 
 
-def write_captions(loaded: tuple, manifest: dict, template: str, output: Path) -> None:
+def write_caption_embeddings(loaded: tuple, manifest: dict, template: str, output: Path) -> None:
     """loaded: (model, preprocess, tokenizer)."""
     model, preprocess, tokenizer = loaded
     captions = [template.replace("{}", name) for name in manifest["classes"]]

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from foretune.core.files import digest_json, whole_file
-from foretune.data.prepared import decode, read_manifest, stream_split, title_of
+from foretune.core.files import atomic_write, digest_json
+from foretune.data.prepared import decode_image, get_dataset_title, read_manifest, stream_split
 
 
 def prepare_images(
@@ -28,7 +28,7 @@ def prepare_images(
     Raises ForetuneError, which names the row, for an image that cannot be decoded.
     """
     manifest = read_manifest(dataset)
-    name = f"{title_of(manifest)}, {split}"
+    name = f"{get_dataset_title(manifest)}, {split}"
     made_from = [repr(preprocess.config), manifest["digest"], split, PIL.__version__]
     path = folder and Path(folder) / f"{digest_json(made_from)}.npy"
     if path and path.exists():
@@ -36,7 +36,7 @@ def prepare_images(
     n = manifest["splits"][split]["rows"]
 
     def prepare(pair: tuple[str, bytes]) -> np.ndarray:
-        return preprocess(decode(pair[1], f"{name}, {pair[0]}")).numpy()
+        return preprocess(decode_image(pair[1], f"{name}, {pair[0]}")).numpy()
 
     started = time.monotonic()
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # Pillow lets go of Python's lock
@@ -52,25 +52,25 @@ def prepare_images(
         first = next(progress)  # only an image tells the size
         shape = (n, *first.shape)
         if path is None:
-            images = fill(np.empty(shape, np.uint8), first, progress)
+            images = fill_array(np.empty(shape, np.uint8), first, progress)
         else:
-            with whole_file(path) as beside:
+            with atomic_write(path) as beside:
                 kept = np.lib.format.open_memmap(beside, "w+", np.uint8, shape)
-                fill(kept, first, progress).flush()
+                fill_array(kept, first, progress).flush()
             images = np.load(path, mmap_mode="r")
     rate = n / (time.monotonic() - started)
     log(f"{name}: {n} images prepared, {rate:.0f} images/s")
     return images
 
 
-def fill(images: np.ndarray, first: np.ndarray, others) -> np.ndarray:
+def fill_array(images: np.ndarray, first: np.ndarray, others) -> np.ndarray:
     images[0] = first
     for number, image in enumerate(others, start=1):
         images[number] = image
     return images
 
 
-def take(images: np.ndarray, which: slice | np.ndarray, device: str | torch.device) -> Tensor:
+def load_batch(images: np.ndarray, which: slice | np.ndarray, device: str | torch.device) -> Tensor:
     """A batch of prepared images on the device; pinned on its way to a GPU."""
     batch = torch.from_numpy(np.array(images[which]))
     if torch.device(device).type == "cuda":

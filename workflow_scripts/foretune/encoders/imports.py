@@ -3,7 +3,7 @@
 Every job waits for its imports. transformers is needed for nothing but Hugging Face's text
 towers, and torch's compiler, which torchvision, timm and torch's optimizers fetch in order to
 exempt functions from it, for nothing but `compile: true`. Without the two, a job starts in half
-the time (benchmarks/start.md). `with_transformers` and `with_compiler` bring them back.
+the time (benchmarks/start.md). `restore_transformers` and `restore_compiler` bring them back.
 
 Nor does a job ask Hugging Face's hub for what is in its cache already: weights are fetched before
 the study (fetch.py), and a job without network would wait a minute for each file.
@@ -40,21 +40,21 @@ def _import_open_clip():
         return importlib.import_module("open_clip")
     except (ImportError, AttributeError):
         # Another version asks more of the compiler than stands in for it: give it the whole.
-        with_compiler()
+        restore_compiler()
         return importlib.import_module("open_clip")
     finally:
         if absent:
             del sys.modules[TRANSFORMERS]
 
 
-def with_transformers() -> None:
+def restore_transformers() -> None:
     """Let open_clip build Hugging Face's text towers."""
-    with_compiler()  # transformers asks for it
+    restore_compiler()  # transformers asks for it
     towers = importlib.reload(open_clip.hf_model)
     open_clip.model.HFTextEncoder = towers.HFTextEncoder
 
 
-def with_compiler() -> None:
+def restore_compiler() -> None:
     """Put torch's own compiler in the place of what stands in for it."""
     for name in (COMPILER, f"{COMPILER}.utils"):
         if name in sys.modules and not hasattr(sys.modules[name], "__file__"):

@@ -26,10 +26,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from foretune.core.config import suggest
+from foretune.core.config import suggest_name
 from foretune.core.errors import ForetuneError
-from foretune.core.files import whole_file
-from foretune.encoders.imports import hub, open_clip, timm, with_compiler, with_transformers
+from foretune.core.files import atomic_write
+from foretune.encoders.imports import hub, open_clip, restore_compiler, restore_transformers, timm
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
@@ -44,9 +44,9 @@ def load_model(spec: dict, device: str = "cpu", weights: bool = True):
     """
     try:
         if "folder" in spec:
-            model, tokenizer = load_folder(Path(spec["folder"]), weights)
+            model, tokenizer = load_model_folder(Path(spec["folder"]), weights)
         else:
-            model, tokenizer = load_public(spec, weights)
+            model, tokenizer = load_public_model(spec, weights)
     except (
         RuntimeError,
         OSError,
@@ -56,40 +56,44 @@ def load_model(spec: dict, device: str = "cpu", weights: bool = True):
         TypeError,
         SafetensorError,
     ) as error:
-        raise ForetuneError(f"cannot load the model {spec}: {error}{how_to_get(spec)}") from error
+        raise ForetuneError(
+            f"cannot load the model {spec}: {error}{explain_model_fetch(spec)}"
+        ) from error
     # Convolutions are faster with channels last (a sixth of a mini encoder's training step).
     model = model.to(device, memory_format=torch.channels_last).eval()
     return model, Preprocess(model), tokenizer
 
 
-def public_name(spec: dict) -> str:
+def get_open_clip_name(spec: dict) -> str:
     """What open_clip calls a model that is no folder."""
     return spec.get("architecture") or f"hf-hub:{spec['hub'].removeprefix('hf-hub:')}"
 
 
-def load_public(spec: dict, weights: bool):
+def load_public_model(spec: dict, weights: bool):
     """A model and tokenizer by open_clip's names; errors as those of the libraries."""
-    name = public_name(spec)
+    name = get_open_clip_name(spec)
     config = open_clip.get_model_config(name)
     if config is None:
-        raise ValueError(f"no architecture of open_clip{suggest(name, open_clip.list_models())}")
+        raise ValueError(
+            f"no architecture of open_clip{suggest_name(name, open_clip.list_models())}"
+        )
     pretrained = spec.get("pretrained") if weights else None
     tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
     if tag.get("quick_gelu") and not config.get("quick_gelu"):
         # open_clip would warn only, and the numbers would be others.
         raise ValueError(f"{pretrained} was trained as architecture {name}-quickgelu: write that")
     if "hf_model_name" in config["text_cfg"]:
-        with_transformers()
+        restore_transformers()
     # Of a hub's model whose weights are missing open_clip would make one of random weights.
     model = open_clip.create_model(
         name, pretrained=pretrained, load_weights=weights, require_pretrained=weights
     )
     if "hf_tokenizer_name" in config["text_cfg"]:
-        return model, hub_tokenizer(**config["text_cfg"])
+        return model, load_hub_tokenizer(**config["text_cfg"])
     return model, open_clip.get_tokenizer(name)
 
 
-def hub_tokenizer(
+def load_hub_tokenizer(
     hf_tokenizer_name: str, context_length: int = 77, tokenizer_kwargs: dict | None = None,
     tokenizer_mode: str | None = None, **_,
 ):  # fmt: skip
@@ -98,7 +102,7 @@ def hub_tokenizer(
     By the hub's name, transformers would look for a config.json that such repositories may lack,
     and fail where it cannot ask the hub for it.
     """
-    with_compiler()  # transformers asks for it
+    restore_compiler()  # transformers asks for it
     patterns = ["*.json", "*.txt", "*.model"]
     folder = hub.snapshot_download(hf_tokenizer_name, allow_patterns=patterns)
     return open_clip.tokenizer.HFTokenizer(
@@ -106,7 +110,7 @@ def hub_tokenizer(
     )
 
 
-def how_to_get(spec: dict) -> str:
+def explain_model_fetch(spec: dict) -> str:
     """Said where a public model's files may be missing: jobs never download (lean.py)."""
     if "folder" in spec or Path(spec.get("pretrained", "")).is_file():
         return ""
@@ -117,18 +121,18 @@ def how_to_get(spec: dict) -> str:
     )
 
 
-def load_folder(folder: Path, weights: bool):
+def load_model_folder(folder: Path, weights: bool):
     config = json.loads((folder / CONFIG_NAME).read_text())
     ours = config.get("foretune", {})
     if "timm" in ours:
-        register_timm(config["model_cfg"]["vision_cfg"]["timm_model_name"], **ours["timm"])
+        register_timm_model(config["model_cfg"]["vision_cfg"]["timm_model_name"], **ours["timm"])
     logging.disable(logging.WARNING)  # it warns that there are no weights; they come below
     try:
         model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
     finally:
         logging.disable(logging.NOTSET)
     if "stem" in ours:
-        stem = conv_stem(**ours["stem"])
+        stem = make_conv_stem(**ours["stem"])
         if "timm" in ours:
             model.visual.trunk.patch_embed.proj = stem
         else:
@@ -143,11 +147,11 @@ def load_folder(folder: Path, weights: bool):
 def save_weights(model: nn.Module, folder: Path) -> None:
     """Write the model's weights in half precision, whole or not at all."""
     state = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
-    with whole_file(folder / WEIGHTS_NAME) as beside:
+    with atomic_write(folder / WEIGHTS_NAME) as beside:
         save_file(state, beside)
 
 
-def register_timm(name: str, like: str, **arguments) -> None:
+def register_timm_model(name: str, like: str, **arguments) -> None:
     """Let timm know, as `name`, its own model `like` with other arguments (smaller ones)."""
     if timm.models.is_model(name):
         return
@@ -159,7 +163,7 @@ def register_timm(name: str, like: str, **arguments) -> None:
     timm.models.register_model(build)
 
 
-def conv_stem(widths: list[int], strides: list[int]) -> nn.Sequential:
+def make_conv_stem(widths: list[int], strides: list[int]) -> nn.Sequential:
     """3 x 3 convolutions with a group norm and GELU between them; no batch statistics."""
     layers: list[nn.Module] = []
     for before, width, stride in zip([3, *widths], widths, strides, strict=False):

@@ -14,20 +14,20 @@ import pyarrow.parquet as pq
 import torch
 
 from foretune.core.errors import ForetuneError
-from foretune.core.files import link_or_copy, whole_file
+from foretune.core.files import atomic_write, link_or_copy
 from foretune.core.parquet import read_metadata
-from foretune.data.prepared import decode
-from foretune.encoders.cache import write_table
+from foretune.data.prepared import decode_image
+from foretune.encoders.cache import write_embedding_table
 
 # Rows that are prepared at once. Shards end at multiples of it, and it is one of the encoder's
 # batches, so that every batch, and every bit of the vectors, is that of the whole dataset.
-BLOCK = 256
+SHARD_BLOCK = 256
 
 
 def shard_rows(n: int, shard: int, shards: int) -> tuple[int, int]:
     """First row of a shard of n rows, and the one after its last; the same where it has none."""
-    blocks = -(-n // BLOCK)
-    first, last = (min(n, each * blocks // shards * BLOCK) for each in (shard, shard + 1))
+    blocks = -(-n // SHARD_BLOCK)
+    first, last = (min(n, each * blocks // shards * SHARD_BLOCK) for each in (shard, shard + 1))
     return first, last
 
 
@@ -40,7 +40,7 @@ def prepare_rows(
     """
 
     def prepare(pair: tuple[str, bytes]) -> np.ndarray:
-        return preprocess(decode(pair[1], f"{dataset}, {split}, {pair[0]}")).numpy()
+        return preprocess(decode_image(pair[1], f"{dataset}, {split}, {pair[0]}")).numpy()
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for rows in read_rows(Path(dataset) / f"{split}.parquet", start, stop):
@@ -59,9 +59,9 @@ def read_rows(path: Path, start: int, stop: int) -> Iterator[pa.Table]:
             continue
         some = file.read_row_group(group, ["id", "image"]).slice(low, high - low)
         held = some if held is None else pa.concat_tables([held, some])
-        while len(held) >= BLOCK:
-            yield held.slice(0, BLOCK)
-            held = held.slice(BLOCK)
+        while len(held) >= SHARD_BLOCK:
+            yield held.slice(0, SHARD_BLOCK)
+            held = held.slice(SHARD_BLOCK)
     if held is not None and len(held):
         yield held
 
@@ -74,7 +74,7 @@ def join_shards(parts: list[Path], output: Path) -> None:
     for path in sorted(parts[0].glob("*.parquet")):
         files = [part / path.name for part in parts]
         if "shard" not in read_metadata(path):  # captions, which every shard has
-            with whole_file(output / path.name) as beside:
+            with atomic_write(output / path.name) as beside:
                 beside.unlink(missing_ok=True)
                 link_or_copy(path, beside)
             continue
@@ -89,4 +89,6 @@ def join_shards(parts: list[Path], output: Path) -> None:
             end = stop
         if end != rows[0][2]:
             raise ForetuneError(f"{files[-1]}: ends at row {end} of {rows[0][2]}: one is missing")
-        write_table(pa.concat_tables(map(pq.read_table, files)), output / path.name, facts)
+        write_embedding_table(
+            pa.concat_tables(map(pq.read_table, files)), output / path.name, facts
+        )

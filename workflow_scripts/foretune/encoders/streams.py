@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foretune.core.errors import ForetuneError
-from foretune.encoders.cache import expect_metadata
+from foretune.encoders.cache import check_metadata
 
-BLOCK = 8192  # rows that a source gives at once: 32 MB of float64 at a width of 512
+STREAM_BLOCK = 8192  # rows that a source gives at once: 32 MB of float64 at a width of 512
 
 
-class Source(Protocol):
-    """Images that can be read again and again: see `Arrays` and `Files`."""
+class EmbeddingSource(Protocol):
+    """Images that can be read again and again: see `ArraySource` and `FileSource`."""
 
     n: int
     texts: np.ndarray
@@ -32,7 +32,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Arrays:
+class ArraySource:
     """A source in memory: images (N, d), texts (C, d), labels (N,), none of them changed.
 
     Raises ForetuneError for unequal lengths or widths, and for no image.
@@ -64,11 +64,11 @@ class Arrays:
 
     def blocks(self):
         labels = np.asarray(self.labels)
-        for start in range(0, self.n, BLOCK):
-            yield self.images[start : start + BLOCK], labels[start : start + BLOCK]
+        for start in range(0, self.n, STREAM_BLOCK):
+            yield self.images[start : start + STREAM_BLOCK], labels[start : start + STREAM_BLOCK]
 
 
-def is_vectors(kind: pa.DataType) -> bool:
+def is_vector_type(kind: pa.DataType) -> bool:
     lists = pa.types.is_fixed_size_list, pa.types.is_list, pa.types.is_large_list
     return any(test(kind) for test in lists) and pa.types.is_floating(kind.value_type)
 
@@ -100,7 +100,7 @@ def open_npy(path: Path) -> np.ndarray:
         raise ForetuneError(f"{path}: not a readable .npy file ({error})") from None
 
 
-def vectors_of(column: pa.Array, path: Path, width: int | None, row: int) -> np.ndarray:
+def to_matrix(column: pa.Array, path: Path, width: int | None, row: int) -> np.ndarray:
     """(rows, d) of a list column, without a copy where Arrow lets us."""
     if column.null_count or column.flatten().null_count:
         raise ForetuneError(f"{path}: a vector is missing in rows {row} to {row + len(column) - 1}")
@@ -125,11 +125,11 @@ def read_matrix(path: Path | str) -> np.ndarray:
             raise ForetuneError(f"{path}: needs a matrix of floating numbers, not {shape}")
         return matrix
     file = open_parquet(path)
-    name = find_column(file, path, "embedding", is_vectors, "lists of floating numbers")
+    name = find_column(file, path, "embedding", is_vector_type, "lists of floating numbers")
     column = file.read(columns=[name])[name].combine_chunks()
     if not len(column):
         raise ForetuneError(f"{path}: has no rows")
-    return vectors_of(column, path, None, 0)
+    return to_matrix(column, path, None, 0)
 
 
 def read_labels(path: Path | str) -> np.ndarray:
@@ -147,7 +147,7 @@ def read_labels(path: Path | str) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def ahead(items: Iterator) -> Iterator:
+def prefetch(items: Iterator) -> Iterator:
     """The same items, the next one read in a thread while one is worked on."""
     with ThreadPoolExecutor(1) as pool:
         item = pool.submit(next, items, None)
@@ -156,18 +156,20 @@ def ahead(items: Iterator) -> Iterator:
             yield found
 
 
-def open_cache(folder: Path, split: str, dataset_digest: str) -> tuple["Files", dict]:
+def open_embedding_cache(
+    folder: Path, split: str, dataset_digest: str
+) -> tuple["FileSource", dict]:
     """A split's embeddings by one model as a source, and the images' provenance.
 
     Raises ForetuneError where a cache was made from something else.
     """
     images, texts = Path(folder) / f"{split}.parquet", Path(folder) / "text.parquet"
-    metadata = expect_metadata(images, dataset=dataset_digest)
-    expect_metadata(texts, dataset=dataset_digest, weights=metadata["weights"])
-    return Files(images, texts), metadata
+    metadata = check_metadata(images, dataset=dataset_digest)
+    check_metadata(texts, dataset=dataset_digest, weights=metadata["weights"])
+    return FileSource(images, texts), metadata
 
 
-class Files:
+class FileSource:
     """A source of files: images, texts, and labels where the images' file has none.
 
     Raises ForetuneError, which names the file, for a file that is none of the kinds above, and
@@ -188,7 +190,7 @@ class Files:
         else:
             file = open_parquet(self.path)
             what = "lists of floating numbers"
-            self.columns = [find_column(file, self.path, "embedding", is_vectors, what)]
+            self.columns = [find_column(file, self.path, "embedding", is_vector_type, what)]
             if self.labels is None:
                 test = pa.types.is_integer
                 self.columns.append(find_column(file, self.path, "label", test, "whole numbers"))
@@ -211,16 +213,16 @@ class Files:
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Vectors and labels, about BLOCK rows at a time."""
         if self.matrix is not None:
-            for start in range(0, self.n, BLOCK):
-                stop = start + BLOCK
+            for start in range(0, self.n, STREAM_BLOCK):
+                stop = start + STREAM_BLOCK
                 yield np.asarray(self.matrix[start:stop]), self.labels[start:stop]
             return
-        yield from ahead(self.parquet_blocks())
+        yield from prefetch(self.parquet_blocks())
 
     def parquet_blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         start = 0
-        for batch in open_parquet(self.path).iter_batches(BLOCK, columns=self.columns):
-            block = vectors_of(batch[self.columns[0]], self.path, self.texts.shape[1], start)
+        for batch in open_parquet(self.path).iter_batches(STREAM_BLOCK, columns=self.columns):
+            block = to_matrix(batch[self.columns[0]], self.path, self.texts.shape[1], start)
             stop = start + len(block)
             if self.labels is not None:
                 labels = self.labels[start:stop]

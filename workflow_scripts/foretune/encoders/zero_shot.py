@@ -11,6 +11,6 @@ def classification_logits(model: nn.Module, images: Tensor, texts: Tensor) -> Te
     return logits if bias is None else logits + bias
 
 
-def predict(images: Tensor, texts: Tensor) -> Tensor:
+def predict_classes(images: Tensor, texts: Tensor) -> Tensor:
     """Predicted class (N,) of raw embeddings (N, d) and (C, d); no logit scale changes it."""
     return (F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T).argmax(dim=1)

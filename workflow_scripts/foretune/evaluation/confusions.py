@@ -2,10 +2,10 @@
 
 import numpy as np
 
-CLASSES = 8  # of a test, at most: as many as a matrix on a telephone holds
+MAX_CONFUSED_CLASSES = 8  # of a test, at most: as many as a matrix on a telephone holds
 
 
-def most_confused(counts: np.ndarray, most: int = CLASSES) -> np.ndarray:
+def find_most_confused(counts: np.ndarray, most: int = MAX_CONFUSED_CLASSES) -> np.ndarray:
     """The classes of the most frequent confusions, of a matrix (C, C) of true x predicted.
 
     Pairs are taken by how often either is taken for the other, until `most` classes are found;
@@ -24,7 +24,7 @@ def most_confused(counts: np.ndarray, most: int = CLASSES) -> np.ndarray:
     return np.array(sorted(chosen), dtype=int)
 
 
-def count_pairs(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """The matrix (C, C) of how many images of a class, in rows, were given each class."""
     pairs = np.bincount(labels * classes + predicted, minlength=classes**2)
     return pairs.reshape(classes, classes)
@@ -36,8 +36,8 @@ def count_confusions(labels: np.ndarray, predicted: np.ndarray, names: list[str]
     labels, predicted: (N,) rows of `names`, the classes; a row for each pair that occurs. share:
     n over class_n, the test's images of the class.
     """
-    counts = count_pairs(labels, predicted, len(names))
-    some, totals = most_confused(counts), counts.sum(axis=1)
+    counts = confusion_matrix(labels, predicted, len(names))
+    some, totals = find_most_confused(counts), counts.sum(axis=1)
     return [
         {"class": names[i], "predicted": names[j], "n": int(counts[i, j]),
          "class_n": int(totals[i]), "share": float(counts[i, j] / totals[i])}

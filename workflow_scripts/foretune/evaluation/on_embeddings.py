@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file as load_arrays
 
-from foretune.data.prepared import read_manifest, title_of
-from foretune.encoders.cache import Embeddings, read_embeddings, unit_rows
+from foretune.data.prepared import get_dataset_title, read_manifest
+from foretune.encoders.cache import Embeddings, normalize_rows, read_embeddings
 from foretune.evaluation.scores import (
-    captions_of,
-    keep_predictions,
-    predictions_path,
-    read_best,
-    score,
+    get_predictions_path,
+    read_captions,
+    read_selection,
+    score_predictions,
+    write_predictions,
     write_scores,
 )
 
@@ -31,10 +31,14 @@ def evaluate_zero_shot(
     """
     scores = []
     for test, image_cache, text_cache in zip(tests, image_caches, text_caches, strict=True):
-        manifest, images, texts = read_test(test, image_cache, text_cache)
-        predicted = (unit_rows(images.vectors) @ unit_rows(texts.vectors).T).argmax(axis=1)
-        path = keep(predictions, "zero_shot", manifest, images, texts, predicted)
-        scores.append(score(model, "zero_shot", None, None, manifest, path))
+        manifest, images, texts = read_cached_test(test, image_cache, text_cache)
+        predicted = (normalize_rows(images.vectors) @ normalize_rows(texts.vectors).T).argmax(
+            axis=1
+        )
+        path = write_cached_predictions(
+            predictions, "zero_shot", manifest, images, texts, predicted
+        )
+        scores.append(score_predictions(model, "zero_shot", None, None, manifest, path))
     write_scores(scores, output, classes, confusions)
 
 
@@ -43,16 +47,20 @@ def evaluate_probe(
     output: Path, classes: Path, confusions: Path,
 ) -> None:  # fmt: skip
     """Selected linear probes, each on the tests of its own task, the shifted ones too."""
-    runs = {run["dataset"]: run for run in map(read_best, selections)}
+    runs = {run["dataset"]: run for run in map(read_selection, selections)}
     scores = []
     for test, image_cache in zip(tests, image_caches, strict=True):
         manifest = read_manifest(test)
         run = runs[manifest["name"]]
         images = read_embeddings(image_cache, dataset=manifest["digest"])
-        layer = load_arrays(run["delta"])
+        layer = load_arrays(run["trained_weights"])
         predicted = (images.vectors @ layer["weight"] + layer["bias"]).argmax(axis=1)
-        path = keep(predictions, run["sha256"], manifest, images, None, predicted)
-        scores.append(score(run["model"], run["method"], run["dataset"], 1.0, manifest, path))
+        path = write_cached_predictions(
+            predictions, run["sha256"], manifest, images, None, predicted
+        )
+        scores.append(
+            score_predictions(run["model"], run["method"], run["dataset"], 1.0, manifest, path)
+        )
     write_scores(scores, output, classes, confusions)
 
 
@@ -61,44 +69,52 @@ def evaluate_adapter(
     text_caches: list[Path], predictions: Path, output: Path, classes: Path, confusions: Path,
 ) -> None:  # fmt: skip
     """Selected CLIP-Adapters, each on every test: they adapt any images and captions."""
-    runs = [read_best(path) for path in selections]
-    deltas, scores = [load_arrays(run["delta"]) for run in runs], []
+    runs = [read_selection(path) for path in selections]
+    all_weights, scores = [load_arrays(run["trained_weights"]) for run in runs], []
     for test, image_cache, text_cache in zip(tests, image_caches, text_caches, strict=True):
-        manifest, images, texts = read_test(test, image_cache, text_cache)
-        for run, delta in zip(runs, deltas, strict=True):
-            captions = adapt(texts.vectors, delta, "text")
+        manifest, images, texts = read_cached_test(test, image_cache, text_cache)
+        for run, trained_weights in zip(runs, all_weights, strict=True):
+            captions = apply_adapter(texts.vectors, trained_weights, "text")
             # Captions of unit length are enough: an image's own length changes no argmax.
             lengths = np.linalg.norm(captions, axis=1, keepdims=True)
             captions /= np.maximum(lengths, 1e-12)
-            predicted = (adapt(images.vectors, delta, "image") @ captions.T).argmax(axis=1)
-            path = keep(predictions, run["sha256"], manifest, images, texts, predicted)
-            scores.append(score(run["model"], run["method"], run["dataset"], 1.0, manifest, path))
+            predicted = (
+                apply_adapter(images.vectors, trained_weights, "image") @ captions.T
+            ).argmax(axis=1)
+            path = write_cached_predictions(
+                predictions, run["sha256"], manifest, images, texts, predicted
+            )
+            scores.append(
+                score_predictions(run["model"], run["method"], run["dataset"], 1.0, manifest, path)
+            )
     scores.sort(key=lambda each: each[0]["trained_on"])
     write_scores(scores, output, classes, confusions)
 
 
-def adapt(vectors: np.ndarray, delta: dict[str, np.ndarray], side: str) -> np.ndarray:
+def apply_adapter(
+    vectors: np.ndarray, trained_weights: dict[str, np.ndarray], side: str
+) -> np.ndarray:
     """What the adapter of one side ("image" or "text") makes of raw vectors (N, d)."""
-    hidden = np.maximum(vectors @ delta[f"{side}.down"].T, 0)
-    ratio = float(delta["ratio"])
-    return ratio * np.maximum(hidden @ delta[f"{side}.up"].T, 0) + (1 - ratio) * vectors
+    hidden = np.maximum(vectors @ trained_weights[f"{side}.down"].T, 0)
+    ratio = float(trained_weights["ratio"])
+    return ratio * np.maximum(hidden @ trained_weights[f"{side}.up"].T, 0) + (1 - ratio) * vectors
 
 
-def read_test(test: Path, image_cache: Path, text_cache: Path):
+def read_cached_test(test: Path, image_cache: Path, text_cache: Path):
     """A test's manifest and the embeddings of its images and its captions, of one model."""
     manifest = read_manifest(test)
     images = read_embeddings(image_cache, dataset=manifest["digest"])
-    return manifest, images, captions_of(text_cache, manifest, weights=images.metadata["weights"])
+    return manifest, images, read_captions(text_cache, manifest, weights=images.metadata["weights"])
 
 
-def keep(
+def write_cached_predictions(
     folder: Path, predictor: str, manifest: dict, images: Embeddings, texts: Embeddings | None,
     predicted: np.ndarray,
 ) -> Path:  # fmt: skip
     """Write predictions from embeddings under the digest of what they were made from."""
     made_from = [predictor, images.metadata["weights"], images.metadata["preprocessing"]]
     captions = None if texts is None else list(texts.columns["caption"])
-    path = predictions_path(folder, *made_from, manifest["digest"], captions, "from embeddings")
+    path = get_predictions_path(folder, *made_from, manifest["digest"], captions, "from embeddings")
     ids, labels = images.columns["id"], images.columns["label"]
-    keep_predictions(path, ids, labels, predicted, title_of(manifest))
+    write_predictions(path, ids, labels, predicted, get_dataset_title(manifest))
     return path

@@ -17,7 +17,7 @@ from foretune.core.parquet import write_parquet
 from foretune.encoders.cache import Embeddings, read_embeddings
 from foretune.evaluation.confusions import count_confusions
 
-KEY = (
+OUTCOME_KEY = (
     ("model", pa.string()),
     ("method", pa.string()),
     ("wise_ft", pa.float64()),  # coefficient of the tuned weights: 1 is all of them, null none
@@ -27,9 +27,9 @@ KEY = (
 )
 
 
-SCHEMA = pa.schema(
+OUTCOME_SCHEMA = pa.schema(
     [
-        *KEY,
+        *OUTCOME_KEY,
         ("accuracy", pa.float64()),
         ("mean_class_accuracy", pa.float64()),  # over the classes that the test has
         ("n", pa.int64()),
@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
 
 
 CLASS_SCHEMA = pa.schema(
-    [*KEY, ("class", pa.string()), ("n", pa.int64()), ("accuracy", pa.float64())]
+    [*OUTCOME_KEY, ("class", pa.string()), ("n", pa.int64()), ("accuracy", pa.float64())]
 )
 
 
@@ -58,23 +58,23 @@ CONFUSION_SCHEMA = pa.schema(
 )
 
 
-MOVEMENT = pa.schema(
+DRIFT_SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("model", "method", "dataset")),
         *((name, pa.float64()) for name in (
-            "iimm_before", "iimm_after", "iimm_change", "moved", "moved_texts", "bound",
+            "iimm_before", "iimm_after", "iimm_change", "mean_displacement", "text_displacement", "bound",
             "wasserstein", "wasserstein_by_class", "wasserstein_bound")),
         ("wasserstein_n", pa.int64()),
     ]
 )  # fmt: skip
 
 
-def predictions_path(folder: Path, *made_from) -> Path:
+def get_predictions_path(folder: Path, *made_from) -> Path:
     """The file of predictions that were made from all this (anything that JSON has)."""
     return folder / f"{digest_json(made_from)}.parquet"
 
 
-def keep_predictions(path: Path, ids, labels, predicted, title: str) -> None:
+def write_predictions(path: Path, ids, labels, predicted, title: str) -> None:
     """Write (id, label, predicted) of a test's N images; title: the test's, for people."""
     table = pa.table({
         "id": ids,
@@ -84,7 +84,7 @@ def keep_predictions(path: Path, ids, labels, predicted, title: str) -> None:
     write_parquet(table, path, {"kind": "predictions", "test": title})
 
 
-def score(
+def score_predictions(
     model: str, method: str, trained_on: str | None, wise_ft: float | None, manifest: dict,
     predictions: Path,
 ) -> tuple[dict, list[dict], list[dict]]:  # fmt: skip
@@ -125,26 +125,28 @@ def score(
 
 
 def write_scores(scores: list[tuple], output: Path, classes: Path, confusions: Path) -> None:
-    """Write what `score` gave of each test, a file for each of its three kinds of rows."""
+    """Write what `score_predictions` gave of each test, a file for each of its three kinds of rows."""
     for path, schema, kind, rows in (
-        (output, SCHEMA, "outcomes", [row for row, _, _ in scores]),
+        (output, OUTCOME_SCHEMA, "outcomes", [row for row, _, _ in scores]),
         (classes, CLASS_SCHEMA, "class_outcomes", [row for _, some, _ in scores for row in some]),
         (confusions, CONFUSION_SCHEMA, "confusions", [row for *_, some in scores for row in some]),
     ):
         write_parquet(pa.Table.from_pylist(rows, schema), path, {"kind": kind})
 
 
-def captions_of(text_cache: Path, manifest: dict, **expected) -> Embeddings:
+def read_captions(text_cache: Path, manifest: dict, **expected) -> Embeddings:
     """The captions that a test is predicted from; a shifted test has those of its dataset."""
     digest = manifest.get("parent", manifest["digest"])
     return read_embeddings(text_cache, dataset=digest, **expected)
 
 
-def read_best(path: Path) -> dict:
+def read_selection(path: Path) -> dict:
     """A selection, after a check that its weights are those that were selected."""
     run = json.loads(Path(path).read_text())
-    if not Path(run["delta"]).exists():
-        raise ForetuneError(f"{run['delta']}: lost; delete {path} too and run again")
-    if digest_file(run["delta"]) != run["sha256"]:
-        raise ForetuneError(f"{run['delta']}: not the weights that {path} selected; delete both")
+    if not Path(run["trained_weights"]).exists():
+        raise ForetuneError(f"{run['trained_weights']}: lost; delete {path} too and run again")
+    if digest_file(run["trained_weights"]) != run["sha256"]:
+        raise ForetuneError(
+            f"{run['trained_weights']}: not the weights that {path} selected; delete both"
+        )
     return run

@@ -6,51 +6,51 @@ section 3 and appendix A.1.
 
 import numpy as np
 
-from foretune.measures.class_statistics import Statistics
-from foretune.measures.registry import Undefined, measure
+from foretune.measures.class_statistics import ClassStatistics
+from foretune.measures.registry import UndefinedMeasure, measure
 
 
-@measure("Incorrect Label Alignment, appendix A.1.1", rises=True)
-def inter_modal(s: Statistics) -> float:
+@measure("Incorrect Label Alignment, appendix A.1.1", higher_is_better=True)
+def inter_modal(s: ClassStatistics) -> float:
     """Mean over images i of the mean over classes c != y_i of x_i . t_c; needs two classes."""
     classes = len(s.texts)
     if classes < 2:
-        raise Undefined("one class has no incorrect label")
+        raise UndefinedMeasure("one class has no incorrect label")
     every = s.total @ s.text_total
     correct = np.einsum("cd,cd->", s.class_sums, s.texts)
     return (every - correct) / (s.n * (classes - 1))
 
 
-@measure("Intra-Images, appendix A.2", rises=True)
-def intra_images(s: Statistics) -> float:
+@measure("Intra-Images, appendix A.2", higher_is_better=True)
+def intra_images(s: ClassStatistics) -> float:
     """Mean of x_i . x_j over all pairs i < j, as |sum x|^2 = N + 2 sum; needs two images."""
     if s.n < 2:
-        raise Undefined("one image has no pair")
+        raise UndefinedMeasure("one image has no pair")
     return (s.total @ s.total - s.n) / (s.n * (s.n - 1))
 
 
-@measure("IIMM, the Inter-Intra Modal Measure, section 3", rises=True)
-def iimm(s: Statistics) -> float:
+@measure("IIMM, the Inter-Intra Modal Measure, section 3", higher_is_better=True)
+def iimm(s: ClassStatistics) -> float:
     """(inter_modal + intra_images) / 2."""
     return (inter_modal(s) + intra_images(s)) / 2
 
 
 @measure("Correct Label Alignment, appendix A.1.1 (ACS in the second paper)")
-def correct_label_alignment(s: Statistics) -> float:
+def correct_label_alignment(s: ClassStatistics) -> float:
     """Mean of x_i . t_{y_i}."""
     return np.einsum("cd,cd->", s.class_sums, s.texts) / s.n
 
 
 @measure("Intra-Texts, table 3")
-def intra_texts(s: Statistics) -> float:
+def intra_texts(s: ClassStatistics) -> float:
     """Mean of t_a . t_b over all pairs a < b; needs two classes."""
     classes = len(s.texts)
     if classes < 2:
-        raise Undefined("one text has no pair")
+        raise UndefinedMeasure("one text has no pair")
     return (s.text_total @ s.text_total - classes) / (classes * (classes - 1))
 
 
 @measure("Modality gap, Liang et al. 2022")
-def modality_gap(s: Statistics) -> float:
+def modality_gap(s: ClassStatistics) -> float:
     """Distance between the mean image and the mean text embedding."""
     return np.linalg.norm(s.mean - s.text_total / len(s.texts))

@@ -18,21 +18,26 @@ from scipy import sparse
 from scipy.linalg import blas
 
 from foretune.core.errors import ForetuneError
-from foretune.encoders.cache import unit_rows
-from foretune.encoders.streams import BLOCK, Source
+from foretune.encoders.cache import normalize_rows
+from foretune.encoders.streams import STREAM_BLOCK, EmbeddingSource
 
-PIECE = 1024  # rows that a processor's cache holds through all that is done with them
+PIECE_ROWS = 1024  # rows that a processor's cache holds through all that is done with them
 
 
 # What is summed beside counts and class sums, as the fields of Statistics.
 SUMS, VARIANCES, SCATTER, ALL = "sums", "variances", "scatter", "all"
 
 
-FIELDS = {SUMS: (), VARIANCES: ("squares",), SCATTER: ("moment",), ALL: ("squares", "moment")}
+EXTENT_FIELDS = {
+    SUMS: (),
+    VARIANCES: ("squares",),
+    SCATTER: ("moment",),
+    ALL: ("squares", "moment"),
+}
 SHARDS_BYTES = 128 << 20
 
 
-def checked_lengths(block: np.ndarray, labels: np.ndarray, classes: int, start: int) -> np.ndarray:
+def check_row_norms(block: np.ndarray, labels: np.ndarray, classes: int, start: int) -> np.ndarray:
     """Lengths of a block's rows, all of them positive and finite, its labels in 0..classes-1.
 
     Raises ForetuneError, which names the row, counted from `start`.
@@ -51,16 +56,16 @@ def checked_lengths(block: np.ndarray, labels: np.ndarray, classes: int, start: 
     return lengths
 
 
-def unit_texts(texts: np.ndarray) -> np.ndarray:
+def normalize_texts(texts: np.ndarray) -> np.ndarray:
     """(C, d) of unit length, float64. Raises ForetuneError, which names the text."""
     try:
-        checked_lengths(texts := np.asarray(texts, np.float64), np.zeros(len(texts), int), 1, 0)
+        check_row_norms(texts := np.asarray(texts, np.float64), np.zeros(len(texts), int), 1, 0)
     except ForetuneError as error:
         raise ForetuneError(f"texts: {error}") from None
-    return unit_rows(texts)
+    return normalize_rows(texts)
 
 
-def working(block: np.ndarray) -> np.ndarray:
+def to_working_precision(block: np.ndarray) -> np.ndarray:
     """The block in the type that it is multiplied in: float32 for float16, else float64."""
     if block.dtype != np.float16:
         return block.astype(np.float64, copy=False)
@@ -78,7 +83,7 @@ def working(block: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Statistics:
+class ClassStatistics:
     """Sums over the images of a task, or of a shard of it.
 
     texts (C, d) of unit length; counts (C,); shift (d,); sums (C, d) of x - shift by class;
@@ -153,7 +158,7 @@ class Statistics:
         weighted = self.class_means * np.sqrt(self.counts[self.present, None])
         return weighted.T @ weighted
 
-    def about(self, shift: np.ndarray) -> "Statistics":
+    def about(self, shift: np.ndarray) -> "ClassStatistics":
         """The same images, with moments about another point."""
         move = self.shift - shift
         counts, total = self.counts[:, None], self.sums.sum(0)
@@ -165,7 +170,7 @@ class Statistics:
             changes["moment"] = self.moment + cross + cross.T + self.n * np.outer(move, move)
         return replace(self, **changes)
 
-    def __add__(self, other: "Statistics") -> "Statistics":
+    def __add__(self, other: "ClassStatistics") -> "ClassStatistics":
         """The statistics of both sets of images together, of the same task."""
         other = other.about(self.shift)
         both = {"counts": self.counts + other.counts, "sums": self.sums + other.sums}
@@ -176,10 +181,10 @@ class Statistics:
 
 
 @dataclass(frozen=True)
-class Shards:
+class ShardStatistics:
     """Statistics of equal random shards of the images: the fields have a first axis of G."""
 
-    whole: Statistics
+    whole: ClassStatistics
     counts: np.ndarray
     sums: np.ndarray
     squares: np.ndarray | None
@@ -188,9 +193,9 @@ class Shards:
     def __len__(self) -> int:
         return len(self.counts)
 
-    def subsets(self, weights: np.ndarray, extent: str) -> Iterator[Statistics]:
+    def subsets(self, weights: np.ndarray, extent: str) -> Iterator[ClassStatistics]:
         """Statistics of the shards with weight 1, one a row of weights (R, G)."""
-        fields = ("counts", "sums", *FIELDS[extent])
+        fields = ("counts", "sums", *EXTENT_FIELDS[extent])
         flat = {name: getattr(self, name).reshape(len(self), -1) for name in fields}
         # A product for several rows reads the shards once, and is kept small.
         step = max(1, (32 << 20) // (8 * sum(each.shape[1] for each in flat.values())))
@@ -205,33 +210,33 @@ class Shards:
                 yield replace(self.whole, **{"squares": None, "moment": None} | changes)
 
 
-def shard_count(n: int, classes: int, width: int, extent: str) -> int:
+def choose_shard_count(n: int, classes: int, width: int, extent: str) -> int:
     """A power of two up to 64, so that a shard has 4 images or more, and all take little memory.
 
     More than 8 only where their statistics take at most SHARDS_BYTES, and a block has enough rows
     of each for fast products; 8, which an interval needs, up to four times that.
     """
-    squares, moment = ("squares" in FIELDS[extent]), ("moment" in FIELDS[extent])
+    squares, moment = ("squares" in EXTENT_FIELDS[extent]), ("moment" in EXTENT_FIELDS[extent])
     size = 8 * classes * width * (1 + squares) + 8 * width**2 * moment
     count = 64
     while count > 1 and (
         n < 4 * count
         or count * size > 4 * SHARDS_BYTES
         or (count > 8 and count * size > SHARDS_BYTES)
-        or (count > 8 and moment and count * width > 2 * BLOCK)
+        or (count > 8 and moment and count * width > 2 * STREAM_BLOCK)
     ):
         count //= 2
     return count
 
 
-def pieces(source: Source, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def iterate_pieces(source: EmbeddingSource, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The blocks of a source by `rows` rows at most, in the type that they are multiplied in."""
     for stored, labels in source.blocks():
         for start in range(0, len(stored), rows):
-            yield working(stored[start : start + rows]), labels[start : start + rows]
+            yield to_working_precision(stored[start : start + rows]), labels[start : start + rows]
 
 
-def add_outer(moment: np.ndarray, rows: np.ndarray) -> None:
+def add_outer_products(moment: np.ndarray, rows: np.ndarray) -> None:
     """Add rows' rows to the lower triangle of a (d, d) float64 matrix, in place."""
     if rows.dtype == np.float64:
         # BLAS adds in place, to what is in its order of axes the upper triangle.
@@ -240,7 +245,7 @@ def add_outer(moment: np.ndarray, rows: np.ndarray) -> None:
         moment += blas.ssyrk(1.0, rows.T).T
 
 
-def symmetric(moment: np.ndarray) -> np.ndarray:
+def symmetrize(moment: np.ndarray) -> np.ndarray:
     """(..., d, d) with the lower triangle in the upper one's place, too."""
     return moment + np.tril(moment, -1).swapaxes(-1, -2)
 
@@ -251,32 +256,34 @@ def one_hot(labels: np.ndarray, classes: int, weights: np.ndarray | None = None)
     return sparse.csc_array((weights, labels, np.arange(len(labels) + 1)), (classes, len(labels)))
 
 
-def gather(
-    source: Source,
+def accumulate_statistics(
+    source: EmbeddingSource,
     extent: str = ALL,
     shards: int = 1,
     seed: int = 0,
     keep: np.ndarray | None = None,
     sources: Iterable[np.ndarray] = (),
-) -> tuple[Shards, np.ndarray, np.ndarray]:
+) -> tuple[ShardStatistics, np.ndarray, np.ndarray]:
     """One pass over the images: their statistics in equal random shards, and some of them.
 
     keep: ascending row numbers; those rows come back of unit length (float64), with labels.
     Raises ForetuneError, which names the row, for a label outside 0..C-1, a zero vector or a
     value that is not finite.
     """
-    texts = unit_texts(source.texts)
+    texts = normalize_texts(source.texts)
     classes, width = texts.shape
     counts = np.zeros(shards * classes, np.int64)
     sums = np.zeros((shards * classes, width))
-    squares = np.zeros_like(sums) if "squares" in FIELDS[extent] else None
-    moment = np.zeros((shards, width, width)) if "moment" in FIELDS[extent] else None
+    squares = np.zeros_like(sums) if "squares" in EXTENT_FIELDS[extent] else None
+    moment = np.zeros((shards, width, width)) if "moment" in EXTENT_FIELDS[extent] else None
     shift, start, buffer = np.zeros(width), 0, np.empty((0, width))
     kept, kept_labels = [np.empty((0, width))], [np.empty(0, np.int64)]
     rng = np.random.default_rng(seed)
-    for block, labels in pieces(source, PIECE * min(shards, BLOCK // PIECE)):
+    for block, labels in iterate_pieces(
+        source, PIECE_ROWS * min(shards, STREAM_BLOCK // PIECE_ROWS)
+    ):
         rows = len(block)
-        lengths = checked_lengths(block, labels, classes, start)
+        lengths = check_row_norms(block, labels, classes, start)
         if keep is not None:
             low, high = np.searchsorted(keep, (start, start + rows))
             inside = keep[low:high] - start
@@ -302,7 +309,7 @@ def gather(
             scale = np.ones_like(scale)
         if moment is not None:
             for shard in range(shards):
-                add_outer(moment[shard], block[ends[shard] : ends[shard + 1]])
+                add_outer_products(moment[shard], block[ends[shard] : ends[shard + 1]])
         belongs = one_hot(keys, shards * classes, scale)
         sums += belongs @ block
         counts += np.bincount(keys, minlength=len(counts))
@@ -312,11 +319,11 @@ def gather(
         start += rows
     if start == 0:
         raise ForetuneError("there is no image")
-    moment = None if moment is None else symmetric(moment)
+    moment = None if moment is None else symmetrize(moment)
     counts, sums = counts.reshape(shards, classes), sums.reshape(shards, classes, width)
     if squares is not None:
         squares = squares.reshape(shards, classes, width)
-    whole = Statistics(
+    whole = ClassStatistics(
         texts,
         counts.sum(0),
         shift,
@@ -325,5 +332,5 @@ def gather(
         None if moment is None else moment.sum(0),
         tuple(sources) or (texts,),
     )
-    result = Shards(whole, counts, sums, squares, moment)
+    result = ShardStatistics(whole, counts, sums, squares, moment)
     return result, np.concatenate(kept), np.concatenate(kept_labels)

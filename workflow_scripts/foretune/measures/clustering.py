@@ -11,19 +11,19 @@ appendix A.1.3; Rousseeuw 1987, Davies and Bouldin 1979, Calinski and Harabasz 1
 import numpy as np
 from scipy.special import logsumexp
 
-from foretune.measures.class_statistics import Statistics
-from foretune.measures.registry import MATRIX, ROWS, Undefined, measure
+from foretune.measures.class_statistics import ClassStatistics
+from foretune.measures.registry import MATRIX, ROWS, UndefinedMeasure, measure
 from foretune.measures.task import Task
 
-TILE = 2048  # rows and columns of a tile of pairs: 16 MB of float32
+TILE_ROWS = 2048  # rows and columns of a tile of pairs: 16 MB of float32
 
 
-def need_two_clusters(images: int, texts: int) -> None:
+def check_two_clusters(images: int, texts: int) -> None:
     if images + texts < 3:
-        raise Undefined("one image and one text are too few points for two clusters")
+        raise UndefinedMeasure("one image and one text are too few points for two clusters")
 
 
-def silhouettes(own: np.ndarray, other: np.ndarray, size: int) -> np.ndarray:
+def silhouette_samples(own: np.ndarray, other: np.ndarray, size: int) -> np.ndarray:
     """(b - a) / max(a, b) from the sums of distances to the own cluster and the other's mean.
 
     0 for a cluster of one point, and where both are 0.
@@ -41,18 +41,18 @@ def silhouette_cosine(task: Task) -> float:
     """Mean silhouette over images and texts, distance 1 - x . y; 0 for a cluster of one."""
     s = task.statistics
     classes = len(s.texts)
-    need_two_clusters(s.n, classes)
+    check_two_clusters(s.n, classes)
     to = np.stack([s.total, s.text_total], axis=1)
     sum_of = 0.0
     for block, _ in task.blocks():
         own, other = (block @ to.astype(block.dtype)).T
-        sum_of += silhouettes(s.n - own, 1 - other / classes, s.n).sum(dtype=float)
+        sum_of += silhouette_samples(s.n - own, 1 - other / classes, s.n).sum(dtype=float)
     other, own = (s.texts @ to).T
-    sum_of += silhouettes(classes - own, 1 - other / s.n, classes).sum()
+    sum_of += silhouette_samples(classes - own, 1 - other / s.n, classes).sum()
     return sum_of / (s.n + classes)
 
 
-def distances(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> np.ndarray:
+def euclidean_distances(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> np.ndarray:
     """Euclidean distances of rows (a, d) and (b, d) of float32, written into out (a, b)."""
     np.matmul(x, y.T, out=out)
     out *= -2
@@ -70,34 +70,34 @@ def silhouette_euclidean(task: Task) -> float:
     keeps what near pairs lose to rounding small, and summed in float64.
     """
     n, classes, center = task.n, len(task.texts), task.statistics.mean
-    need_two_clusters(n, classes)
+    check_two_clusters(n, classes)
     points, start = np.empty((n, len(center)), np.float32), 0
     for block, _ in task.blocks():
         points[start : start + len(block)] = block - center
         start += len(block)
     texts = (task.texts - center).astype(np.float32)
-    own, buffer = np.zeros(n), np.empty((TILE, TILE), np.float32)
-    ones = np.ones(TILE, np.float32)
-    for i in range(0, n, TILE):
-        for j in range(i, n, TILE):
-            a, b = points[i : i + TILE], points[j : j + TILE]
+    own, buffer = np.zeros(n), np.empty((TILE_ROWS, TILE_ROWS), np.float32)
+    ones = np.ones(TILE_ROWS, np.float32)
+    for i in range(0, n, TILE_ROWS):
+        for j in range(i, n, TILE_ROWS):
+            a, b = points[i : i + TILE_ROWS], points[j : j + TILE_ROWS]
             tile = buffer.reshape(-1)[: len(a) * len(b)].reshape(len(a), len(b))
-            distances(a, b, tile)
+            euclidean_distances(a, b, tile)
             if i == j:
                 np.fill_diagonal(tile, 0)
             else:
                 own[j : j + len(b)] += ones[: len(a)] @ tile
             own[i : i + len(a)] += tile @ ones[: len(b)]
     to_texts, to_images = np.empty(n), np.zeros(classes)
-    for i in range(0, n, TILE):
-        part = points[i : i + TILE]
-        tile = distances(part, texts, np.empty((len(part), classes), np.float32))
-        to_texts[i : i + TILE] = tile.mean(1, dtype=float)
+    for i in range(0, n, TILE_ROWS):
+        part = points[i : i + TILE_ROWS]
+        tile = euclidean_distances(part, texts, np.empty((len(part), classes), np.float32))
+        to_texts[i : i + TILE_ROWS] = tile.mean(1, dtype=float)
         to_images += tile.sum(0, dtype=float)
-    within = distances(texts, texts, np.empty((classes, classes), np.float32))
+    within = euclidean_distances(texts, texts, np.empty((classes, classes), np.float32))
     np.fill_diagonal(within, 0)
-    values = silhouettes(own, to_texts, n)
-    of_texts = silhouettes(within.sum(1, dtype=float), to_images / n, classes)
+    values = silhouette_samples(own, to_texts, n)
+    of_texts = silhouette_samples(within.sum(1, dtype=float), to_images / n, classes)
     return (values.sum() + of_texts.sum()) / (n + classes)
 
 
@@ -105,7 +105,7 @@ def silhouette_euclidean(task: Task) -> float:
 def davies_bouldin(task: Task) -> float:
     """(mean distance to the own centroid, of both) / distance of the centroids; 0 if that is 0."""
     s = task.statistics
-    need_two_clusters(s.n, len(s.texts))
+    check_two_clusters(s.n, len(s.texts))
     centers = s.mean, s.text_total / len(s.texts)
     apart = np.linalg.norm(centers[0] - centers[1])
     of_texts = np.linalg.norm(s.texts - centers[1], axis=1).mean()
@@ -119,10 +119,10 @@ def davies_bouldin(task: Task) -> float:
 
 
 @measure("Calinski and Harabasz 1974")
-def calinski_harabasz(s: Statistics) -> float:
+def calinski_harabasz(s: ClassStatistics) -> float:
     """Scatter between over scatter within the two clusters, by degrees of freedom; 1 if none."""
     classes = len(s.texts)
-    need_two_clusters(s.n, classes)
+    check_two_clusters(s.n, classes)
     centers = np.stack([s.mean, s.text_total / classes])
     sizes = np.array([s.n, classes])
     middle = sizes @ centers / sizes.sum()
@@ -138,14 +138,14 @@ def density_entropy(points: np.ndarray) -> float:
     n, width = points.shape
     variance = points.var(0).mean()
     if n < 2 or variance < 1e-14:
-        raise Undefined("a cluster of equal points has no density")
+        raise UndefinedMeasure("a cluster of equal points has no density")
     bandwidth = variance * n ** (-2 / (width + 4))
     squares = np.einsum("nd,nd->n", points, points)
     logs = np.empty(n)
-    for i in range(0, n, TILE):
-        part = points[i : i + TILE]
-        apart = squares[i : i + TILE, None] + squares - 2 * part @ points.T
-        logs[i : i + TILE] = logsumexp(-np.maximum(apart, 0) / (2 * bandwidth), axis=1)
+    for i in range(0, n, TILE_ROWS):
+        part = points[i : i + TILE_ROWS]
+        apart = squares[i : i + TILE_ROWS, None] + squares - 2 * part @ points.T
+        logs[i : i + TILE_ROWS] = logsumexp(-np.maximum(apart, 0) / (2 * bandwidth), axis=1)
     return -logs.mean() + np.log(n) + width / 2 * np.log(2 * np.pi * bandwidth)
 
 

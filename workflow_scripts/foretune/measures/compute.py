@@ -11,7 +11,7 @@ appears in every table and plot.
 import numpy as np
 
 from foretune.core.errors import ForetuneError
-from foretune.encoders.streams import Arrays, Source
+from foretune.encoders.streams import ArraySource, EmbeddingSource
 from foretune.measures import (  # noqa: F401, importing a module registers its measures
     alignment,
     clustering,
@@ -21,8 +21,8 @@ from foretune.measures import (  # noqa: F401, importing a module registers its 
 )
 from foretune.measures.class_statistics import ALL, SUMS
 from foretune.measures.registry import MATRIX, MEASURES
-from foretune.measures.task import Task, value_of
-from foretune.measures.uncertainty import uncertainty
+from foretune.measures.task import Task, compute_measure
+from foretune.measures.uncertainty import estimate_uncertainty
 
 
 def compute_measures(
@@ -33,18 +33,20 @@ def compute_measures(
     Raises ForetuneError for unequal lengths or widths, a label outside 0..C-1, a zero vector or
     a value that is not finite; the three last name the row.
     """
-    task = Task(Arrays(images, texts, labels), sample=len(images), sources=sources)
-    return {name: value_of(each, task).value for name, each in MEASURES.items() if each.default}
+    task = Task(ArraySource(images, texts, labels), sample=len(images), sources=sources)
+    return {
+        name: compute_measure(each, task).value for name, each in MEASURES.items() if each.default
+    }
 
 
-def chosen_measures(also: tuple = (), without: tuple = ()) -> list[str]:
+def choose_measures(also: tuple = (), without: tuple = ()) -> list[str]:
     """Names of the measures that are on: those on by default, with and without some."""
     on = {name for name, each in MEASURES.items() if each.default} | set(also)
     return [name for name in MEASURES if name in on - set(without)]
 
 
 def measure_task(
-    source: Source,
+    source: EmbeddingSource,
     seed: int,
     *,
     also: tuple = (),
@@ -65,25 +67,25 @@ def measure_task(
 
     Raises ForetuneError, which names the source's files where it has some, and the row.
     """
-    chosen = [MEASURES[name] for name in chosen_measures(also, without)]
-    extent = SUMS if all(each.needs == SUMS for each in chosen) else ALL
+    chosen = [MEASURES[name] for name in choose_measures(also, without)]
+    extent = SUMS if all(each.inputs == SUMS for each in chosen) else ALL
     shards = None if bootstrap else 1
     task = Task(source, extent, sample, seed, shards, sources, keep=extent == ALL)
     try:
         s = task.statistics
     except ForetuneError as error:
         raise ForetuneError(f"{getattr(source, 'name', 'embeddings')}: {error}") from None
-    values = {each.name: value_of(each, task) for each in chosen}
-    doubts = uncertainty(task, chosen, values, bootstrap) if bootstrap else {}
+    values = {each.name: compute_measure(each, task) for each in chosen}
+    doubts = estimate_uncertainty(task, chosen, values, bootstrap) if bootstrap else {}
     details = {}
     for each in chosen:
         found, doubt = values[each.name], doubts.get(each.name, {})
-        if each.needs == MATRIX and not task.whole:
+        if each.inputs == MATRIX and not task.whole:
             found.notes.append(f"of a random sample of {sample} of {task.n} images")
         details[each.name] = {
             "interval": doubt.get("interval"),
             "curve": doubt.get("curve", []),
-            "variants": {name: finite(value) for name, value in found.variants.items()},
+            "variants": {name: finite_or_none(value) for name, value in found.variants.items()},
             "notes": found.notes + doubt.get("notes", []),
         }
     notes = []
@@ -95,12 +97,12 @@ def measure_task(
         notes.append(f"{len(absent)} {noun} no image: {', '.join(named)}{more}")
     return {
         "n": task.n,
-        "measures": {name: finite(each.value) for name, each in values.items()},
+        "measures": {name: finite_or_none(each.value) for name, each in values.items()},
         "details": details,
         "notes": notes,
     }
 
 
-def finite(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     """JSON has no NaN."""
     return value if np.isfinite(value) else None

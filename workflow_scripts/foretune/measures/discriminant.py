@@ -3,26 +3,31 @@
 import numpy as np
 from scipy import linalg
 
-from foretune.measures.class_statistics import Statistics, add_outer, one_hot, symmetric
-from foretune.measures.registry import MATRIX, ROWS, Undefined, Value, measure
+from foretune.measures.class_statistics import (
+    ClassStatistics,
+    add_outer_products,
+    one_hot,
+    symmetrize,
+)
+from foretune.measures.registry import MATRIX, ROWS, MeasureResult, UndefinedMeasure, measure
 from foretune.measures.task import Task
 
 
-def need_two_classes(s: Statistics) -> None:
+def check_two_classes(s: ClassStatistics) -> None:
     if len(s.present) < 2:
-        raise Undefined("one class needs no discriminant")
+        raise UndefinedMeasure("one class needs no discriminant")
     if not np.trace(s.scatter) > 1e-14 * s.n:
-        raise Undefined("all images are the same")
+        raise UndefinedMeasure("all images are the same")
 
 
-def shrunk(matrix: np.ndarray, shrinkage: float) -> np.ndarray:
+def shrink_covariance(matrix: np.ndarray, shrinkage: float) -> np.ndarray:
     """(1 - shrinkage) matrix + shrinkage mean(diagonal) I."""
     result = (1 - shrinkage) * matrix
     result.flat[:: len(matrix) + 1] += shrinkage * np.trace(matrix) / len(matrix)
     return result
 
 
-def linear(within: np.ndarray, means: np.ndarray, priors: np.ndarray):
+def linear_discriminant(within: np.ndarray, means: np.ndarray, priors: np.ndarray):
     """Coefficients (d, K) and intercepts (K,) of the discriminant of a within-class covariance.
 
     Of generalized eigenvectors V with V' within V = I, V V' is the inverse of `within`, so that
@@ -31,12 +36,12 @@ def linear(within: np.ndarray, means: np.ndarray, priors: np.ndarray):
     try:
         factor = linalg.cho_factor(within, check_finite=False)
     except linalg.LinAlgError:
-        raise Undefined("the classes do not vary within") from None
+        raise UndefinedMeasure("the classes do not vary within") from None
     coefficients = linalg.cho_solve(factor, means.T, check_finite=False)
     return coefficients, np.log(priors) - np.einsum("kd,dk->k", means, coefficients) / 2
 
 
-def probabilities(scores: np.ndarray) -> np.ndarray:
+def discriminant_probabilities(scores: np.ndarray) -> np.ndarray:
     """Softmax of each row, in place."""
     scores -= scores.max(1, keepdims=True)
     np.exp(scores, out=scores)
@@ -62,7 +67,7 @@ def nuclear_norm(matrix: np.ndarray) -> float:
     return np.sqrt(np.maximum(np.linalg.eigvalsh(matrix.T @ matrix), 0)).sum()
 
 
-@measure("SFDA, Shao et al. 2022", ROWS, rises=True)
+@measure("SFDA, Shao et al. 2022", ROWS, higher_is_better=True)
 def sfda(task: Task) -> float:
     """Mean probability of the true class by the second of two discriminants, in [0, 1].
 
@@ -72,21 +77,21 @@ def sfda(task: Task) -> float:
     first. Three passes: statistics, ConfMix's statistics, the second's probabilities.
     """
     s = task.statistics
-    need_two_classes(s)
+    check_two_classes(s)
     classes, counts = len(s.present), s.counts[s.present]
     number = np.full(len(s.counts), -1)
     number[s.present] = np.arange(classes)
     priors, means = counts / s.n, s.class_means
     within = (s.scatter - s.between) / s.n
     shrinkage = max(np.exp(-5 * largest_eigenvalue(within)), 1e-10)
-    first, intercepts = linear(shrunk(within, shrinkage), means, priors)
+    first, intercepts = linear_discriminant(shrink_covariance(within, shrinkage), means, priors)
     others = (means.sum(0) - means) / (classes - 1)
 
     confidence = np.empty(task.n)
     sums, moment, start = np.zeros(means.shape), np.zeros(within.shape), 0
     for block, stored in task.blocks():
         rows, labels = block - s.mean.astype(block.dtype), number[stored]
-        likely = probabilities(rows @ first.astype(rows.dtype) + intercepts)
+        likely = discriminant_probabilities(rows @ first.astype(rows.dtype) + intercepts)
         np.exp(likely, out=likely)
         sure = likely[np.arange(len(rows)), labels] / likely.sum(1)
         confidence[start : start + len(rows)] = sure
@@ -95,12 +100,12 @@ def sfda(task: Task) -> float:
         mixed_in = others[labels]
         mixed_in *= (1 - sure)[:, None]
         rows += mixed_in
-        add_outer(moment, rows)
+        add_outer_products(moment, rows)
         sums += one_hot(labels, classes) @ rows
-    moment = symmetric(moment)
+    moment = symmetrize(moment)
     mixed = sums / counts[:, None]
     within = (moment - (mixed * counts[:, None]).T @ mixed) / s.n
-    second, intercepts = linear(shrunk(within, shrinkage), mixed, priors)
+    second, intercepts = linear_discriminant(shrink_covariance(within, shrinkage), mixed, priors)
 
     at_others, total, start = others @ second, 0.0, 0
     for block, stored in task.blocks():
@@ -108,12 +113,12 @@ def sfda(task: Task) -> float:
         sure = confidence[start : start + len(rows), None]
         start += len(rows)
         scores = rows @ second.astype(rows.dtype) * sure + at_others[labels] * (1 - sure)
-        total += probabilities(scores + intercepts)[np.arange(len(rows)), labels].sum()
+        total += discriminant_probabilities(scores + intercepts)[np.arange(len(rows)), labels].sum()
     return total / s.n
 
 
-@measure("NCTI, Wang et al. 2023", MATRIX, rises=True)
-def ncti(task: Task) -> Value:
+@measure("NCTI, Wang et al. 2023", MATRIX, higher_is_better=True)
+def ncti(task: Task) -> MeasureResult:
     """ncc + seli - vc, its variants, of a shrinkage discriminant after PCA to 64 dimensions.
 
     seli: nuclear norm of the centred discriminant features; ncc: mean probability of the true
@@ -124,7 +129,7 @@ def ncti(task: Task) -> Value:
     The PCA has min(64, d, N - 1) components and, unlike the public code's, nothing random.
     """
     s = task.statistics
-    need_two_classes(s)
+    check_two_classes(s)
     kept = min(64, s.texts.shape[1], s.n - 1)
     values, vectors = np.linalg.eigh(s.scatter)
     axes = vectors[:, ::-1][:, :kept]
@@ -134,11 +139,11 @@ def ncti(task: Task) -> Value:
     counts = s.counts[s.present]
     priors, means = counts / s.n, s.class_means @ axes
     within = np.diag(values) / s.n - (means * priors[:, None]).T @ means
-    inner = shrunk(within, shrinkage)
-    coefficients, intercepts = linear(inner, means, priors)
+    inner = shrink_covariance(within, shrinkage)
+    coefficients, intercepts = linear_discriminant(inner, means, priors)
 
     # Features are the leading generalized eigenvectors' scores; their Gram matrix is known.
-    between = shrunk(np.diag(values) / s.n, shrinkage) - inner
+    between = shrink_covariance(np.diag(values) / s.n, shrinkage) - inner
     few = min(len(counts) - 1, kept)
     leading = linalg.eigh(between, inner, subset_by_index=[kept - few, kept - 1])[1]
     gram = (leading.T * values) @ leading
@@ -150,8 +155,8 @@ def ncti(task: Task) -> Value:
     for i, count in enumerate(counts):
         rows = projected[order[start : start + count]]
         start += count
-        likely = probabilities(rows @ coefficients + intercepts)
+        likely = discriminant_probabilities(rows @ coefficients + intercepts)
         right += likely[:, i].sum()
         nuclear += nuclear_norm(likely)
     terms = {"seli": seli, "ncc": right / s.n, "vc": np.log(nuclear)}
-    return Value(terms["ncc"] + terms["seli"] - terms["vc"], terms)
+    return MeasureResult(terms["ncc"] + terms["seli"] - terms["vc"], terms)

@@ -25,16 +25,16 @@ import ot
 from scipy.spatial.distance import cdist
 
 from foretune.core.errors import ForetuneError
-from foretune.encoders.streams import Arrays
+from foretune.encoders.streams import ArraySource
 
 # Registers iimm; not `measures`, of which a user adds some: that reruns no evaluation.
 from foretune.measures import alignment  # noqa: F401
-from foretune.measures.class_statistics import unit_texts
+from foretune.measures.class_statistics import normalize_texts
 from foretune.measures.registry import MEASURES
-from foretune.measures.task import Task, value_of
+from foretune.measures.task import Task, compute_measure
 
 
-def wasserstein(before: np.ndarray, after: np.ndarray) -> float:
+def wasserstein_distance(before: np.ndarray, after: np.ndarray) -> float:
     """1-Wasserstein distance of two clouds of points (n, d) and (m, d), exact, Euclidean.
 
     All points of a cloud weigh the same. Time grows as n^3: pass subsamples.
@@ -44,7 +44,7 @@ def wasserstein(before: np.ndarray, after: np.ndarray) -> float:
     return float(ot.emd2([], [], cost, numItermax=10_000_000))
 
 
-def movement(
+def measure_drift(
     before: np.ndarray,
     after: np.ndarray,
     labels: np.ndarray,
@@ -56,11 +56,11 @@ def movement(
     """What tuning did to a task's embeddings.
 
     before, after: raw or unit embeddings of the same images in the same order (N, d); texts
-    likewise (C, d). Returns `iimm_before`, `iimm_after`, `iimm_change`; `moved`, the mean distance
-    from an image's place to its new one; `moved_texts`, likewise over the texts, weighted as in
-    the bounds; `bound`, (3 moved + moved_texts) / 2, which |iimm_change| never exceeds.
+    likewise (C, d). Returns `iimm_before`, `iimm_after`, `iimm_change`; `mean_displacement`, the mean distance
+    from an image's place to its new one; `text_displacement`, likewise over the texts, weighted as in
+    the bounds; `bound`, (3 mean_displacement + text_displacement) / 2, which |iimm_change| never exceeds.
 
-    Of `wasserstein_n` images, a random sample of at most `sample`: `wasserstein` between the two
+    Of `wasserstein_n` images, a random sample of at most `sample`: `wasserstein_distance` between the two
     clouds, `wasserstein_by_class`, and `wasserstein_bound`, the narrower bound from both, which
     is the whole task's where the sample is all images, and an estimate of it else.
 
@@ -73,36 +73,40 @@ def movement(
         )
     n, tasks = len(before), []
     for images, texts in ((before, texts_before), (after, texts_after)):
-        tasks.append(Task(Arrays(images, texts, labels), "sums", n))
-    iimm = [value_of(MEASURES["iimm"], task).value for task in tasks]
+        tasks.append(Task(ArraySource(images, texts, labels), "sums", n))
+    iimm = [compute_measure(MEASURES["iimm"], task).value for task in tasks]
     steps = [
         np.linalg.norm(one - other, axis=1)
         for (one, _), (other, _) in zip(tasks[0].blocks(), tasks[1].blocks(), strict=True)
     ]
-    moved = np.concatenate(steps).mean()
-    text_steps = np.linalg.norm(unit_texts(texts_before) - unit_texts(texts_after), axis=1)
+    mean_displacement = np.concatenate(steps).mean()
+    text_steps = np.linalg.norm(
+        normalize_texts(texts_before) - normalize_texts(texts_after), axis=1
+    )
     counts, classes = tasks[0].statistics.counts, len(text_steps)
-    moved_texts = (n - counts) @ text_steps / (n * max(classes - 1, 1))
+    text_displacement = (n - counts) @ text_steps / (n * max(classes - 1, 1))
     rows = np.arange(n)
     if n > sample:
         rows = np.sort(np.random.default_rng(seed).choice(n, sample, replace=False))
-    clouds = [Task(Arrays(x[rows], t, labels[rows]), "sums", n).rows
+    clouds = [Task(ArraySource(x[rows], t, labels[rows]), "sums", n).rows
               for x, t in ((before, texts_before), (after, texts_after))]  # fmt: skip
     labels = np.asarray(labels)[rows]
-    whole, few = wasserstein(*clouds), len(rows)
+    whole, few = wasserstein_distance(*clouds), len(rows)
     by_class = sum(
-        wasserstein(*(cloud[labels == c] for cloud in clouds)) * (labels == c).sum() / few
+        wasserstein_distance(*(cloud[labels == c] for cloud in clouds)) * (labels == c).sum() / few
         for c in np.unique(labels)
     )
     return {
         "iimm_before": iimm[0],
         "iimm_after": iimm[1],
         "iimm_change": iimm[1] - iimm[0],
-        "moved": float(moved),
-        "moved_texts": float(moved_texts),
-        "bound": float((3 * moved + moved_texts) / 2),
+        "mean_displacement": float(mean_displacement),
+        "text_displacement": float(text_displacement),
+        "bound": float((3 * mean_displacement + text_displacement) / 2),
         "wasserstein": whole,
         "wasserstein_by_class": float(by_class),
-        "wasserstein_bound": float(whole * few / max(few - 1, 1) + (by_class + moved_texts) / 2),
+        "wasserstein_bound": float(
+            whole * few / max(few - 1, 1) + (by_class + text_displacement) / 2
+        ),
         "wasserstein_n": few,
     }

@@ -8,12 +8,12 @@ from foretune.measures.class_statistics import SUMS
 ROWS, MATRIX = "rows", "matrix"
 
 
-class Undefined(Exception):
+class UndefinedMeasure(Exception):
     """Raised by a measure that this input has no value of; the text says why."""
 
 
 @dataclass
-class Value:
+class MeasureResult:
     """A measure's value, its other forms by name, and what a reader must know about it."""
 
     value: float
@@ -25,30 +25,32 @@ class Value:
 class Measure:
     """A registered measure.
 
-    needs: SUMS (counts and class sums), VARIANCES (class sums of squares, too), SCATTER (the
+    inputs: SUMS (counts and class sums), VARIANCES (class sums of squares, too), SCATTER (the
     scatter of all images, too), ALL (both), ROWS (further passes over the images) or MATRIX (all
     of them at once, so that it sees a random sample of a large task). The function takes
-    `Statistics` in the first four cases, else a `Task`. rises: whether a higher value means more
+    `Statistics` in the first four cases, else a `Task`. higher_is_better: whether a higher value means more
     gain from tuning; None where no source says.
     """
 
     name: str
     function: Callable
-    needs: str
+    inputs: str
     reference: str
-    rises: bool | None
+    higher_is_better: bool | None
     default: bool
 
 
 MEASURES: dict[str, Measure] = {}
 
 
-def measure(reference: str, needs: str = SUMS, rises: bool | None = None, default: bool = True):
-    """Register a function under its name. It returns a float or a `Value`, or raises Undefined."""
+def measure(
+    reference: str, inputs: str = SUMS, higher_is_better: bool | None = None, default: bool = True
+):
+    """Register a function under its name. It returns a float or a `MeasureResult`, or raises Undefined."""
 
     def register(function: Callable) -> Callable:
         name = function.__name__
-        MEASURES[name] = Measure(name, function, needs, reference, rises, default)
+        MEASURES[name] = Measure(name, function, inputs, reference, higher_is_better, default)
         return function
 
     return register

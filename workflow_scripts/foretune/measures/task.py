@@ -5,19 +5,19 @@ from functools import cached_property
 
 import numpy as np
 
-from foretune.encoders.streams import Arrays, Source
+from foretune.encoders.streams import ArraySource, EmbeddingSource
 from foretune.measures.class_statistics import (
     ALL,
-    FIELDS,
-    Shards,
-    Statistics,
-    gather,
-    pieces,
-    shard_count,
+    EXTENT_FIELDS,
+    ClassStatistics,
+    ShardStatistics,
+    accumulate_statistics,
+    choose_shard_count,
+    iterate_pieces,
 )
-from foretune.measures.registry import MATRIX, Measure, Undefined, Value
+from foretune.measures.registry import MATRIX, Measure, MeasureResult, UndefinedMeasure
 
-CHUNK = 2048  # rows of a further pass, which allocates each: 8 MB of float64 at a width of 512
+CHUNK_ROWS = 2048  # rows of a further pass, which allocates each: 8 MB of float64 at a width of 512
 
 
 class Task:
@@ -30,7 +30,7 @@ class Task:
 
     def __init__(
         self,
-        source: Source,
+        source: EmbeddingSource,
         extent: str = ALL,
         sample: int = 10_000,
         seed: int = 0,
@@ -41,12 +41,14 @@ class Task:
         self.source, self.extent, self.seed, self.sources = source, extent, seed, sources
         self.limit, self.keep, self.n = sample, keep, source.n
         classes, width = np.shape(source.texts)
-        self.shard_count = shards or shard_count(self.n, classes, width, extent)
+        self.shard_count = shards or choose_shard_count(self.n, classes, width, extent)
 
     @cached_property
-    def _gathered(self) -> tuple[Shards, np.ndarray, np.ndarray]:
+    def _gathered(self) -> tuple[ShardStatistics, np.ndarray, np.ndarray]:
         keep = self._sampled if self.keep else None
-        return gather(self.source, self.extent, self.shard_count, self.seed, keep, self.sources)
+        return accumulate_statistics(
+            self.source, self.extent, self.shard_count, self.seed, keep, self.sources
+        )
 
     @cached_property
     def _sampled(self) -> np.ndarray:
@@ -74,11 +76,11 @@ class Task:
         return self.n <= self.limit
 
     @property
-    def shards(self) -> Shards:
+    def shards(self) -> ShardStatistics:
         return self._gathered[0]
 
     @property
-    def statistics(self) -> Statistics:
+    def statistics(self) -> ClassStatistics:
         return self.shards.whole
 
     @property
@@ -99,15 +101,15 @@ class Task:
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Another pass over all images: unit rows and their labels, by the block."""
         if self.whole and self.keep:
-            yield from Arrays(self.rows, self.texts, self.labels).blocks()
+            yield from ArraySource(self.rows, self.texts, self.labels).blocks()
             return
-        for block, labels in pieces(self.source, CHUNK):
+        for block, labels in iterate_pieces(self.source, CHUNK_ROWS):
             yield block * (1 / np.sqrt(np.vecdot(block, block)))[:, None], labels
 
     def by_class(self) -> Iterator[np.ndarray]:
         """The images in memory class by class, in order: unit rows of the present classes."""
-        direct = self.whole and isinstance(self.source, Arrays)
-        given = self.source if direct else Arrays(self.rows, self.texts, self.labels)
+        direct = self.whole and isinstance(self.source, ArraySource)
+        given = self.source if direct else ArraySource(self.rows, self.texts, self.labels)
         labels = np.asarray(given.labels)
         order = np.argsort(labels, kind="stable")
         ends = np.flatnonzero(np.diff(labels[order], append=len(self.texts))) + 1
@@ -118,7 +120,7 @@ class Task:
 
     def of(self, rows: np.ndarray) -> "Task":
         """The task of some of the images in memory, by their numbers."""
-        source = Arrays(self.rows[rows], self.texts, self.labels[rows])
+        source = ArraySource(self.rows[rows], self.texts, self.labels[rows])
         return Task(source, self.extent, len(rows), self.seed, 1, self.sources, keep=True)
 
     @cached_property
@@ -126,20 +128,20 @@ class Task:
         return self if self.whole else self.of(np.arange(len(self.rows)))
 
 
-def value_of(each: Measure, given: Task | Statistics) -> Value:
+def compute_measure(each: Measure, given: Task | ClassStatistics) -> MeasureResult:
     """A measure of a task, or of statistics that suffice for it; NaN with a note if undefined."""
     if isinstance(given, Task):
-        if each.needs in FIELDS:
+        if each.inputs in EXTENT_FIELDS:
             given = given.statistics
-        elif each.needs == MATRIX:
+        elif each.inputs == MATRIX:
             given = given.in_memory
     try:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             result = each.function(given)
-    except Undefined as why:
-        return Value(np.nan, {}, [f"undefined: {why}"])
-    if not isinstance(result, Value):
-        result = Value(result)
+    except UndefinedMeasure as why:
+        return MeasureResult(np.nan, {}, [f"undefined: {why}"])
+    if not isinstance(result, MeasureResult):
+        result = MeasureResult(result)
     result.value = float(result.value)
     result.variants = {name: float(value) for name, value in result.variants.items()}
     if not np.isfinite(result.value) and not result.notes:

@@ -8,14 +8,14 @@ import numpy as np
 from scipy import linalg
 from scipy.linalg import blas, lapack
 
-from foretune.measures.class_statistics import SCATTER, VARIANCES, Statistics
-from foretune.measures.registry import MATRIX, Undefined, Value, measure
+from foretune.measures.class_statistics import SCATTER, VARIANCES, ClassStatistics
+from foretune.measures.registry import MATRIX, MeasureResult, UndefinedMeasure, measure
 from foretune.measures.task import Task
 
 EPS = np.finfo(float).eps
 
 
-def whitened(matrix: np.ndarray, columns: np.ndarray, n: int) -> np.ndarray:
+def whiten(matrix: np.ndarray, columns: np.ndarray, n: int) -> np.ndarray:
     """A Y with Y'Y = columns' A^+ columns, for a symmetric positive semidefinite A.
 
     By Cholesky where A is well-conditioned; else by its eigenvectors, without those whose
@@ -41,8 +41,8 @@ def log_determinant(inner: np.ndarray) -> float:
     return 2 * np.log(np.diag(upper)).sum()
 
 
-@measure("TransRate, Huang et al. 2022", MATRIX, rises=True)
-def transrate(task: Task) -> Value:
+@measure("TransRate, Huang et al. 2022", MATRIX, higher_is_better=True)
+def transrate(task: Task) -> MeasureResult:
     """R(Z) - (1/K) sum_c R(Z_c) of the centred Z, R(Z) = 1/2 logdet(I + Z'Z / (n eps)).
 
     eps = 1e-4; in nats. The variant `weighted` weighs a class by its share of the images, as a
@@ -56,31 +56,31 @@ def transrate(task: Task) -> Value:
         inner = blas.dsyrk(1 / (len(part) * eps), part.T, trans=len(part) < part.shape[1])
         rates.append(log_determinant(inner) / 2)
     whole, rates = log_determinant(s.scatter.T / (s.n * eps)) / 2, np.array(rates)
-    return Value(whole - rates.mean(), {"weighted": whole - rates @ counts / s.n})
+    return MeasureResult(whole - rates.mean(), {"weighted": whole - rates @ counts / s.n})
 
 
-def few_images(s: Statistics, says: str) -> list[str]:
+def note_few_images(s: ClassStatistics, says: str) -> list[str]:
     width = s.texts.shape[1]
     return [f"{s.n} images in {width} dimensions: {says}"] if s.n <= width + 1 else []
 
 
-@measure("H-score, Bao et al. 2019", SCATTER, rises=True)
-def h_score(s: Statistics) -> Value:
+@measure("H-score, Bao et al. 2019", SCATTER, higher_is_better=True)
+def h_score(s: ClassStatistics) -> MeasureResult:
     """tr(cov(X)^+ cov(E[X | y])), between 0 and K - 1."""
     if not np.trace(s.scatter) > EPS * s.n:
-        raise Undefined("all images are the same")
+        raise UndefinedMeasure("all images are the same")
     means = s.class_means * np.sqrt(s.counts[s.present, None])
-    value = (whitened(s.scatter, means.T, s.n) ** 2).sum()
-    return Value(value, notes=few_images(s, "this is K - 1 whatever the labels are"))
+    value = (whiten(s.scatter, means.T, s.n) ** 2).sum()
+    return MeasureResult(value, notes=note_few_images(s, "this is K - 1 whatever the labels are"))
 
 
-def gaussians(s: Statistics) -> tuple[np.ndarray, np.ndarray, float]:
+def fit_class_gaussians(s: ClassStatistics) -> tuple[np.ndarray, np.ndarray, float]:
     """Means (K, d), variances (K, d) of the classes, and the least variance taken for real."""
     if len(s.present) < 2:
-        raise Undefined("one class overlaps with no other")
+        raise UndefinedMeasure("one class overlaps with no other")
     least = 1e-4 * s.variance
     if not least > EPS**2:
-        raise Undefined("all images are the same")
+        raise UndefinedMeasure("all images are the same")
     return s.class_means, s.class_variances, least
 
 
@@ -90,15 +90,15 @@ def overlap_score(distance: np.ndarray) -> float:
     return least - np.log(2 * np.exp(least - distance).sum())
 
 
-@measure("GBC, spherical, Pandy et al. 2022", VARIANCES, rises=True)
-def gbc_spherical(s: Statistics) -> Value:
+@measure("GBC, spherical, Pandy et al. 2022", VARIANCES, higher_is_better=True)
+def gbc_spherical(s: ClassStatistics) -> MeasureResult:
     """-log(-GBC), GBC = -sum over pairs a != b of exp(-Bhattacharyya distance); ours is in nats.
 
     As in the public code, the logarithmic term counts once, and variances are at least 1e-4.
     The variant `corrected` counts it d times, as the distance of spherical Gaussians has it, and
     floors at 1e-4 of the images' mean variance, which does not depend on d.
     """
-    means, by_dimension, least = gaussians(s)
+    means, by_dimension, least = fit_class_gaussians(s)
     squares = np.vecdot(means, means)
     pair = np.tri(len(means), k=-1, dtype=bool)
     apart = np.maximum((squares[:, None] + squares - 2 * means @ means.T)[pair], 0)
@@ -111,16 +111,16 @@ def gbc_spherical(s: Statistics) -> Value:
 
     public = np.maximum(by_dimension, 1e-4).mean(1)
     corrected = np.maximum(by_dimension.mean(1), least)
-    return Value(score(public, 1), {"corrected": score(corrected, means.shape[1])})
+    return MeasureResult(score(public, 1), {"corrected": score(corrected, means.shape[1])})
 
 
-@measure("GBC, diagonal, Pandy et al. 2022", VARIANCES, rises=True)
-def gbc_diagonal(s: Statistics) -> Value:
+@measure("GBC, diagonal, Pandy et al. 2022", VARIANCES, higher_is_better=True)
+def gbc_diagonal(s: ClassStatistics) -> MeasureResult:
     """As gbc_spherical, of Gaussians with a variance for each dimension.
 
     The variant `corrected` has the lower floor only: the public logarithms are right.
     """
-    means, by_dimension, least = gaussians(s)
+    means, by_dimension, least = fit_class_gaussians(s)
 
     def score(variances: np.ndarray) -> float:
         halves, found = np.log(variances).sum(1) / 2, []
@@ -131,7 +131,7 @@ def gbc_diagonal(s: Statistics) -> Value:
         return overlap_score(np.concatenate(found))
 
     floored = np.maximum(by_dimension, 1e-4), np.maximum(by_dimension, least)
-    return Value(score(floored[0]), {"corrected": score(floored[1])})
+    return MeasureResult(score(floored[0]), {"corrected": score(floored[1])})
 
 
 def sparsemax(z: np.ndarray) -> np.ndarray:
@@ -141,8 +141,8 @@ def sparsemax(z: np.ndarray) -> np.ndarray:
     return np.maximum(z - over[ordered > over][-1], 0)
 
 
-@measure("EMMS, Shao et al. 2024", SCATTER, rises=True)
-def emms(s: Statistics) -> Value:
+@measure("EMMS, Shao et al. 2024", SCATTER, higher_is_better=True)
+def emms(s: ClassStatistics) -> MeasureResult:
     """Minus the residual of the images' regression on their labels' embeddings.
 
     The labels' embeddings come from several sources (`Statistics.sources`), weighted by the
@@ -155,7 +155,7 @@ def emms(s: Statistics) -> Value:
     counts = s.counts[s.present]
     shapes = {np.shape(source) for source in s.sources}
     if len(shapes) > 1 or {rows for rows, _ in shapes} != {len(s.texts)}:
-        raise Undefined(f"the labels' embeddings have different shapes: {sorted(shapes)}")
+        raise UndefinedMeasure(f"the labels' embeddings have different shapes: {sorted(shapes)}")
     labels = []
     for source in s.sources:
         embedded = np.asarray(source, float)[s.present]
@@ -165,11 +165,11 @@ def emms(s: Statistics) -> Value:
     scale = np.sqrt(np.diag(s.scatter) / s.n)
     live = scale > 1e-10
     if not live.any():
-        raise Undefined("all images are the same")
+        raise UndefinedMeasure("all images are the same")
     scale = scale[live] + 1e-8
     sums = s.class_means[:, live] * counts[:, None] / scale
     moment = s.scatter[np.ix_(live, live)] / np.outer(scale, scale)
-    fit = whitened(moment, sums.T, s.n)
+    fit = whiten(moment, sums.T, s.n)
     hat = fit.T @ fit  # (K, K): class sums' S_k' A^+ S_l
 
     start = sum(labels) / len(labels)
@@ -181,19 +181,19 @@ def emms(s: Statistics) -> Value:
     target = np.tensordot(weights, np.stack(labels), 1)
     residual = np.vdot(start, fitted) - 2 * np.vdot(target, fitted) + weights @ gram @ weights
     residual, width = max(residual, 0.0) / s.n, start.shape[1]
-    notes = few_images(s, "the regression meets every label, and the score is noise")
-    return Value(-residual * width, {"per_element": -residual / width}, notes)
+    notes = note_few_images(s, "the regression meets every label, and the score is noise")
+    return MeasureResult(-residual * width, {"per_element": -residual / width}, notes)
 
 
-@measure("LogME, You et al. 2021", SCATTER, rises=True)
-def logme(s: Statistics) -> Value:
+@measure("LogME, You et al. 2021", SCATTER, higher_is_better=True)
+def logme(s: ClassStatistics) -> MeasureResult:
     """Mean over classes of the log evidence per image of a linear model of its indicator.
 
     alpha and beta by at most 11 fixed-point steps, stopped at a change of alpha / beta below 1%,
     as in the public code; classes without images are left out of the mean.
     """
     if len(s.present) < 2:
-        raise Undefined("one class has nothing to tell it from")
+        raise UndefinedMeasure("one class has nothing to tell it from")
     n, width = s.n, s.texts.shape[1]
     values, vectors = np.linalg.eigh(s.scatter + n * np.outer(s.mean, s.mean))
     values = np.maximum(values, 0)[:, None]
@@ -222,4 +222,4 @@ def logme(s: Statistics) -> Value:
         - np.log(alpha + beta * values).sum(0) / 2
         - beta / 2 * errors - alpha / 2 * squares - n / 2 * np.log(2 * np.pi)
     ) / n  # fmt: skip
-    return Value(evidence.mean(), notes=few_images(s, "the model fits every label"))
+    return MeasureResult(evidence.mean(), notes=note_few_images(s, "the model fits every label"))

@@ -17,12 +17,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from foretune.measures.class_statistics import ALL, FIELDS, SCATTER, SUMS, VARIANCES, Statistics
+from foretune.measures.class_statistics import (
+    ALL,
+    EXTENT_FIELDS,
+    SCATTER,
+    SUMS,
+    VARIANCES,
+    ClassStatistics,
+)
 from foretune.measures.registry import MATRIX, ROWS, Measure
-from foretune.measures.task import Task, value_of
+from foretune.measures.task import Task, compute_measure
 
-NORMAL = 1.959964  # two-sided 95%
-ENOUGH = 8  # shards, and subsets on which a measure must be defined
+NORMAL_QUANTILE = 1.959964  # two-sided 95%
+MIN_SUBSETS = 8  # shards, and subsets on which a measure must be defined
 
 
 def subset_sizes(parts: int) -> list[int]:
@@ -32,9 +39,9 @@ def subset_sizes(parts: int) -> list[int]:
 
 def draw_subsets(
     task: Task, parts: int, size: int, count: int, kinds: set[str], rng: np.random.Generator
-) -> Iterator[Task | Statistics]:
+) -> Iterator[Task | ClassStatistics]:
     """`count` random subsets of size / parts of the images, as these kinds of measure take them."""
-    if kinds <= FIELDS.keys():
+    if kinds <= EXTENT_FIELDS.keys():
         weights = np.zeros((count, parts))
         weights[:, :size] = 1
         yield from task.shards.subsets(rng.permuted(weights, axis=1), *kinds)
@@ -44,7 +51,9 @@ def draw_subsets(
         yield task.of(np.sort(rng.choice(n, max(1, n * size // parts), replace=False)))
 
 
-def uncertainty(task: Task, measures: list[Measure], values: dict, replicates: int) -> dict:
+def estimate_uncertainty(
+    task: Task, measures: list[Measure], values: dict, replicates: int
+) -> dict:
     """Per measure: `interval` [low, high] or None, `curve`, and `notes`.
 
     values: name -> Value over all images. The interval is the value and 1.96 standard errors to
@@ -57,24 +66,24 @@ def uncertainty(task: Task, measures: list[Measure], values: dict, replicates: i
     groups = [({SUMS}, 1, 4)] + [({kind}, 8, 40) for kind in (VARIANCES, SCATTER, ALL)]
     groups.append(({ROWS, MATRIX}, 8, 40))
     for kinds, share, smaller in groups:
-        chosen = [each for each in measures if each.needs in kinds]
+        chosen = [each for each in measures if each.inputs in kinds]
         chosen = [each for each in chosen if np.isfinite(values[each.name].value)]
         if not chosen:
             continue
-        in_shards = kinds <= FIELDS.keys()
+        in_shards = kinds <= EXTENT_FIELDS.keys()
         parts = task.shard_count if in_shards else 64
         n = task.n if in_shards else len(task.rows)
         while parts > 1 and n < 4 * parts:
             parts //= 2
-        if parts < ENOUGH:
+        if parts < MIN_SUBSETS:
             for each in chosen:
-                result[each.name]["notes"].append(no_interval(n))
+                result[each.name]["notes"].append(explain_no_interval(n))
             continue
         for size in subset_sizes(parts):
             half = 2 * size == parts
-            count = max(ENOUGH + 4 if half else 4, replicates // (share if half else smaller))
+            count = max(MIN_SUBSETS + 4 if half else 4, replicates // (share if half else smaller))
             subsets = draw_subsets(task, parts, size, count, kinds, rng)
-            found = np.array([[value_of(m, each).value for m in chosen] for each in subsets])
+            found = np.array([[compute_measure(m, each).value for m in chosen] for each in subsets])
             for each, drawn in zip(chosen, found.T, strict=True):
                 add_point(result[each.name], values[each.name].value, drawn, n * size // parts)
                 if half:
@@ -84,8 +93,8 @@ def uncertainty(task: Task, measures: list[Measure], values: dict, replicates: i
     return result
 
 
-def no_interval(n: int) -> str:
-    if n < 4 * ENOUGH:
+def explain_no_interval(n: int) -> str:
+    if n < 4 * MIN_SUBSETS:
         return f"{n} images are too few for an interval"
     return "no interval: the class statistics are too large to be kept in shards"
 
@@ -99,10 +108,13 @@ def add_point(result: dict, value: float, drawn: np.ndarray, n: int) -> None:
 
 def add_interval(result: dict, value: float, drawn: np.ndarray, each: Measure, task: Task) -> None:
     drawn = drawn[np.isfinite(drawn)]
-    if len(drawn) < ENOUGH:
+    if len(drawn) < MIN_SUBSETS:
         result["notes"].append("no interval: undefined on most halves of the images")
         return
     error = drawn.std(ddof=1)
-    if each.needs == ROWS:  # the halves are of the images in memory, the value is of all
+    if each.inputs == ROWS:  # the halves are of the images in memory, the value is of all
         error *= np.sqrt(len(task.rows) / task.n)
-    result["interval"] = [float(value - NORMAL * error), float(value + NORMAL * error)]
+    result["interval"] = [
+        float(value - NORMAL_QUANTILE * error),
+        float(value + NORMAL_QUANTILE * error),
+    ]

@@ -19,18 +19,18 @@ from pathlib import Path
 from tqdm import tqdm
 
 from foretune.core.errors import ForetuneError
-from foretune.core.locks import sole_writer
+from foretune.core.locks import exclusive_lock
 from foretune.data.sources.base import NOT_STATED
-from foretune.data.sources.public import NAMES, TEMPLATES
+from foretune.data.sources.public import CLASS_NAMES_FILE, TEMPLATES_FILE
 from foretune.data.sources.read import read_source
-from foretune.data.sources.registry import how_to_get, known
+from foretune.data.sources.registry import explain_dataset_fetch, get_known_source
 
 HUB = ("webdataset", "huggingface")
 ATTEMPTS = 5  # in a row, without a byte gained
 
 
 @dataclass
-class Item:
+class FetchItem:
     """One thing to fetch, whatever entries of the config use it.
 
     names: those entries; splits: that they want of a dataset; where: the place it goes to.
@@ -45,43 +45,43 @@ class Item:
     size: str
 
 
-def items_of(config: dict, ask: bool) -> list[Item]:
+def list_items(config: dict, ask: bool) -> list[FetchItem]:
     """What a checked config needs from elsewhere; ask: whether the hub may be asked for sizes."""
     entries = []
     for name, entry in (config["datasets"] | config["forecast"]["datasets"]).items():
         entries.append((name, entry, {"train", "test"}))
         for shift, each in entry.get("shifted", {}).items():
             entries.append((f"{name}/{shift}", each, {"test"}))
-    items: dict[str, Item] = {}
+    items: dict[str, FetchItem] = {}
     for name, entry, splits in entries:
         # One dataset under two names is fetched once; other splits of it are other files.
         key = f"{entry.get('root', name)} {entry.get('subset')} {entry.get('splits')}"
-        item = items.setdefault(key, describe_dataset(entry))
+        item = items.setdefault(key, describe_dataset_item(entry))
         item.names.append(name)
         item.splits |= splits
     for name, spec in config["models"].items():
         if "folder" not in spec and not Path(spec.get("pretrained", "")).is_file():
-            items[f"model {name}"] = describe_model(name, spec)
+            items[f"model {name}"] = describe_model_item(name, spec)
     for item in items.values():
         ask = ask and (item.size != "?" or ask_hub(item))
     return list(items.values())
 
 
-def describe_dataset(entry: dict) -> Item:
+def describe_dataset_item(entry: dict) -> FetchItem:
     kind = next(
         kind for kind in ("torchvision", *HUB, "table", "parquet", "folder") if kind in entry
     )
     facts, size, where = {}, "?", entry.get("root", entry[kind])
     source = f"{kind} {entry[kind]}"
     if kind == "torchvision":
-        facts = known("torchvision", entry[kind])
+        facts = get_known_source("torchvision", entry[kind])
         size = f"about {facts['size']}"
     elif kind in HUB and not is_local(entry):
-        facts = known("hub", entry[kind])
+        facts = get_known_source("hub", entry[kind])
     else:
         size, source = "", f"by hand: {entry['source']}" if "source" in entry else "yours"
     licence = entry.get("licence", facts.get("licence", NOT_STATED))
-    return Item(entry, [], set(), source, where, licence, size)
+    return FetchItem(entry, [], set(), source, where, licence, size)
 
 
 def is_local(entry: dict) -> bool:
@@ -89,7 +89,7 @@ def is_local(entry: dict) -> bool:
     return entry.get("root") == next(entry[kind] for kind in (*HUB, "root") if kind in entry)
 
 
-def describe_model(name: str, spec: dict) -> Item:
+def describe_model_item(name: str, spec: dict) -> FetchItem:
     from foretune.encoders.imports import hub, open_clip
 
     repository = spec.get("hub", "").removeprefix("hf-hub:")
@@ -98,20 +98,24 @@ def describe_model(name: str, spec: dict) -> Item:
         tag = open_clip.get_pretrained_cfg(spec["architecture"], spec["pretrained"])
         repository = tag.get("hf_hub", "").strip("/")
         source = f"{spec['architecture']} {spec['pretrained']}: {repository or tag.get('url', '?')}"
-    licence = known("models", repository).get("licence", "?")
-    return Item(spec, [name], set(), source, hub.constants.HF_HUB_CACHE, licence, "?")
+    licence = get_known_source("models", repository).get("licence", "?")
+    return FetchItem(spec, [name], set(), source, hub.constants.HF_HUB_CACHE, licence, "?")
 
 
-def patterns_of(item: Item) -> list[str] | None:
+def get_hub_patterns(item: FetchItem) -> list[str] | None:
     """What of a hub's dataset is fetched; None is all of it."""
     if "webdataset" not in item.spec:
         return None
     named = item.spec.get("splits", {})
     where = [named.get(split, split) for split in sorted(item.splits)]
-    return [NAMES, TEMPLATES, *(each if "*" in each else f"{each}/*" for each in where)]
+    return [
+        CLASS_NAMES_FILE,
+        TEMPLATES_FILE,
+        *(each if "*" in each else f"{each}/*" for each in where),
+    ]
 
 
-def ask_hub(item: Item) -> bool:
+def ask_hub(item: FetchItem) -> bool:
     """Fill in the size, and a licence that is not known; whether it is worth asking again."""
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
@@ -123,7 +127,7 @@ def ask_hub(item: Item) -> bool:
             files = HfApi().list_repo_tree(name, repo_type="dataset", recursive=True)
             wanted = filter_repo_objects(
                 (file for file in files if isinstance(file, RepoFile)),
-                allow_patterns=patterns_of(item), key=lambda file: file.path,
+                allow_patterns=get_hub_patterns(item), key=lambda file: file.path,
             )  # fmt: skip
             total = sum(file.size for file in wanted)
             card = HfApi().dataset_info(name).card_data if item.licence == NOT_STATED else None
@@ -144,7 +148,7 @@ def ask_hub(item: Item) -> bool:
     return True
 
 
-def table_of(items: list[Item]) -> str:
+def format_items(items: list[FetchItem]) -> str:
     """The items as lines of text: licence, size, source, place."""
     rows = [("what", "licence", "size", "from", "goes to")]
     rows += [(", ".join(i.names), i.licence, i.size, i.source, i.where) for i in items]
@@ -155,7 +159,7 @@ def table_of(items: list[Item]) -> str:
     )
 
 
-def fetch(items: list[Item], log=print) -> None:
+def fetch_items(items: list[FetchItem], log=print) -> None:
     """Fetch what is missing and look at what is there.
 
     Raises ForetuneError with a line for each item that could not be had, after all were tried.
@@ -172,7 +176,7 @@ def fetch(items: list[Item], log=print) -> None:
         raise ForetuneError("\n".join([f"{len(failed)} of {len(items)} are missing:", *failed]))
 
 
-def fetch_item(item: Item, log) -> str:
+def fetch_item(item: FetchItem, log) -> str:
     """Fetch one item, then read it as a job would; what was found."""
     spec = item.spec
     if not item.splits:
@@ -189,7 +193,7 @@ def fetch_item(item: Item, log) -> str:
     return f"{len(found.classes)} classes; {counts}"
 
 
-def fetch_from_hub(item: Item) -> None:
+def fetch_from_hub(item: FetchItem) -> None:
     from huggingface_hub import snapshot_download
 
     spec = item.spec
@@ -197,13 +201,13 @@ def fetch_from_hub(item: Item) -> None:
     try:
         # It goes on with a file that broke off, and looks only whether a complete one has changed.
         snapshot_download(
-            name, repo_type="dataset", local_dir=item.where, allow_patterns=patterns_of(item)
+            name, repo_type="dataset", local_dir=item.where, allow_patterns=get_hub_patterns(item)
         )
     except Exception as error:  # the hub's, httpx's and the system's
         reason = str(error).strip().splitlines()[0]
         raise ForetuneError(
             f"{name} cannot be fetched ({type(error).__name__}: {reason}); run it again to go on "
-            f"where it stopped; {how_to_get(spec)}; terms to be accepted: on the dataset's page, "
+            f"where it stopped; {explain_dataset_fetch(spec)}; terms to be accepted: on the dataset's page, "
             "then `hf auth login`"
         ) from None
 
@@ -221,13 +225,13 @@ def fetch_torchvision(spec: dict, log) -> None:
     if root.exists():
         return
     if spec["torchvision"] == "StanfordCars":
-        raise ForetuneError(f"torchvision cannot download it; {how_to_get(spec)}")
+        raise ForetuneError(f"torchvision cannot download it; {explain_dataset_fetch(spec)}")
     splits = [{}]
     if "split" in accepted or "train" in accepted:
         splits = [{"split": s} if "split" in accepted else {"train": s == "train"}
                   for s in ("train", "test")]  # fmt: skip
     downloads, beside = root.with_name(f"{root.name}.downloads"), root.with_name(f".{root.name}")
-    with sole_writer(downloads), resumed_downloads(downloads, spec, log) as last:
+    with exclusive_lock(downloads), resumed_downloads(downloads, spec, log) as last:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         try:
@@ -237,12 +241,12 @@ def fetch_torchvision(spec: dict, log) -> None:
             raise
         except Exception as error:  # a wrong checksum, an archive that does not unpack, a full disk
             if not last:
-                raise ForetuneError(f"{root}: {error}; {how_to_get(spec)}") from None
+                raise ForetuneError(f"{root}: {error}; {explain_dataset_fetch(spec)}") from None
             wrong = last[-1].with_name(f"{last[-1].name}.wrong")
             last[-1].replace(wrong)
             raise ForetuneError(
                 f"{last[-1]}: not the file that torchvision knows ({error}); it is {wrong.name} "
-                f"now: run it again, or {how_to_get(spec)}"
+                f"now: run it again, or {explain_dataset_fetch(spec)}"
             ) from None
         os.replace(beside, root)
     shutil.rmtree(downloads)
@@ -263,7 +267,7 @@ def resumed_downloads(folder: Path, spec: dict, log) -> Iterator[list[Path]]:
             except OSError as error:
                 raise ForetuneError(
                     f"{url}: cannot be fetched ({error}); run it again to go on where it stopped, "
-                    f"or {how_to_get(spec)}"
+                    f"or {explain_dataset_fetch(spec)}"
                 ) from None
         done.append(path)
         os.link(path, filename)
@@ -291,7 +295,7 @@ def download(url: str, path: Path) -> None:
         while True:
             before = part.stat().st_size
             try:
-                if append(url, part, bar):
+                if append_download(url, part, bar):
                     break
                 error: Exception = OSError("the connection broke off")
             except urllib.error.HTTPError as refused:
@@ -307,7 +311,7 @@ def download(url: str, path: Path) -> None:
     part.rename(path)
 
 
-def append(url: str, part: Path, bar: tqdm) -> bool:
+def append_download(url: str, part: Path, bar: tqdm) -> bool:
     """Ask for the rest of a file and add what comes; whether it is all there."""
     start = part.stat().st_size
     agent = {"User-Agent": "foretune", "Range": f"bytes={start}-"}

@@ -24,7 +24,7 @@ WIDTH = 768  # of embeddings, where it is not known
 LIBRARIES = 3000  # MB of torch with CUDA, and of Snakemake, which starts each job twice
 
 
-def parameters(spec: dict) -> float:
+def count_parameters(spec: dict) -> float:
     """Number of a model's parameters, from its entry in the config, its weights or its name."""
     weights = Path(spec.get("folder", ""), "open_clip_model.safetensors")
     if weights.is_file():
@@ -36,29 +36,31 @@ def parameters(spec: dict) -> float:
     return spec.get("parameters", next(sizes, BASE))
 
 
-def memory(data_mb: float, spec: dict | None = None, copies: int = 0, images_mb: float = 0) -> int:
+def get_memory_mb(
+    data_mb: float, spec: dict | None = None, copies: int = 0, images_mb: float = 0
+) -> int:
     """MB, for three times the files that are read and `copies` of a model's weights in float32.
 
     images_mb: of files of images, which are read a few at a time; what a job keeps of each is a
     vector or two, of a tenth of a photograph's size.
     """
-    weights = copies * 4e-6 * parameters(spec) if spec else 0
+    weights = copies * 4e-6 * count_parameters(spec) if spec else 0
     return ceil(LIBRARIES + 3 * data_mb + images_mb / 10 + weights)
 
 
-def minutes(spec: dict, images: float) -> int:
+def get_minutes(spec: dict, images: float) -> int:
     """Time to train a model on so many images in all; to encode one takes ENCODED of it."""
-    return ceil(30 + images * parameters(spec) / TRAINED / 60)
+    return ceil(30 + images * count_parameters(spec) / TRAINED / 60)
 
 
-def training_images(recipe: dict, trials: int, manifest: dict) -> float:
+def count_training_images(recipe: dict, trials: int, manifest: dict) -> float:
     """Images and captions that trials see; each step encodes the captions of all classes."""
     train, classes = manifest["splits"]["train"]["rows"], len(manifest["classes"])
     steps = ceil(train / recipe["batch_size"])
     return trials * recipe["epochs"] * (train + steps * classes)
 
 
-def fitting_work(
+def count_fitting_work(
     recipe: dict, trials: list[dict], train: int, classes: int, width: int = WIDTH
 ) -> float:
     """Operations to train a method's trials on `train` cached embeddings of so many dimensions."""

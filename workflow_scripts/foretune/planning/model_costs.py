@@ -16,17 +16,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from foretune.core.errors import ForetuneError
 from foretune.encoders.encode import DEVICE, encode_images
 from foretune.encoders.imports import open_clip
-from foretune.encoders.loading import encode_text, load_folder, load_model, public_name
+from foretune.encoders.loading import encode_text, get_open_clip_name, load_model, load_model_folder
 from foretune.encoders.zero_shot import classification_logits
-from foretune.training.methods import attach
+from foretune.training.methods import make_trainable
 from foretune.training.optim import make_optimizer
 
 CPU = DEVICE == "cpu"
-CAPTION = 16  # tokens to which a context is cut that may be (see models.encode_text)
+COUNTED_CAPTION = 16  # tokens to which a context is cut that may be (see models.encode_text)
 
 
 @dataclass
-class Cost:
+class ModelCost:
     """Of one model: operations an image and a caption (forward), kept bytes for each, sizes."""
 
     image: float
@@ -38,15 +38,15 @@ class Cost:
     width: int
 
 
-def count_costs(spec: dict) -> Cost:
+def count_costs(spec: dict) -> ModelCost:
     """Raises ForetuneError where open_clip does not know the architecture without a network."""
     logging.disable(logging.WARNING)  # it warns that there are no weights
     try:
         if "folder" in spec:
-            model, _ = load_folder(Path(spec["folder"]), weights=False)
+            model, _ = load_model_folder(Path(spec["folder"]), weights=False)
         else:
             with torch.device("meta"):
-                model = open_clip.create_model(public_name(spec), device="meta")
+                model = open_clip.create_model(get_open_clip_name(spec), device="meta")
     except Exception as error:  # open_clip, timm and hubs raise many kinds
         raise ForetuneError(f"cannot be built here ({error})") from None
     finally:
@@ -61,9 +61,9 @@ def count_costs(spec: dict) -> Cost:
     image, image_bytes, vectors = count_pass(model.encode_image, images)
     caption, caption_bytes, _ = count_pass(model.encode_text, tokens)
     causal = getattr(text, "attn_mask", None) is not None
-    cut = min(1, CAPTION / context) if causal else 1
+    cut = min(1, COUNTED_CAPTION / context) if causal else 1
     count = sum(parameter.numel() for parameter in model.parameters())
-    return Cost(
+    return ModelCost(
         image, caption * cut, image_bytes, caption_bytes * cut, count, pixels, vectors.shape[1]
     )
 
@@ -87,18 +87,18 @@ def count_pass(encode, batch: torch.Tensor) -> tuple[float, float, torch.Tensor]
 def time_images(spec: dict, count: int) -> float:
     """Seconds that one of `count` images takes to embed, on a GPU where there is one."""
     model, preprocess, _ = load_model(spec, DEVICE)
-    images = torch.zeros(count, 3, *pixels_of(model), dtype=torch.uint8).numpy()
-    return seconds(lambda: encode_images(model, preprocess, images)) / count
+    images = torch.zeros(count, 3, *get_image_size(model), dtype=torch.uint8).numpy()
+    return time_seconds(lambda: encode_images(model, preprocess, images)) / count
 
 
 def time_step(spec: dict, method: str, recipe: dict, trial: dict, classes: int) -> float:
     """Seconds of one training step with the recipe's batch, after one that is not timed."""
     model, preprocess, tokenizer = load_model(spec, DEVICE)
     tokens = tokenizer([f"a photo of a class {i}" for i in range(classes)]).to(DEVICE)
-    attached = attach(model, method, recipe | trial)
+    attached = make_trainable(model, method, recipe | trial)
     optimizer = make_optimizer(recipe, trial, list(attached.trained.values()))
     size = recipe["batch_size"]
-    images = torch.zeros(size, 3, *pixels_of(model), dtype=torch.uint8, device=DEVICE)
+    images = torch.zeros(size, 3, *get_image_size(model), dtype=torch.uint8, device=DEVICE)
     labels = torch.zeros(size, dtype=torch.long, device=DEVICE)
     half = recipe["precision"] == "bf16" or (recipe["precision"] == "auto" and DEVICE == "cuda")
     model.train()
@@ -111,15 +111,15 @@ def time_step(spec: dict, method: str, recipe: dict, trial: dict, classes: int) 
         nn.functional.cross_entropy(logits.float(), labels).backward()
         optimizer.step()
 
-    return seconds(step)
+    return time_seconds(step)
 
 
-def pixels_of(model: nn.Module) -> tuple[int, int]:
+def get_image_size(model: nn.Module) -> tuple[int, int]:
     size = model.visual.image_size
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def seconds(work) -> float:
+def time_seconds(work) -> float:
     """Of the second run: the first allocates and compiles.
 
     On a CPU, of one thread, which is what a job has, and of its own time, which other work on the

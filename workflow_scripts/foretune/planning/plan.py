@@ -9,11 +9,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from foretune.core.config import CACHED, PROBES
+from foretune.core.config import CACHED_METHODS, PROBE_METHODS
 from foretune.core.errors import ForetuneError
 from foretune.core.grid import expand_grid
-from foretune.planning.dataset_sizes import Size, bytes_of, sizes_of
-from foretune.planning.job_resources import BASE, CORE, fitting_work, parameters
+from foretune.planning.dataset_sizes import DatasetSize, get_dataset_sizes, get_image_bytes
+from foretune.planning.job_resources import BASE, CORE, count_fitting_work, count_parameters
 
 # Speeds that are assumed where nothing is timed, of an A100: operations a second in bf16
 # training and in float32 passes, about a third and two thirds of what its data sheet has.
@@ -32,18 +32,18 @@ MOMENTS = {"adamw": 2, "sgd": 1}
 
 
 @dataclass
-class Job:
+class PlannedJob:
     rule: str
     wildcards: dict[str, str]
 
 
-def read_jobs(printed: str) -> list[Job]:
+def read_jobs(printed: str) -> list[PlannedJob]:
     """The jobs of a dry run, as Snakemake prints them."""
     jobs = []
     for rule, block in re.findall(r"^rule (\w+):\n((?:    .*\n)+)", printed, re.M):
         found = re.search(r"^    wildcards: (.*)$", block, re.M)
         pairs = (pair.split("=", 1) for pair in found[1].split(", ")) if found else ()
-        jobs.append(Job(rule, dict(pairs)))
+        jobs.append(PlannedJob(rule, dict(pairs)))
     return jobs
 
 
@@ -54,12 +54,12 @@ class Plan:
     (model, "passes"), where they were timed.
     """
 
-    def __init__(self, study: dict, sizes: dict[str, Size], costs: dict, speeds: dict):
+    def __init__(self, study: dict, sizes: dict[str, DatasetSize], costs: dict, speeds: dict):
         self.study, self.sizes, self.costs, self.speeds = study, sizes, costs, speeds
         self.methods = study["methods"]
         self.tests = [name for name in sizes if name.split("/")[0] in study["datasets"]]
 
-    def seconds(self, jobs: list[Job]) -> list[float]:
+    def seconds(self, jobs: list[PlannedJob]) -> list[float]:
         """Of each job."""
         self.new_runs, self.new_tests = set(), set()
         for job in jobs:
@@ -129,14 +129,14 @@ class Plan:
         trials, search, epochs = len(expand_grid(recipe, part)), recipe["search"], recipe["epochs"]
         if search["kind"] != "halving":
             return trials * epochs
-        rungs = [epochs / search["eta"] ** k for k in reversed(range(search["brackets"]))]
+        rungs = [epochs / search["eta"] ** k for k in reversed(range(search["rungs"]))]
         spans = (later - earlier for earlier, later in zip([0, *rungs], rungs, strict=False))
         return sum(trials / search["eta"] ** k * span for k, span in enumerate(spans))
 
     def fit_cached(self, model: str, method: str, dataset: str, part: str) -> float:
         recipe, size, width = self.methods[method], self.sizes[dataset], self.costs[model].width
         trials = expand_grid(recipe, int(part))
-        return 2.5 + fitting_work(recipe, trials, size.train, size.classes, width) / CORE
+        return 2.5 + count_fitting_work(recipe, trials, size.train, size.classes, width) / CORE
 
     def evaluate_model(self, model: str, method: str) -> float:
         """Of the pairs that are new: their checkpoint or their test is among the jobs."""
@@ -168,20 +168,22 @@ class Plan:
         images = {k: size.train + size.val + size.test for k, size in self.sizes.items()}
         entries, files = self.study["datasets"] | self.study["forecast"]["datasets"], 0.0
         # A shard's job keeps no prepared images, but those that train and evaluate do.
-        tuned = self.study["datasets"] if self.methods.keys() - CACHED else ()
+        tuned = self.study["datasets"] if self.methods.keys() - CACHED_METHODS else ()
         shown = 0
         for name, size in self.sizes.items():
             dataset, _, shift = name.partition("/")
             entry, folder = entries[dataset], results / "datasets" / dataset
             if shift:
                 entry, folder = entry["shifted"][shift], folder / "shifted" / shift
-            files += bytes_of(entry, size, folder)
+            files += get_image_bytes(entry, size, folder)
             shown += images[name] if entry.get("shards", 1) == 1 or dataset in tuned else 0
         vectors = sum(4 * cost.width for cost in self.costs.values()) * sum(images.values())
         # Models with one preprocessing share prepared images; by their size, one cannot tell less.
         pixels = {cost.pixels for cost in self.costs.values()}
         weights = sum(
-            len(self.study["datasets"]) * recipe["parts"] * self.delta(model, method)
+            len(self.study["datasets"])
+            * recipe["parts"]
+            * self.trained_weights_bytes(model, method)
             for method, recipe in self.methods.items()
             for model in recipe["models"]
         )
@@ -192,12 +194,12 @@ class Plan:
             "trials (trained weights)": weights,
         }
 
-    def delta(self, model: str, method: str) -> float:
+    def trained_weights_bytes(self, model: str, method: str) -> float:
         """Bytes of a trial's trained weights: all, or a share that the methods' ranks leave."""
         cost = self.costs[model]
         shares = {"full": 1, "attention": 0.25, "bitfit": 0.002, "lora": 0.01}
-        if method in CACHED:
-            return 4 * cost.width * (100 if method in PROBES else cost.width)
+        if method in CACHED_METHODS:
+            return 4 * cost.width * (100 if method in PROBE_METHODS else cost.width)
         # The best trial's file is a hard link of the state's.
         return 4 * cost.parameters * shares[method]
 
@@ -205,7 +207,7 @@ class Plan:
         """Of a training step by (model, method): weights, gradients, moments, kept activations."""
         found = {}
         for method, recipe in self.methods.items():
-            for model in recipe["models"] if method not in CACHED else ():
+            for model in recipe["models"] if method not in CACHED_METHODS else ():
                 cost = self.costs[model]
                 trained = cost.parameters if method == "full" else 0.05 * cost.parameters
                 classes = max(self.sizes[name].classes for name in self.study["datasets"])
@@ -217,12 +219,12 @@ class Plan:
         return found
 
 
-def plan_study(study: dict, jobs: list[Job], time_steps: bool = True, tflops=None) -> str:
+def plan_study(study: dict, jobs: list[PlannedJob], time_steps: bool = True, tflops=None) -> str:
     """The plan as text. study: as `check_config` gives it; jobs: of `read_jobs`."""
     if not jobs:
         return "Nothing is left to run."
-    sizes = sizes_of(study)
-    costs, speeds, notes = costs_of(study, sizes, time_steps, tflops)
+    sizes = get_dataset_sizes(study)
+    costs, speeds, notes = get_model_costs(study, sizes, time_steps, tflops)
     plan = Plan(study, sizes, costs, speeds)
     seconds, rows = plan.seconds(jobs), {}
     for job, each in zip(jobs, seconds, strict=True):
@@ -232,7 +234,7 @@ def plan_study(study: dict, jobs: list[Job], time_steps: bool = True, tflops=Non
     rows.pop("all", None)  # it asks for the others
     lines = [f"{'':<22}{'jobs':>8}{'in all':>14}{'longest':>14}"]
     lines += [
-        f"{rule:<22}{count:>8,}{duration(total):>14}{duration(longest):>14}"
+        f"{rule:<22}{count:>8,}{format_duration(total):>14}{format_duration(longest):>14}"
         for rule, (count, total, longest) in sorted(rows.items())
     ]
     gpus = [plan.gpus(job.rule, job.wildcards.get("model")) for job in jobs]
@@ -264,14 +266,16 @@ def plan_study(study: dict, jobs: list[Job], time_steps: bool = True, tflops=Non
     return "\n".join(lines)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     hours, left = divmod(round(seconds), 3600)
     return f"{hours:,} h {left // 60:02} min" if hours else f"{left // 60} min {left % 60:02} s"
 
 
-def costs_of(study: dict, sizes: dict[str, Size], time_steps: bool, tflops: float | None):
+def get_model_costs(
+    study: dict, sizes: dict[str, DatasetSize], time_steps: bool, tflops: float | None
+):
     """Each model's cost, the speeds that were timed, and what the estimate rests on."""
-    from foretune.planning.model_costs import CPU, Cost, count_costs, time_images, time_step
+    from foretune.planning.model_costs import CPU, ModelCost, count_costs, time_images, time_step
 
     costs, speeds, notes, timed = {}, {}, [], []
     training = tflops * 1e12 if tflops else TRAINING
@@ -280,8 +284,8 @@ def costs_of(study: dict, sizes: dict[str, Size], time_steps: bool, tflops: floa
         try:
             cost = costs[model] = count_costs(spec)
         except ForetuneError as error:
-            scale = parameters(spec) / BASE
-            cost = costs[model] = Cost(*(scale * each for each in LIKE_B16[:5]), *LIKE_B16[5:])
+            scale = count_parameters(spec) / BASE
+            cost = costs[model] = ModelCost(*(scale * each for each in LIKE_B16[:5]), *LIKE_B16[5:])
             larger = f" with {scale:.1f} times the weights" if scale != 1 else ""
             notes.append(f"{model}: {error}: taken for a ViT-B/16{larger}")
         if tflops:

@@ -6,19 +6,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from foretune.analysis.measure_tables import enough_images
+from foretune.analysis.measure_tables import count_enough_images
 from foretune.analysis.outcomes import GAIN
 
-DIGITS = 6  # of a number in the page; the tables in results/analysis have all
-TRIALS = 8  # of a run whose training is drawn: the chosen one and the next best
-EPOCHS = 40  # of a trial that are drawn
+SIGNIFICANT_DIGITS = 6  # of a number in the page; the tables in results/analysis have all
+MAX_DRAWN_TRIALS = 8  # of a run whose training is drawn: the chosen one and the next best
+MAX_DRAWN_EPOCHS = 40  # of a trial that are drawn
 ZERO_SHOT = "zero-shot"
-MEANS = ("zero_shot_accuracy", "accuracy", GAIN, "ood_change", "shifted_change")
+MEAN_OUTCOMES = ("zero_shot_accuracy", "accuracy", GAIN, "ood_change", "shifted_change")
 # Of a correlation's line: what the page draws its band from beside what its table shows.
-BAND = ("intercept", "residual_sd", "x_mean", "x_squares")
+BAND_COLUMNS = ("intercept", "residual_sd", "x_mean", "x_squares")
 
 
-def rounded(values, digits: int) -> list:
+def round_values(values, digits: int) -> list:
     """Numbers with so many significant digits; None for what is not finite, whole ones as is."""
     x = np.asarray(values)
     if x.dtype.kind in "iu":
@@ -31,7 +31,9 @@ def rounded(values, digits: int) -> list:
     return [value if there else None for value, there in zip(shown.tolist(), finite, strict=True)]
 
 
-def pack(frame: pd.DataFrame, columns: list[str] | None = None, digits: int = DIGITS) -> dict:
+def pack_columns(
+    frame: pd.DataFrame, columns: list[str] | None = None, digits: int = SIGNIFICANT_DIGITS
+) -> dict:
     """A table as columns; one of words as its different words and the place of each row's.
 
     A cell may be a list of numbers; digits: significant ones of what is not whole.
@@ -40,9 +42,9 @@ def pack(frame: pd.DataFrame, columns: list[str] | None = None, digits: int = DI
     for name in columns or frame.columns:
         values = frame[name]
         if pd.api.types.is_float_dtype(values):
-            made[name] = rounded(values.to_numpy(float, na_value=np.nan), digits)
+            made[name] = round_values(values.to_numpy(float, na_value=np.nan), digits)
         elif any(isinstance(value, list) for value in values):
-            made[name] = [rounded(value, digits) for value in values]
+            made[name] = [round_values(value, digits) for value in values]
         elif any(isinstance(value, str) for value in values):
             codes, words = pd.factorize(values.astype(object).where(values.notna(), None))
             made[name] = {"words": list(words), "codes": codes.tolist()}  # -1: not known
@@ -52,7 +54,7 @@ def pack(frame: pd.DataFrame, columns: list[str] | None = None, digits: int = DI
     return {"n": len(frame), "columns": made}
 
 
-def as_json(value) -> str:
+def format_json(value) -> str:
     """JSON that is text within a script element, whatever the names in it."""
     written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return written.replace("<", "\\u003c").replace("\u2028", " ").replace("\u2029", " ")
@@ -81,22 +83,22 @@ def training_rows(epochs: list, tasks: pd.DataFrame) -> pd.DataFrame:
         # The chosen one first, then by the best validation accuracy.
         trials.sort(key=lambda at: (column["trial"][at[0]] != own.get("trial"),
                                     -column["val_accuracy"][at].max()))  # fmt: skip
-        for at in sorted(trials[:TRIALS], key=lambda at: column["trial"][at[0]]):
+        for at in sorted(trials[:MAX_DRAWN_TRIALS], key=lambda at: column["trial"][at[0]]):
             trial = int(column["trial"][at[0]])
             best = own["best_epoch"] if trial == own.get("trial") else None
-            if len(at) > EPOCHS:
-                kept = at[np.linspace(0, len(at) - 1, EPOCHS).round().astype(int)]
+            if len(at) > MAX_DRAWN_EPOCHS:
+                kept = at[np.linspace(0, len(at) - 1, MAX_DRAWN_EPOCHS).round().astype(int)]
                 at = np.union1d(kept, at[column["epoch"][at] == best])
             rows.append([*key, trial, column["learning_rate_peak"][at[0]], column[name][at[0]],
                          name, best, column["epoch"][at].tolist(),
                          column["val_accuracy"][at].tolist(),
-                         len(trials) - len(trials[:TRIALS])])  # fmt: skip
+                         len(trials) - len(trials[:MAX_DRAWN_TRIALS])])  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
 
 def mean_rows(tasks: pd.DataFrame) -> pd.DataFrame:
     """Means over datasets, a row for each model and method."""
-    names = list(MEANS)
+    names = list(MEAN_OUTCOMES)
     runs = tasks.astype(dict.fromkeys(names, float)).groupby(["model", "method"], sort=False)
     return runs[names].mean().assign(n=runs.size()).reset_index()
 
@@ -130,35 +132,41 @@ def figure_data(
     curves = study["curves"].dropna(subset=["model", "relative"])
     confused = study["confusions"]
     return {
-        "outcomes": pack(tested, ["model", "method", "trained_on", "test", "accuracy"], digits=4),
-        "tests": pack(tested.drop_duplicates("test"), ["test", "n", "chance"]),
-        "trade": pack(trade_rows(study["tasks"], study["wise_ft"])),
-        "trials": pack(training_rows(epochs, study["tasks"]), digits=4),
-        "curves": pack(curves[curves.measure.isin(measures)],
+        "outcomes": pack_columns(tested, ["model", "method", "trained_on", "test", "accuracy"], digits=4),
+        "tests": pack_columns(tested.drop_duplicates("test"), ["test", "n", "chance"]),
+        "trade": pack_columns(trade_rows(study["tasks"], study["wise_ft"])),
+        "trials": pack_columns(training_rows(epochs, study["tasks"]), digits=4),
+        "curves": pack_columns(curves[curves.measure.isin(measures)],
                        ["model", "dataset", "measure", "n", "relative"], digits=4),
-        "confusions": pack(confused.assign(test=title_tests(confused)),
+        "confusions": pack_columns(confused.assign(test=title_tests(confused)),
                            ["model", "method", "test", "class", "predicted", "n", "class_n"]),
     }  # fmt: skip
 
 
 def table_data(tables: dict[str, tuple[dict, pd.DataFrame]]) -> dict[str, dict]:
     """Name -> packed data of tables: the columns that they show, and those of figures."""
-    needed: dict[str, list[str]] = {"statistics": list(BAND), "tasks": ["trial", "shifted_change"]}
+    needed: dict[str, list[str]] = {
+        "statistics": list(BAND_COLUMNS),
+        "tasks": ["trial", "shifted_change"],
+    }
     frames = {}
     for shown, frame in tables.values():
         keys = [key for column in shown["columns"] for key in (column["key"], *column["beside"])]
         needed.setdefault(shown["data"], []).extend(keys)
         frames[shown["data"]] = frame
-    return {name: pack(frame, list(dict.fromkeys(needed[name]))) for name, frame in frames.items()}
+    return {
+        name: pack_columns(frame, list(dict.fromkeys(needed[name])))
+        for name, frame in frames.items()
+    }
 
 
-def enough_sentences(curves: pd.DataFrame, measures: list[str]) -> dict[str, dict[str, str]]:
+def describe_enough_images(curves: pd.DataFrame, measures: list[str]) -> dict[str, dict[str, str]]:
     """Model -> measure -> from how many images on it is as good as from all."""
     shown = curves[curves.relative.notna() & curves.model.notna()]
     found: dict[str, dict[str, str]] = {}
     for (model, measure), own in shown.groupby(["model", "measure"], sort=False):
         if measure in measures:
-            enough = enough_images(own)
+            enough = count_enough_images(own)
             said = f"From {enough} images on, {measure} deviates by at most 10% on every dataset."
             if not enough:
                 said = f"On some dataset, half of the images leave {measure} more than 10% off."

@@ -15,51 +15,51 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from foretune.analysis.formatting import known, number, plain
+from foretune.analysis.formatting import format_number, format_plain, is_known
 from foretune.analysis.outcomes import GAIN
-from foretune.core.files import whole_file
-from foretune.report.charts import COLOURS
+from foretune.core.files import atomic_write
+from foretune.report.charts import PALETTE
 from foretune.report.page_data import ZERO_SHOT, title_tests, trade_rows
 
-STYLE = {
+MATPLOTLIB_STYLE = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7,
     "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.spines.top": False,
     "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
-    "axes.prop_cycle": mpl.cycler(color=COLOURS), "legend.frameon": False,
+    "axes.prop_cycle": mpl.cycler(color=PALETTE), "legend.frameon": False,
     "svg.hashsalt": "foretune",  # the same study gives the same bytes
 }  # fmt: skip
-ROWS = {GAIN: "gain over zero-shot error", "ood_change": "change on other tasks"}
+OUTCOME_ROWS = {GAIN: "gain over zero-shot error", "ood_change": "change on other tasks"}
 MARKS = "osD^vPX*"
-NAMED = 24  # datasets beyond so many have no marks of their own
-LINES = ("-", "--", ":", "-.")
-WIDE = 24  # a matrix with more columns has no numbers
+MAX_NAMED_DATASETS = 24  # datasets beyond so many have no marks of their own
+LINE_STYLES = ("-", "--", ":", "-.")
+MAX_NUMBERED_COLUMNS = 24  # a matrix with more columns has no numbers
 
 
-def save(figure: Figure, path: Path) -> None:
-    with whole_file(path) as beside:
+def save_figure(figure: Figure, path: Path) -> None:
+    with atomic_write(path) as beside:
         figure.savefig(beside, format="svg", bbox_inches="tight", metadata={"Date": None})
 
 
-def grid(rows: int, columns: int, width: float = 2.2, height: float = 1.9, **options):
+def make_panels(rows: int, columns: int, width: float = 2.2, height: float = 1.9, **options):
     """A figure of panels, all of them as a (rows, columns) array."""
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def nothing(why: str) -> Figure:
-    figure, panels = grid(1, 1, width=4, height=1)
+def draw_nothing(why: str) -> Figure:
+    figure, panels = make_panels(1, 1, width=4, height=1)
     panels[0, 0].set_axis_off()
     panels[0, 0].text(0.5, 0.5, why, ha="center", va="center")
     return figure
 
 
-def marks_of(names: list[str]) -> dict[str, dict]:
+def assign_marks(names: list[str]) -> dict[str, dict]:
     """A colour and a mark for each name, that differ for up to 64 names."""
-    if len(names) > NAMED:
-        return {name: {"color": COLOURS[0], "marker": "o"} for name in names}
-    count = len(COLOURS)
+    if len(names) > MAX_NAMED_DATASETS:
+        return {name: {"color": PALETTE[0], "marker": "o"} for name in names}
+    count = len(PALETTE)
     return {
-        name: {"color": COLOURS[i % count], "marker": MARKS[(i + i // count) % len(MARKS)]}
+        name: {"color": PALETTE[i % count], "marker": MARKS[(i + i // count) % len(MARKS)]}
         for i, name in enumerate(names)
     }
 
@@ -78,7 +78,7 @@ def draw_fit(
     x = points.iimm.to_numpy()
     for name, *at in points.itertuples(index=False):
         axes.scatter(*at, s=14, zorder=3, linewidths=0, **looks[name])
-    if row is None or not known(row["slope"]) or not len(points):
+    if row is None or not is_known(row["slope"]) or not len(points):
         return
     ends = np.linspace(x.min(), x.max(), 50)
     middle = row["intercept"] + row["slope"] * ends
@@ -86,20 +86,20 @@ def draw_fit(
     half = np.sqrt(1 / row["n"] + (ends - row["x_mean"]) ** 2 / row["x_squares"])
     half *= stats.t.ppf(0.975, row["n"] - 2) * row["residual_sd"]
     axes.fill_between(ends, middle - half, middle + half, color="0.3", alpha=0.12, lw=0)
-    said = f"R² {number(row['r2'])}, p {plain(row['p_slope'])}, n {plain(row['n'])}"
+    said = f"R² {format_number(row['r2'])}, p {format_plain(row['p_slope'])}, n {format_plain(row['n'])}"
     axes.set_title(said, fontsize=6.5, loc="right", pad=2)
 
 
 def draw_fits(tasks: pd.DataFrame, statistics: pd.DataFrame, runs: list[tuple[str, str, str]]):
     """Panels of `draw_fit`, a column for each of runs: title, model, method."""
     if "iimm" not in tasks or not runs:
-        return nothing("The study has nothing to draw here: no iimm, or no such runs.")
-    figure, panels = grid(2, len(runs), sharey="row")
-    looks = marks_of(sorted(set(tasks.dataset)))
+        return draw_nothing("The study has nothing to draw here: no iimm, or no such runs.")
+    figure, panels = make_panels(2, len(runs), sharey="row")
+    looks = assign_marks(sorted(set(tasks.dataset)))
     found = statistics[statistics.measure == "iimm"].set_index(["model", "method", "outcome"])
     for column, (title, model, method) in zip(panels.T, runs, strict=True):
         own = tasks[(tasks.model == model) & (tasks.method == method)]
-        for axes, (outcome, label) in zip(column, ROWS.items(), strict=True):
+        for axes, (outcome, label) in zip(column, OUTCOME_ROWS.items(), strict=True):
             key = (model, method, outcome)
             row = found.loc[key].to_dict() if key in found.index else None
             draw_fit(axes, own, outcome, row, looks)
@@ -107,12 +107,12 @@ def draw_fits(tasks: pd.DataFrame, statistics: pd.DataFrame, runs: list[tuple[st
                 axes.set_ylabel(label)
         column[0].annotate(title, (0.5, 1.14), xycoords="axes fraction", ha="center", weight="bold")
         column[1].set_xlabel("IIMM")
-    if len(looks) <= NAMED:
+    if len(looks) <= MAX_NAMED_DATASETS:
         add_legend(figure, looks)
     return figure
 
 
-def by_model(tasks: pd.DataFrame) -> list[tuple[str, str, str]]:
+def get_runs_by_model(tasks: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Every model by full fine-tuning, or by its first method where it has none."""
     runs = tasks[["model", "method"]].drop_duplicates()
     full = {model: "full" if "full" in set(own.method) else own.method.iloc[0]
@@ -120,7 +120,7 @@ def by_model(tasks: pd.DataFrame) -> list[tuple[str, str, str]]:
     return [(name if by == "full" else f"{name}, {by}", name, by) for name, by in full.items()]
 
 
-def by_method(tasks: pd.DataFrame) -> list[tuple[str, str, str]]:
+def get_runs_by_method(tasks: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Every method of the model that has the most."""
     if tasks.empty:
         return []
@@ -140,10 +140,10 @@ def draw_matrices(outcomes: pd.DataFrame, model: str) -> Figure:
     methods = [name for name in dict.fromkeys(own.method) if name != "zero_shot"]
     tests = list(dict.fromkeys(zero.test))
     if not methods:
-        return nothing("Nothing was fine-tuned.")
+        return draw_nothing("Nothing was fine-tuned.")
     side = 0.3 * len(tests) + 1.2
     columns = min(3, len(methods))
-    figure, panels = grid(-(-len(methods) // columns), columns, side, side, sharey=True)
+    figure, panels = make_panels(-(-len(methods) // columns), columns, side, side, sharey=True)
     for axes in panels.flat[len(methods) :]:
         axes.set_axis_off()
     for axes, method in zip(panels.flat, methods, strict=False):
@@ -157,8 +157,10 @@ def draw_matrices(outcomes: pd.DataFrame, model: str) -> Figure:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.set(title=f"{model}, {method}", xlabel="evaluated on")
-        for (i, j), value in np.ndenumerate(wide.to_numpy()) if len(tests) <= WIDE else ():
-            if known(value):
+        for (i, j), value in (
+            np.ndenumerate(wide.to_numpy()) if len(tests) <= MAX_NUMBERED_COLUMNS else ()
+        ):
+            if is_known(value):
                 ink = "white" if value > 0.6 else "black"
                 axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", size=6, color=ink)
     for axes in panels[:, 0]:
@@ -170,10 +172,10 @@ def draw_trade_off(tasks: pd.DataFrame, wise_ft: pd.DataFrame) -> Figure:
     """Mean gain against mean forgetting: a panel a model, a point a method, WiSE-FT's curves."""
     means = trade_rows(tasks, wise_ft)
     if means.empty:
-        return nothing("No method was tested on other tasks.")
+        return draw_nothing("No method was tested on other tasks.")
     models, methods = list(dict.fromkeys(means.model)), list(dict.fromkeys(means.method))
-    looks = marks_of(methods)
-    figure, panels = grid(1, len(models), height=2.4, sharey=True)
+    looks = assign_marks(methods)
+    figure, panels = make_panels(1, len(models), height=2.4, sharey=True)
     for axes, model in zip(panels[0], models, strict=True):
         axes.axhline(0, color="0.7", lw=0.6)
         axes.axvline(0, color="0.7", lw=0.6)
@@ -195,13 +197,16 @@ def draw_training(epochs: list[Path], tasks: pd.DataFrame) -> Figure:
     every = pd.concat([pd.read_parquet(path) for path in epochs]) if epochs else pd.DataFrame()
     chosen = every.merge(tasks[keys], on=keys) if len(every) else every
     if chosen.empty:
-        return nothing("No epochs were recorded.")
+        return draw_nothing("No epochs were recorded.")
     runs = list(chosen.groupby(["model", "method"], sort=False))
     columns = min(4, len(runs))
-    figure, panels = grid(-(-len(runs) // columns), columns, sharey=True)
+    figure, panels = make_panels(-(-len(runs) // columns), columns, sharey=True)
     names = list(dict.fromkeys(chosen.dataset))
     looks = {
-        name: {"color": COLOURS[i % len(COLOURS)], "ls": LINES[i // len(COLOURS) % len(LINES)]}
+        name: {
+            "color": PALETTE[i % len(PALETTE)],
+            "ls": LINE_STYLES[i // len(PALETTE) % len(LINE_STYLES)],
+        }
         for i, name in enumerate(names)
     }
     for axes in panels.flat[len(runs) :]:
@@ -223,7 +228,7 @@ def draw_figures(analysis: Path, epochs: list[Path], models: list[str], output: 
     """Write the figures into the folder `output`.
 
     models.svg and methods.svg have the form of the paper's figures 3 and 4; accuracy_{model}.svg,
-    trade_off.svg and training.svg are the report's, for paper. analysis: the folder of the
+    trade_off_chart.svg and training.svg are the report's, for paper. analysis: the folder of the
     study's tables; epochs: its trials' files.
     """
     tables = {
@@ -232,10 +237,10 @@ def draw_figures(analysis: Path, epochs: list[Path], models: list[str], output: 
     }
     tasks, statistics = tables["tasks"], tables["statistics"]
     # Names are data: a dollar sign begins no formula.
-    with mpl.rc_context(STYLE | {"text.parse_math": False}):
-        save(draw_fits(tasks, statistics, by_model(tasks)), output / "models.svg")
-        save(draw_fits(tasks, statistics, by_method(tasks)), output / "methods.svg")
-        save(draw_trade_off(tasks, tables["wise_ft"]), output / "trade_off.svg")
-        save(draw_training(epochs, tasks), output / "training.svg")
+    with mpl.rc_context(MATPLOTLIB_STYLE | {"text.parse_math": False}):
+        save_figure(draw_fits(tasks, statistics, get_runs_by_model(tasks)), output / "models.svg")
+        save_figure(draw_fits(tasks, statistics, get_runs_by_method(tasks)), output / "methods.svg")
+        save_figure(draw_trade_off(tasks, tables["wise_ft"]), output / "trade_off.svg")
+        save_figure(draw_training(epochs, tasks), output / "training.svg")
         for model in models:
-            save(draw_matrices(tables["outcomes"], model), output / f"accuracy_{model}.svg")
+            save_figure(draw_matrices(tables["outcomes"], model), output / f"accuracy_{model}.svg")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from foretune.core.errors import ForetuneError
 from foretune.core.files import write_json
-from foretune.data.prepared import title_of
+from foretune.data.prepared import get_dataset_title
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "snakemake", "pyarrow", "numpy", "scipy",
             "altair")  # fmt: skip
@@ -49,7 +49,7 @@ def write_provenance(
                 **{name: importlib.metadata.version(name) for name in PACKAGES},
             },
             "config": config,
-            "datasets": {title_of(m): m["digest"] for m in manifests},
+            "datasets": {get_dataset_title(m): m["digest"] for m in manifests},
             "models": dict(weights),
         },
         output,

@@ -8,34 +8,44 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from foretune.analysis.findings import PARTS, combine, summary, verdict_of
-from foretune.analysis.formatting import known, number, percent, plain, points
+from foretune.analysis.findings import PARTS, combine_verdicts, get_verdict, summarize_evidence
+from foretune.analysis.formatting import (
+    format_number,
+    format_percent,
+    format_plain,
+    format_points,
+    is_known,
+)
 from foretune.analysis.outcomes import GAIN
 
-LEVEL = 0.05
-VOTES = ("for", "against", "open", "missing")
-PREDICTED = {
+SIGNIFICANCE_LEVEL = 0.05
+VOTE_PHRASES = ("for", "against", "open", "missing")
+PREDICTED_PHRASES = {
     GAIN: "the gain",
     "accuracy": "the accuracy after fine-tuning",
     "ood_change": "forgetting (the change on other tasks)",
 }
 
 
-def interval_of(low: float, high: float) -> str:
-    return f"95% interval {number(low)} to {number(high)}" if known(low) else "no interval"
-
-
-def correlation_of(row: dict) -> str:
-    """One correlation with all that it takes to judge it."""
-    where = interval_of(row["spearman_low"], row["spearman_high"])
+def format_interval(low: float, high: float) -> str:
     return (
-        f"Spearman’s ρ = {number(row['spearman'])} ({where}; permutation p = "
-        f"{plain(row['p_permutation'])}, {plain(row['p_holm'])} after correction; "
-        f"n = {plain(row['n'])})"
+        f"95% interval {format_number(low)} to {format_number(high)}"
+        if is_known(low)
+        else "no interval"
     )
 
 
-def pairs(count: int, every: int) -> str:
+def format_correlation(row: dict) -> str:
+    """One correlation with all that it takes to judge it."""
+    where = format_interval(row["spearman_low"], row["spearman_high"])
+    return (
+        f"Spearman’s ρ = {format_number(row['spearman'])} ({where}; permutation p = "
+        f"{format_plain(row['p_permutation'])}, {format_plain(row['p_holm'])} after correction; "
+        f"n = {format_plain(row['n'])})"
+    )
+
+
+def format_pairs(count: int, every: int) -> str:
     return f"{count} of {every} pair{'s' * (every != 1)} of model and method"
 
 
@@ -45,27 +55,27 @@ def predict_answer(statistics: pd.DataFrame, outcome: str) -> dict | None:
     if tested.empty:
         return None
     every = len(tested[["model", "method"]].drop_duplicates())
-    shown = tested[tested.p_holm < LEVEL]
+    shown = tested[tested.p_holm < SIGNIFICANCE_LEVEL]
     strongest = tested.loc[tested.spearman.abs().idxmax()].to_dict()
     example = (
         f"The strongest of all is {strongest['measure']} on {strongest['model']}, "
-        f"{strongest['method']}: {correlation_of(strongest)}."
+        f"{strongest['method']}: {format_correlation(strongest)}."
     )
     if shown.empty:
-        answer = f"Not shown: no measure predicts {PREDICTED[outcome]} in any of the {every} pairs."
+        answer = f"Not shown: no measure predicts {PREDICTED_PHRASES[outcome]} in any of the {every} pairs."
         if every == 1:
-            answer = f"Not shown: no measure predicts {PREDICTED[outcome]}."
+            answer = f"Not shown: no measure predicts {PREDICTED_PHRASES[outcome]}."
     else:
         counts = shown.groupby("measure").spearman.agg(["size", lambda rho: rho.abs().mean()])
         best, (count, _) = max(counts.iterrows(), key=lambda row: tuple(row[1]))
         count = int(count)
         rhos = shown[shown.measure == best].spearman
-        span = number(rhos.min()) + (f" to {number(rhos.max())}" if count > 1 else "")
+        span = format_number(rhos.min()) + (f" to {format_number(rhos.max())}" if count > 1 else "")
         clear = "" if 2 * count > every else "Not shown in general; at best "
-        answer = f"{clear}{best}, in {pairs(count, every)} (ρ {span})."
+        answer = f"{clear}{best}, in {format_pairs(count, every)} (ρ {span})."
         some = shown[["model", "method"]].drop_duplicates()
         example = (
-            f"Some measure’s correlation is shown in {pairs(len(some), every)}. {example} "
+            f"Some measure’s correlation is shown in {format_pairs(len(some), every)}. {example} "
             "A measure that is best of many here need not be best on other datasets."
         )
     said = [example]
@@ -73,12 +83,16 @@ def predict_answer(statistics: pd.DataFrame, outcome: str) -> dict | None:
         said.append("A positive ρ means that less is forgotten where the measure is high.")
     own = tested[tested.measure == "iimm"]
     if not own.empty:
-        low, high = number(own.spearman.min()), number(own.spearman.max())
+        low, high = format_number(own.spearman.min()), format_number(own.spearman.max())
         said.append(
-            f"IIMM’s correlation is shown in {pairs(int((own.p_holm < LEVEL).sum()), len(own))}; "
+            f"IIMM’s correlation is shown in {format_pairs(int((own.p_holm < SIGNIFICANCE_LEVEL).sum()), len(own))}; "
             f"its ρ is {low}{f' to {high}' if len(own) > 1 else ''}."
         )
-    return {"question": f"What predicts {PREDICTED[outcome]}?", "answer": answer, "said": said}
+    return {
+        "question": f"What predicts {PREDICTED_PHRASES[outcome]}?",
+        "answer": answer,
+        "said": said,
+    }
 
 
 def best_run(tasks: pd.DataFrame, column: str) -> dict | None:
@@ -106,9 +120,9 @@ def take_answer(tasks: pd.DataFrame) -> dict | None:
     """Which model and method to take, by the study's means."""
     balance = (tasks[GAIN] + tasks.ood_change.astype(float)) / 2
     wishes = [
-        ("accuracy", "the highest accuracy", percent, points, "points"),
-        ("ood_change", "the least forgetting", points, points, "points"),
-        ("balance", "both alike (the mean of gain and change)", number, number, ""),
+        ("accuracy", "the highest accuracy", format_percent, format_points, "points"),
+        ("ood_change", "the least forgetting", format_points, format_points, "points"),
+        ("balance", "both alike (the mean of gain and change)", format_number, format_number, ""),
     ]
     said = []
     for column, wish, show, show_lead, unit in wishes:
@@ -116,7 +130,7 @@ def take_answer(tasks: pd.DataFrame) -> dict | None:
         if found is None:
             continue
         text = f"For {wish}: {' on '.join(found['run'][::-1])}, {show(found['mean'])}"
-        text += f" {unit}" * (show is points) + " on average"
+        text += f" {unit}" * (show is format_points) + " on average"
         if "lead" in found:
             text += f", {show_lead(found['lead'])} {unit}".rstrip()
             text += f" over {' on '.join(found['second'][::-1])}"
@@ -133,7 +147,7 @@ def take_answer(tasks: pd.DataFrame) -> dict | None:
     top, answer = best_run(tasks, "accuracy"), "No dataset was tuned by all methods of all models."
     if top:
         answer = f"{top['run'][1]} on {top['run'][0]} has the highest mean test accuracy"
-        answer += f", {percent(top['mean'])}."
+        answer += f", {format_percent(top['mean'])}."
     if tasks.ood_change.isna().all():
         said.append("No method was tested on other tasks: nothing is known of forgetting.")
     return {"question": "Which model and method?", "answer": answer, "said": said}
@@ -143,7 +157,7 @@ def overview_answers(tasks: pd.DataFrame, statistics: pd.DataFrame) -> list[dict
     """The overview's questions, each with a short answer and the sentences that carry it."""
     if tasks.empty:
         return []
-    made = [predict_answer(statistics, outcome) for outcome in PREDICTED]
+    made = [predict_answer(statistics, outcome) for outcome in PREDICTED_PHRASES]
     return [answer for answer in [*made, take_answer(tasks)] if answer]
 
 
@@ -155,13 +169,13 @@ def finding_answers(evidence: pd.DataFrame) -> list[dict]:
         for (number_of, part), (claim, rule) in PARTS.items():
             if number_of == finding:
                 cells = evidence[(evidence.finding == finding) & (evidence.part == part)]
-                figures = summary(cells, part).removeprefix(f"{part}: ")
+                figures = summarize_evidence(cells, part).removeprefix(f"{part}: ")
                 parts.append({"part": part, "claim": claim, "rule": rule, "figures": figures,
                               "drawn": int(cells.estimate.notna().sum()),
-                              "verdict": verdict_of(list(cells.vote))})  # fmt: skip
-        verdict = combine([part["verdict"] for part in parts])
+                              "verdict": get_verdict(list(cells.vote))})  # fmt: skip
+        verdict = combine_verdicts([part["verdict"] for part in parts])
         votes = evidence.vote[evidence.finding == finding].value_counts()
-        said = [f"{votes[vote]} {vote}" for vote in VOTES if vote in votes]
+        said = [f"{votes[vote]} {vote}" for vote in VOTE_PHRASES if vote in votes]
         found.append({"finding": finding, "verdict": verdict, "parts": parts,
                       "votes": " · ".join(said) or "nothing to compare"})  # fmt: skip
     return found

@@ -8,22 +8,24 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from foretune.data.prepared import decode, title_of
+from foretune.data.prepared import decode_image, get_dataset_title
 
-SMALL = 8_000  # bytes: an image up to this size stays as it is
-SIDE = 128  # pixels of a thumbnail: sharp at the 96 it is shown at on most screens
+SMALL_SIDE = 8_000  # bytes: an image up to this size stays as it is
+THUMBNAIL_SIDE = 128  # pixels of a thumbnail: sharp at the 96 it is shown at on most screens
 
 
-def describe_dataset(path: Path) -> dict:
+def describe_dataset_samples(path: Path) -> dict:
     """The manifest at `path` with the dataset's title and samples of its test images."""
     described = json.loads(path.read_text())
-    described["title"] = title_of(described)
+    described["title"] = get_dataset_title(described)
     test = described["splits"].get("test")
-    described["samples"] = samples(path.parent / test["file"], described["classes"]) if test else []
+    described["samples"] = (
+        draw_samples(path.parent / test["file"], described["classes"]) if test else []
+    )
     return described
 
 
-def samples(path: Path, classes: list[str], count: int = 10) -> list[dict]:
+def draw_samples(path: Path, classes: list[str], count: int = 10) -> list[dict]:
     """Images spread evenly over the classes; only the row groups that hold one are read."""
     file = pq.ParquetFile(path)
     labels = file.read(columns=["label"])["label"].to_numpy()
@@ -43,11 +45,11 @@ def samples(path: Path, classes: list[str], count: int = 10) -> list[dict]:
 
 def data_uri(encoded: bytes, name: str) -> str:
     """An image as it is, or a thumbnail of it where it is large; `name` is for errors."""
-    image = decode(encoded, name)
+    image = decode_image(encoded, name)
     kind = image.get_format_mimetype()
-    if len(encoded) > SMALL or kind not in ("image/png", "image/jpeg"):
+    if len(encoded) > SMALL_SIDE or kind not in ("image/png", "image/jpeg"):
         image = image.convert("RGB")
-        image.thumbnail((SIDE, SIDE))
+        image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         small = io.BytesIO()
         image.save(small, "JPEG", quality=85)
         encoded, kind = small.getvalue(), "image/jpeg"

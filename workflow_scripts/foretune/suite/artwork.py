@@ -13,14 +13,14 @@ from PIL import Image, ImageFilter, ImageOps
 
 from foretune.suite.bundles import write_pictures
 from foretune.suite.corpus import (
-    COLOURS,
+    CORPUS_COLOURS,
     has_small_letters,
     read_font,
     read_icons,
     render_glyph,
     render_icon,
 )
-from foretune.suite.leak_check import SIDE, flatten
+from foretune.suite.leak_check import DIGEST_SIDE, flatten
 
 # OpenMoji's groups that are a class each; its extras and flags are none.
 GROUPS = {
@@ -29,7 +29,7 @@ GROUPS = {
     "Travel Places": "place or vehicle", "Activities": "sport or celebration",
     "Objects": "household object", "Symbols": "symbol or sign",
 }  # fmt: skip
-CLEAR = (255, 255, 255, 0)
+TRANSPARENT = (255, 255, 255, 0)
 VARIANT = re.compile(r"skin-tone|\b(medium|dark|light)\b|^flag")
 
 
@@ -45,7 +45,7 @@ def read_emoji_groups(sources: Path) -> dict[str, int]:
     }
 
 
-def test_emoji(groups: dict[str, int], seed: int) -> set[str]:
+def select_emoji(groups: dict[str, int], seed: int) -> set[str]:
     """A third of the emoji's names, drawn once: emoji_artists draws the same again."""
     names = sorted(groups)
     chosen = np.random.default_rng(seed).permutation(len(names))[: len(names) // 3]
@@ -55,7 +55,7 @@ def test_emoji(groups: dict[str, int], seed: int) -> set[str]:
 def bundle_emoji(sources: Path, output: Path, seed: int) -> None:
     """OpenMoji's emoji by group; a third is the test."""
     groups = read_emoji_groups(sources)
-    held_out = test_emoji(groups, seed)
+    held_out = select_emoji(groups, seed)
     icons = read_icons(sources / "npm/node_modules/@iconify-json/openmoji")
     rows = [
         {"picture": flatten(picture), "label": label, "origin": f"openmoji:{name}",
@@ -74,7 +74,7 @@ def bundle_emoji(sources: Path, output: Path, seed: int) -> None:
 def bundle_emoji_artists(sources: Path, output: Path, seed: int) -> None:
     """The emoji of `bundle_emoji`'s test as three other artists drew them; a test only."""
     groups, rows = read_emoji_groups(sources), []
-    held_out = test_emoji(groups, seed)
+    held_out = select_emoji(groups, seed)
     for artist in ("emojione-v1", "fxemoji", "streamline-emojis"):
         icons = read_icons(sources / f"npm/node_modules/@iconify-json/{artist}")
         rows += [
@@ -109,9 +109,9 @@ OTHER_FLAG_ARTISTS = {
 }  # fmt: skip
 
 
-def photograph(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+def simulate_photograph(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     """An RGBA picture turned, tilted, scaled, shaded and blurred a little, on a coloured paper."""
-    side = 4 * SIDE
+    side = 4 * DIGEST_SIDE
     turn, zoom = rng.uniform(-0.35, 0.35), rng.uniform(1.0, 1.5)
     shear, stretch = rng.uniform(-0.2, 0.2), rng.uniform(0.85, 1.15)
     linear = zoom * np.array([
@@ -123,26 +123,30 @@ def photograph(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     matrix = [*linear[0], offset[0], *linear[1], offset[1]]
     large = picture.resize((side, side), Image.Resampling.BICUBIC)
     moved = large.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
-    paper = COLOURS[str(rng.choice(list(COLOURS)))]
+    paper = CORPUS_COLOURS[str(rng.choice(list(CORPUS_COLOURS)))]
     canvas = Image.new("RGBA", (side, side), tuple(int(c * 0.6 + 80) for c in paper))
     canvas.alpha_composite(moved)
     y, x = np.mgrid[:side, :side] / side
     light = rng.uniform(0.75, 1.1) + rng.uniform(-0.25, 0.25) * x + rng.uniform(-0.25, 0.25) * y
     pixels = np.asarray(canvas.convert("RGB")) * light[..., None]
     shaded = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    return shaded.filter(ImageFilter.GaussianBlur(rng.uniform(0, 2))).resize((SIDE, SIDE))
+    return shaded.filter(ImageFilter.GaussianBlur(rng.uniform(0, 2))).resize(
+        (DIGEST_SIDE, DIGEST_SIDE)
+    )
 
 
-def flags(sources: Path, artists: dict[str, str], counts: dict[str, int], seed: int) -> list[dict]:
+def render_flags(
+    sources: Path, artists: dict[str, str], counts: dict[str, int], seed: int
+) -> list[dict]:
     """`counts` photographs a split of every artist's flag of every country."""
     rng, rows = np.random.default_rng(seed), []
     for artist, spelling in artists.items():
         icons = read_icons(sources / f"npm/node_modules/@iconify-json/{artist}")
         for label, (name, code) in enumerate(COUNTRIES.items()):
             icon = spelling.format(name=name, code=code)
-            picture = ImageOps.pad(render_icon(icons, icon), (40, 40), color=CLEAR)
+            picture = ImageOps.pad(render_icon(icons, icon), (40, 40), color=TRANSPARENT)
             rows += [
-                {"picture": photograph(picture, rng), "label": label, "split": split,
+                {"picture": simulate_photograph(picture, rng), "label": label, "split": split,
                  "origin": f"{artist}:{icon}"}
                 for split, count in counts.items()
                 for _ in range(count)
@@ -152,7 +156,7 @@ def flags(sources: Path, artists: dict[str, str], counts: dict[str, int], seed: 
 
 def bundle_flags(sources: Path, output: Path, seed: int) -> None:
     """29 countries' flags by five artists, each photographed 7 times to train and 4 to test."""
-    rows = flags(sources, FLAG_ARTISTS, {"train": 7, "test": 4}, seed)
+    rows = render_flags(sources, FLAG_ARTISTS, {"train": 7, "test": 4}, seed)
     write_pictures(output, rows, {
         "classes": [name.replace("-", " ") for name in COUNTRIES],
         "caption": "a photo of the flag of {}",
@@ -163,7 +167,7 @@ def bundle_flags(sources: Path, output: Path, seed: int) -> None:
 
 def bundle_flags_artists(sources: Path, output: Path, seed: int) -> None:
     """The same countries' flags by three other artists, six photographs each; a test only."""
-    rows = flags(sources, OTHER_FLAG_ARTISTS, {"test": 6}, seed)
+    rows = render_flags(sources, OTHER_FLAG_ARTISTS, {"test": 6}, seed)
     write_pictures(output, rows, {
         "classes": [name.replace("-", " ") for name in COUNTRIES],
         "caption": "a photo of the flag of {}",
@@ -186,7 +190,7 @@ def bundle_letters(sources: Path, output: Path, seed: int) -> None:
             small = has_small_letters(font) and rng.random() < 0.5
             code = letter if small else letter.upper()
             if number < 60 and (glyph := render_glyph(font, code)):
-                rows.append({"picture": photograph_letter(glyph, rng), "label": label,
+                rows.append({"picture": simulate_letter_photograph(glyph, rng), "label": label,
                              "split": "train" if number < 40 else "test",
                              "origin": f"font {family}:{code}"})  # fmt: skip
     write_pictures(output, rows, {
@@ -197,7 +201,7 @@ def bundle_letters(sources: Path, output: Path, seed: int) -> None:
     }, seed)  # fmt: skip
 
 
-def photograph_letter(glyph: Image.Image, rng: np.random.Generator) -> Image.Image:
+def simulate_letter_photograph(glyph: Image.Image, rng: np.random.Generator) -> Image.Image:
     """The silhouette in dark ink on light paper or the other way round."""
     dark, light = rng.integers(0, 90, 3), rng.integers(165, 256, 3)
     ink, paper = (dark, light) if rng.random() < 0.7 else (light, dark)
@@ -206,7 +210,7 @@ def photograph_letter(glyph: Image.Image, rng: np.random.Generator) -> Image.Ima
     picture.paste(Image.new("RGB", glyph.size, tuple(map(int, ink))), mask=alpha)
     return picture.rotate(
         rng.uniform(-12, 12), Image.Resampling.BICUBIC, fillcolor=tuple(map(int, paper))
-    ).resize((SIDE, SIDE))
+    ).resize((DIGEST_SIDE, DIGEST_SIDE))
 
 
 STAMPS = {
@@ -228,7 +232,7 @@ def bundle_stamps(sources: Path, output: Path, seed: int) -> None:
         files = [files[i] for i in rng.permutation(len(files))[:130]]
         for number, file in enumerate(files):
             picture = flatten(
-                ImageOps.pad(Image.open(file).convert("RGBA"), (256, 256), color=CLEAR)
+                ImageOps.pad(Image.open(file).convert("RGBA"), (256, 256), color=TRANSPARENT)
             )
             origin = f"tuxpaint:{file.relative_to(top).with_suffix('')}"
             if number < len(files) // 3:

@@ -11,25 +11,25 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 from foretune.core.errors import ForetuneError
-from foretune.core.files import digest_file, digest_json, whole_file
+from foretune.core.files import atomic_write, digest_file, digest_json
 from foretune.core.parquet import read_metadata, write_parquet
-from foretune.data.prepared import decode
+from foretune.data.prepared import decode_image
 from foretune.data.sources.local import read_parquet_source
 from foretune.encoders.encode import encode_captions, encode_images
 from foretune.encoders.loading import CONFIG_NAME, WEIGHTS_NAME, load_model
-from foretune.encoders.zero_shot import predict
-from foretune.suite.leak_check import SIDE
+from foretune.encoders.zero_shot import predict_classes
+from foretune.suite.leak_check import DIGEST_SIDE
 
 # Training repeats to the bit only with the same processor, libraries and threads. Elsewhere its
 # rounding takes another course, which moves an accuracy by a few points.
 TOLERANCE = 0.05
 
 
-def tasks_of(folder: Path) -> list[Path]:
+def list_tasks(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.parquet") if path.stem != "corpus_index")
 
 
-def encoders_of(folder: Path) -> list[Path]:
+def list_encoders(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"*/{CONFIG_NAME}"))
 
 
@@ -40,19 +40,19 @@ def zero_shot_accuracies(encoder: Path, tasks: list[Path]) -> dict[str, float]:
     for path in tasks:
         source = read_parquet_source(path)
         _, encoded, labels = zip(*source.rows["test"].read(), strict=True)
-        images = np.stack([preprocess(decode(image, path.name)).numpy() for image in encoded])
+        images = np.stack([preprocess(decode_image(image, path.name)).numpy() for image in encoded])
         captions = [source.caption.replace("{}", name) for name in source.classes]
         vectors = encode_images(model, preprocess, images)
-        predicted = predict(vectors, encode_captions(model, tokenizer, captions)).numpy()
+        predicted = predict_classes(vectors, encode_captions(model, tokenizer, captions)).numpy()
         accuracies[path.stem] = float(np.mean(predicted == np.array(labels)))
     return accuracies
 
 
 def zero_shot_table(folder: Path) -> str:
     """Markdown: a task a row, chance and each encoder's zero-shot accuracy."""
-    tasks = tasks_of(folder)
+    tasks = list_tasks(folder)
     columns = {"chance": {path.stem: 1 / len(read_parquet_source(path).classes) for path in tasks}}
-    for encoder in encoders_of(folder):
+    for encoder in list_encoders(folder):
         columns[encoder.name] = zero_shot_accuracies(encoder, tasks)
     lines = [f"| task | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for path in tasks:
@@ -73,8 +73,8 @@ def compare_data(rebuilt: Path, bundled: Path) -> str:
 
 def compare_encoders(rebuilt: Path, bundled: Path) -> str:
     """A line an encoder: whether its zero-shot accuracies are those of the bundled one."""
-    lines, tasks = [], tasks_of(bundled)
-    for folder in encoders_of(bundled):
+    lines, tasks = [], list_tasks(bundled)
+    for folder in list_encoders(bundled):
         twin = rebuilt / folder.name
         if not (twin / WEIGHTS_NAME).exists():
             lines.append(f"{folder.name}: not rebuilt")
@@ -114,8 +114,8 @@ def bundle_study(results: Path, config: dict, output: Path) -> None:
 
 def draw_picture(folder: Path, output: Path, columns: int = 18) -> None:
     """A PNG with a row of test images of each task, under its name."""
-    tasks = tasks_of(folder)
-    large, line = 2 * SIDE, 2 * SIDE + 20
+    tasks = list_tasks(folder)
+    large, line = 2 * DIGEST_SIDE, 2 * DIGEST_SIDE + 20
     sheet = Image.new("RGB", (columns * (large + 4), len(tasks) * line), "white")
     pen = ImageDraw.Draw(sheet)
     for row, path in enumerate(tasks):
@@ -125,9 +125,9 @@ def draw_picture(folder: Path, output: Path, columns: int = 18) -> None:
         for column, (_, encoded, _) in enumerate(
             itertools.islice(source.rows["test"].read(), columns)
         ):
-            image = decode(encoded, path.name).convert("RGB").resize((large, large))
+            image = decode_image(encoded, path.name).convert("RGB").resize((large, large))
             sheet.paste(image, (column * (large + 4), row * line + 16))
     buffer = io.BytesIO()
     sheet.quantize(256).save(buffer, "PNG", optimize=True)
-    with whole_file(output) as beside:
+    with atomic_write(output) as beside:
         beside.write_bytes(buffer.getvalue())

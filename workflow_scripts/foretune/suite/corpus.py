@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from foretune.core.parquet import write_parquet
 
-SIDE = 40
+CORPUS_SIDE = 40
 DRAWINGS = 8000
-COLOURS = {
+CORPUS_COLOURS = {
     "red": (220, 30, 35), "green": (30, 150, 50), "blue": (35, 70, 210),
     "yellow": (250, 215, 40), "orange": (245, 135, 20), "purple": (130, 50, 165),
     "pink": (250, 140, 185), "brown": (125, 75, 35), "black": (10, 10, 10),
@@ -40,7 +40,7 @@ TEXTURES = ("horizontal stripes", "vertical stripes", "diagonal stripes", "a che
 # Emoji have a skin tone, flags are fine-grained: both are left to tasks of their own.
 UNWANTED = re.compile(r"\b(skin tone|medium|dark|light)\b|^flag\b")
 # Styles of one icon, not part of what it shows ("account-outline" shows an account).
-STYLE = re.compile(r"-(outline|filled|fill|bold|thin|light|duotone|variant|rounded|sharp)\b")
+ICON_STYLE = re.compile(r"-(outline|filled|fill|bold|thin|light|duotone|variant|rounded|sharp)\b")
 
 
 def read_icons(folder: Path) -> dict:
@@ -58,12 +58,12 @@ def render_icon(icons: dict, name: str) -> Image.Image | None:
         'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
         f"{icon['body']}</svg>"
     )
-    png = resvg_py.svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE)
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=CORPUS_SIDE, height=CORPUS_SIDE)
     picture = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
     return picture if picture.getextrema()[3][1] > 128 else None
 
 
-def pictograms(iconify: Path) -> Iterator[dict]:
+def render_pictograms(iconify: Path) -> Iterator[dict]:
     """Named pictures of the Iconify sets under `iconify` (a folder with one set each)."""
     for folder in sorted(iconify.iterdir()):
         icons = read_icons(folder)
@@ -71,12 +71,12 @@ def pictograms(iconify: Path) -> Iterator[dict]:
         for name, icon in tqdm(icons["icons"].items(), desc=folder.name, mininterval=5):
             if folder.name == "ph" and re.search(r"-(bold|thin|light|duotone)$", name):
                 continue  # one drawing in six weights
-            noun = STYLE.sub("", name).replace("-", " ").strip()
+            noun = ICON_STYLE.sub("", name).replace("-", " ").strip()
             if icon.get("hidden") or not noun or (coloured and UNWANTED.search(noun)):
                 continue
             picture = render_icon(icons, name)
-            if picture and picture.size == (SIDE, SIDE):
-                yield row(picture, "pictogram", noun, not coloured, f"{folder.name}:{name}")
+            if picture and picture.size == (CORPUS_SIDE, CORPUS_SIDE):
+                yield make_row(picture, "pictogram", noun, not coloured, f"{folder.name}:{name}")
 
 
 def read_font(path: Path) -> tuple[ImageFont.FreeTypeFont, str]:
@@ -95,9 +95,9 @@ def render_glyph(font: ImageFont.FreeTypeFont, code: str) -> Image.Image | None:
     mask = Image.new("L", (width, height))
     ImageDraw.Draw(mask).text((-box[0], -box[1]), code, fill=255, font=font)
     mask = mask.resize((max(1, round(width * scale)), max(1, round(height * scale))))
-    alpha = Image.new("L", (SIDE, SIDE))
-    alpha.paste(mask, ((SIDE - mask.width) // 2, (SIDE - mask.height) // 2))
-    picture = Image.new("RGBA", (SIDE, SIDE), "white")
+    alpha = Image.new("L", (CORPUS_SIDE, CORPUS_SIDE))
+    alpha.paste(mask, ((CORPUS_SIDE - mask.width) // 2, (CORPUS_SIDE - mask.height) // 2))
+    picture = Image.new("RGBA", (CORPUS_SIDE, CORPUS_SIDE), "white")
     picture.putalpha(alpha)
     return picture
 
@@ -107,7 +107,7 @@ def has_small_letters(font: ImageFont.FreeTypeFont) -> bool:
     return font.getmask("g").size[0] != font.getmask("G").size[0]
 
 
-def characters(fonts: Path) -> Iterator[dict]:
+def render_characters(fonts: Path) -> Iterator[dict]:
     """Digits and letters of every font under `fonts` (fontsource packages), as silhouettes."""
     for path in tqdm(sorted(fonts.glob("*/files/*-latin-[47]00-*.woff")), desc="fonts"):
         font, family = read_font(path)
@@ -115,31 +115,31 @@ def characters(fonts: Path) -> Iterator[dict]:
         for code in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz":
             if (small or not code.islower()) and (picture := render_glyph(font, code)):
                 kind = "digit" if code.isdigit() else "letter"
-                yield row(picture, kind, code, True, f"font {family}:{code}")
+                yield make_row(picture, kind, code, True, f"font {family}:{code}")
 
 
-def drawings(count: int, seed: int) -> Iterator[dict]:
+def render_drawings(count: int, seed: int) -> Iterator[dict]:
     """`count` drawn pictures: counted, coloured shapes, and two-coloured textures."""
     rng = np.random.default_rng(seed)
-    names = list(COLOURS)
+    names = list(CORPUS_COLOURS)
     for _ in tqdm(range(count), desc="drawings"):
         front, back = rng.choice(names, 2, replace=False)
-        canvas = Image.new("RGBA", (4 * SIDE, 4 * SIDE), COLOURS[back])
+        canvas = Image.new("RGBA", (4 * CORPUS_SIDE, 4 * CORPUS_SIDE), CORPUS_COLOURS[back])
         if rng.random() < 0.35:
             what = str(rng.choice(TEXTURES))
-            draw_texture(canvas, what, COLOURS[front], rng)
+            draw_texture(canvas, what, CORPUS_COLOURS[front], rng)
             noun = f"{what} in {front} and {back}" if rng.random() < 0.7 else what
         else:
             number, shape = int(rng.integers(1, 7)), str(rng.choice(SHAPES))
-            draw_shapes(canvas, number, shape, COLOURS[front], rng)
+            draw_shapes(canvas, number, shape, CORPUS_COLOURS[front], rng)
             plural = shape if number == 1 else {"cross": "crosses"}.get(shape, shape + "s")
             noun = f"{COUNTS[number - 1]} {front} {plural}"
             if rng.random() < 0.3:
                 noun = f"{COUNTS[number - 1]} {plural}"
             elif rng.random() < 0.3:
                 noun += f" on a {back} background"
-        picture = canvas.resize((SIDE, SIDE), Image.Resampling.BOX)
-        yield row(picture, "drawing", noun, False, "drawing")
+        picture = canvas.resize((CORPUS_SIDE, CORPUS_SIDE), Image.Resampling.BOX)
+        yield make_row(picture, "drawing", noun, False, "drawing")
 
 
 def draw_shapes(canvas: Image.Image, number: int, shape: str, colour, rng) -> None:
@@ -217,7 +217,7 @@ def draw_texture(canvas: Image.Image, what: str, colour, rng) -> None:
     canvas.paste(Image.new("RGBA", canvas.size, colour), mask=mask)
 
 
-def row(picture: Image.Image, kind: str, noun: str, tintable: bool, origin: str) -> dict:
+def make_row(picture: Image.Image, kind: str, noun: str, tintable: bool, origin: str) -> dict:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return {"image": buffer.getvalue(), "kind": kind, "noun": noun, "tintable": tintable,
@@ -227,8 +227,8 @@ def row(picture: Image.Image, kind: str, noun: str, tintable: bool, origin: str)
 def build_corpus(packages: Path, output: Path, seed: int) -> None:
     """Render the corpus from npm's `packages` (a node_modules folder) into one Parquet file."""
     rows = [
-        *pictograms(packages / "@iconify-json"),
-        *characters(packages / "@fontsource"),
-        *drawings(DRAWINGS, seed),
+        *render_pictograms(packages / "@iconify-json"),
+        *render_characters(packages / "@fontsource"),
+        *render_drawings(DRAWINGS, seed),
     ]
-    write_parquet(pa.Table.from_pylist(rows), output, {"seed": seed, "side": SIDE})
+    write_parquet(pa.Table.from_pylist(rows), output, {"seed": seed, "side": CORPUS_SIDE})

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from foretune.suite.bundles import write_pictures
-from foretune.suite.corpus import COLOURS, SHAPES, TEXTURES, draw_shape, draw_texture
-from foretune.suite.leak_check import SIDE
+from foretune.suite.corpus import CORPUS_COLOURS, SHAPES, TEXTURES, draw_shape, draw_texture
+from foretune.suite.leak_check import DIGEST_SIDE
 
-LARGE = 4 * SIDE  # drawn large and made smaller, for smooth edges
-SPLITS = {"train": 1000, "test": 500}
+LARGE = 4 * DIGEST_SIDE  # drawn large and made smaller, for smooth edges
+DRAWN_SPLITS = {"train": 1000, "test": 500}
 FACTS = {"licence": "CC0 (foretune)", "source": "drawn by foretune from a seed"}
 
 
@@ -28,7 +28,9 @@ def jitter(colour, rng, amount: int = 25) -> tuple:
 def two_colours(rng) -> list[tuple]:
     """A colour to draw with and one for the ground, easy to tell apart."""
     while True:
-        front, back = (jitter(COLOURS[str(rng.choice(list(COLOURS)))], rng) for _ in range(2))
+        front, back = (
+            jitter(CORPUS_COLOURS[str(rng.choice(list(CORPUS_COLOURS)))], rng) for _ in range(2)
+        )
         if np.abs(np.subtract(front, back)).sum() > 220:
             return [front, back]
 
@@ -42,8 +44,10 @@ def ground(colour, rng) -> Image.Image:
 
 def finish(canvas: Image.Image, rng, noise: float = 6) -> Image.Image:
     """Blurred a little, made small, with some noise."""
-    small = canvas.filter(ImageFilter.GaussianBlur(rng.uniform(0, 2.5))).resize((SIDE, SIDE))
-    pixels = np.asarray(small) + rng.normal(0, rng.uniform(0, noise), (SIDE, SIDE, 1))
+    small = canvas.filter(ImageFilter.GaussianBlur(rng.uniform(0, 2.5))).resize(
+        (DIGEST_SIDE, DIGEST_SIDE)
+    )
+    pixels = np.asarray(small) + rng.normal(0, rng.uniform(0, noise), (DIGEST_SIDE, DIGEST_SIDE, 1))
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
@@ -60,7 +64,7 @@ def write_drawn(output, draw, classes, caption, seed) -> None:
     rows = [
         {"picture": draw(number % len(classes), rng), "label": number % len(classes),
          "split": split}
-        for split, count in SPLITS.items()
+        for split, count in DRAWN_SPLITS.items()
         for number in range(count)
     ]  # fmt: skip
     write_pictures(output, rows, {"classes": list(classes), "caption": caption, **FACTS}, seed)
@@ -83,13 +87,15 @@ def bundle_shapes(sources: Path, output: Path, seed: int) -> None:
 
 def bundle_colours(sources: Path, output: Path, seed: int) -> None:
     """The colour of a shape on a ground of another colour, in any light."""
-    classes = tuple(COLOURS)
+    classes = tuple(CORPUS_COLOURS)
 
     def draw(label, rng):
-        back = jitter(COLOURS[str(rng.choice([c for c in classes if c != classes[label]]))], rng)
+        back = jitter(
+            CORPUS_COLOURS[str(rng.choice([c for c in classes if c != classes[label]]))], rng
+        )
         canvas = ground(back, rng)
         shape = str(rng.choice([s for s in SHAPES if s not in ("line", "rectangle", "arc")]))
-        place(canvas, shape, jitter(COLOURS[classes[label]], rng, 30), rng, 0.14, 0.35)
+        place(canvas, shape, jitter(CORPUS_COLOURS[classes[label]], rng, 30), rng, 0.14, 0.35)
         return finish(canvas, rng)
 
     write_drawn(output, draw, classes, "a photo of a {} shape", seed)

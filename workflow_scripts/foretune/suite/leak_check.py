@@ -16,14 +16,14 @@ from PIL import Image
 
 from foretune.core.parquet import write_parquet
 
-SIDE = 32  # of the mini encoders' input
+DIGEST_SIDE = 32  # of the mini encoders' input
 
 
 def flatten(picture: Image.Image) -> Image.Image:
     """A picture of any size and mode as a model sees it at its plainest: 32 x 32, on white."""
     picture = picture.convert("RGBA")
     paper = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(paper, picture).convert("RGB").resize((SIDE, SIDE))
+    return Image.alpha_composite(paper, picture).convert("RGB").resize((DIGEST_SIDE, DIGEST_SIDE))
 
 
 def digest_picture(picture: Image.Image) -> bytes:

@@ -21,14 +21,14 @@ from PIL import Image
 from torch import Tensor
 
 from foretune.core.code_digest import code_digest
-from foretune.core.files import digest_file, whole_file, write_json
+from foretune.core.files import atomic_write, digest_file, write_json
 from foretune.encoders.imports import open_clip
 from foretune.encoders.loading import CONFIG_NAME, encode_text, load_model, save_weights
-from foretune.suite.corpus import COLOURS, DIGIT_NAMES
+from foretune.suite.corpus import CORPUS_COLOURS, DIGIT_NAMES
 from foretune.training.checkpoint import load_checkpoint, save_checkpoint
 
 # What a caption may say of a picture; {0} is its noun, {1} the digit's name or the letter's case.
-TEMPLATES = {
+CAPTION_TEMPLATES = {
     "pictogram": ("{0}", "a photo of a {0}", "a picture of a {0}", "a drawing of a {0}", "{0} icon",
                   "a photo of {0}", "the {0}"),
     "drawing": ("{0}", "a photo of {0}", "a picture of {0}", "a drawing of {0}"),
@@ -58,7 +58,7 @@ class Corpus:
             kind: [np.flatnonzero((self.kind == kind) & (self.noun == noun))
                    for noun in sorted(set(self.noun[self.kind == kind]))]
             if kind in ("digit", "letter") else self._grouped(kind)
-            for kind in TEMPLATES
+            for kind in CAPTION_TEMPLATES
         }  # fmt: skip
 
     def _grouped(self, kind: str) -> list[np.ndarray]:
@@ -80,10 +80,10 @@ class Corpus:
         return np.array(rows)
 
 
-def caption(kind: str, noun: str, colours: tuple[str, str] | None, rng) -> str:
+def draw_caption(kind: str, noun: str, colours: tuple[str, str] | None, rng) -> str:
     """One of the things that are true of the picture."""
     detail = DIGIT_NAMES[int(noun)] if kind == "digit" else "small" if noun.islower() else "capital"
-    text = str(rng.choice(TEMPLATES[kind])).format(noun, detail)
+    text = str(rng.choice(CAPTION_TEMPLATES[kind])).format(noun, detail)
     if colours and rng.random() < 0.3:
         text += f" in {colours[0]}" if rng.random() < 0.5 else f" in {colours[0]} on {colours[1]}"
     return text
@@ -92,7 +92,7 @@ def caption(kind: str, noun: str, colours: tuple[str, str] | None, rng) -> str:
 def draw_batch(corpus: Corpus, size: int, side: int, rng: np.random.Generator):
     """Augmented pictures (B, 3, side, side) in [0, 1] and their captions."""
     rows = corpus.sample(size, rng)
-    names = list(COLOURS)
+    names = list(CORPUS_COLOURS)
     front, back, captions = [], [], []
     for row in rows:
         pair = rng.choice(names, 2, replace=False)
@@ -100,10 +100,10 @@ def draw_batch(corpus: Corpus, size: int, side: int, rng: np.random.Generator):
             pair = ("white", "black") if rng.random() < 0.65 else ("black", "white")
         elif not corpus.tintable[row] and rng.random() < 0.7:
             pair = ("", str(rng.choice(("white", "black", "gray"))))
-        front.append(COLOURS.get(pair[0], (0, 0, 0)))
-        back.append(COLOURS[pair[1]])
+        front.append(CORPUS_COLOURS.get(pair[0], (0, 0, 0)))
+        back.append(CORPUS_COLOURS[pair[1]])
         told = tuple(map(str, pair)) if corpus.tintable[row] else None
-        captions.append(caption(corpus.kind[row], corpus.noun[row], told, rng))
+        captions.append(draw_caption(corpus.kind[row], corpus.noun[row], told, rng))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     written = torch.from_numpy(np.isin(corpus.kind[rows], ("digit", "letter")))
     drawn = torch.from_numpy(corpus.kind[rows] == "drawing")
@@ -192,7 +192,14 @@ def build_vocabulary(corpus_path: Path, architecture: Path, model_dir: Path) -> 
     full = open_clip.SimpleTokenizer()
     full.bpe_ranks = Recording(full.bpe_ranks)
     nouns = pq.read_table(corpus_path, columns=["noun"])["noun"].to_pylist()
-    full([*set(nouns), *COLOURS, *DIGIT_NAMES, *(t for ts in TEMPLATES.values() for t in ts)])
+    full(
+        [
+            *set(nouns),
+            *CORPUS_COLOURS,
+            *DIGIT_NAMES,
+            *(t for ts in CAPTION_TEMPLATES.values() for t in ts),
+        ]
+    )
     config = json.loads(architecture.read_text())
     merges = sorted(used, key=dict(full.bpe_ranks).__getitem__)
     # CoCa predicts every token of a caption: a smaller vocabulary is a faster one.
@@ -200,13 +207,13 @@ def build_vocabulary(corpus_path: Path, architecture: Path, model_dir: Path) -> 
     for part in ("text_cfg", "multimodal_cfg"):
         if part in config["model_cfg"]:
             config["model_cfg"][part]["vocab_size"] = 2 * 256 + len(merges) + 2
-    with whole_file(model_dir / config["foretune"]["merges"]) as beside:
+    with atomic_write(model_dir / config["foretune"]["merges"]) as beside:
         text = "\n".join(["#version: cut to foretune's corpus", *map(" ".join, merges)])
         beside.write_bytes(gzip.compress(text.encode(), mtime=0))
     write_json(config, model_dir / CONFIG_NAME)
 
 
-def loss_of(model: torch.nn.Module, images: Tensor, tokens: Tensor) -> Tensor:
+def contrastive_loss(model: torch.nn.Module, images: Tensor, tokens: Tensor) -> Tensor:
     """The loss of a batch (B images and as many captions) that the model's family trains with."""
     if isinstance(model, open_clip.CoCa):
         features = model(images, tokens)
@@ -262,7 +269,7 @@ def pretrain(
         for group in optimizer.param_groups:
             group["lr"] = rate
         images, captions = draw_batch(corpus, batch_size, side, np.random.default_rng([seed, step]))
-        loss = loss_of(model, preprocess.normalize(images * 255), tokenizer(captions))
+        loss = contrastive_loss(model, preprocess.normalize(images * 255), tokenizer(captions))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from foretune.core.files import digest_json, whole_file, write_json
+from foretune.core.files import atomic_write, digest_json, write_json
 
 
-class State:
+class JobState:
     """What a job has done, by trial key (see trials.trial_key).
 
     rows: the rows of each trial's epochs; best: `{"key", "row", "file"}` of the best epoch so
@@ -92,13 +92,13 @@ class State:
         if training is not None:
             self.running[key] = f"{stem}.pt"
             if self.writes:
-                with whole_file(self.folder / self.running[key]) as beside:
+                with atomic_write(self.folder / self.running[key]) as beside:
                     torch.save(training, beside)
         if best is not None:
             self.best = {"key": key, "row": self.rows[key][-1], "file": f"{stem}.safetensors"}
             weights = {name: tensor.contiguous() for name, tensor in best.items()}
             if self.writes:
-                with whole_file(self.best_file) as beside:
+                with atomic_write(self.best_file) as beside:
                     save_file(weights, beside, described)
         self.write()
 
@@ -116,7 +116,7 @@ class State:
 
 def save_checkpoint(state: dict, path: Path | str, made_from: dict) -> None:
     """made_from: all that the training's numbers depend on, its code included."""
-    with whole_file(path) as beside:
+    with atomic_write(path) as beside:
         torch.save({"made_from": made_from, "state": state}, beside)
 
 

@@ -15,13 +15,13 @@ from torch import Tensor
 from foretune.core.errors import ForetuneError
 from foretune.training.stacked_trials import cross_entropy
 
-LEAST_NORM = 1e-12  # as in torch.nn.functional.normalize
+MIN_NORM = 1e-12  # as in torch.nn.functional.normalize
 # Trials in a stack: what 16 of them hold stays in a core's cache. With a mini encoder's vectors and
 # batches of 128, 48 trials in three stacks take three quarters of the time that they take in one.
-STACKED = 16
+STACK_SIZE = 16
 
 
-class Adapters:
+class StackedAdapters:
     """The adapters of G trials with one number h of hidden units, trained together.
 
     Parameters, each (G, h, d): down and up of the image tower, down and up of the text tower.
@@ -46,8 +46,8 @@ class Adapters:
 
     def forward(self, images: Tensor):
         """The logits, what they were scaled by, and each side's inner values for its gradients."""
-        image = adapt(images, *self.parameters[:2], self.ratio)
-        text = adapt(self.texts, *self.parameters[2:], self.ratio)
+        image = adapt_vectors(images, *self.parameters[:2], self.ratio)
+        text = adapt_vectors(self.texts, *self.parameters[2:], self.ratio)
         scales = self.scale / (text[3][:, :, None] * image[3][:, None, :])
         logits = torch.bmm(text[2], image[2].transpose(1, 2)).mul_(scales)
         return logits, scales, image, text
@@ -61,11 +61,15 @@ class Adapters:
         gradients *= scales  # those of the products of vectors that are not of unit length
         by_image, by_caption = gradients.transpose(1, 2), gradients
         return losses, [
-            *backward(images, self.parameters[1], image, text, by_image, radial.sum(dim=1)),
-            *backward(self.texts, self.parameters[3], text, image, by_caption, radial.sum(dim=2)),
+            *compute_adapter_gradients(
+                images, self.parameters[1], image, text, by_image, radial.sum(dim=1)
+            ),
+            *compute_adapter_gradients(
+                self.texts, self.parameters[3], text, image, by_caption, radial.sum(dim=2)
+            ),
         ]
 
-    def delta(self, number: int) -> dict[str, Tensor]:
+    def get_trained_weights(self, number: int) -> dict[str, Tensor]:
         """A copy of one trial's matrices in torch.nn.Linear's layout, and the ratio."""
         image_down, image_up, text_down, text_up = (p[number] for p in self.parameters)
         return {
@@ -75,7 +79,7 @@ class Adapters:
         }  # fmt: skip
 
 
-def adapt(vectors: Tensor, down: Tensor, up: Tensor, ratio: float):
+def adapt_vectors(vectors: Tensor, down: Tensor, up: Tensor, ratio: float):
     """Adapted vectors (G, N, d) of raw ones (N, d), with down and up (G, h, d).
 
     Returns the hidden units (G, N, h), the adapter's output, the adapted vectors and their
@@ -85,13 +89,13 @@ def adapt(vectors: Tensor, down: Tensor, up: Tensor, ratio: float):
     hidden = (vectors @ down.flatten(0, 1).T).relu_().view(-1, trials, units).transpose(0, 1)
     output = torch.bmm(hidden, up).relu_()
     mixed = torch.add((1 - ratio) * vectors, output, alpha=ratio)
-    return hidden, output, mixed, torch.linalg.vector_norm(mixed, dim=2).clamp_(min=LEAST_NORM)
+    return hidden, output, mixed, torch.linalg.vector_norm(mixed, dim=2).clamp_(min=MIN_NORM)
 
 
-def backward(vectors, up: Tensor, side, other, gradients: Tensor, radial: Tensor):
+def compute_adapter_gradients(vectors, up: Tensor, side, other, gradients: Tensor, radial: Tensor):
     """Gradients of one side's down and up (G, h, d), for its raw vectors (N, d).
 
-    side, other: what `adapt` gave for this side and the other; gradients: (G, N, M), of the
+    side, other: what `adapt_vectors` gave for this side and the other; gradients: (G, N, M), of the
     products of this side's N vectors with the other's M; radial: (G, N), what of them goes
     along a vector, whose length has no effect on a cosine.
     """
@@ -105,7 +109,7 @@ def backward(vectors, up: Tensor, side, other, gradients: Tensor, radial: Tensor
     return down, torch.bmm(hidden.transpose(1, 2), outer)
 
 
-def adapter_stacks(trials, texts: Tensor, scale, recipe, seed) -> list[Adapters]:
+def make_adapter_stacks(trials, texts: Tensor, scale, recipe, seed) -> list[StackedAdapters]:
     """The trials in stacks of one reduction each, for texts (C, d).
 
     Raises ForetuneError, which names the key, where a reduction leaves no hidden unit.
@@ -118,7 +122,7 @@ def adapter_stacks(trials, texts: Tensor, scale, recipe, seed) -> list[Adapters]
             )
         alike = [trial for trial in trials if trial["reduction"] == reduction]
         stacks += [
-            Adapters(some, width // reduction, texts, scale, recipe["ratio"], seed)
-            for some in (alike[i : i + STACKED] for i in range(0, len(alike), STACKED))
+            StackedAdapters(some, width // reduction, texts, scale, recipe["ratio"], seed)
+            for some in (alike[i : i + STACK_SIZE] for i in range(0, len(alike), STACK_SIZE))
         ]
     return stacks

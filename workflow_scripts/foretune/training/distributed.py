@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from foretune.core.errors import ForetuneError
-from foretune.encoders.imports import with_compiler
+from foretune.encoders.imports import restore_compiler
 
 
 def launch(processes: int, work: Callable, *arguments) -> None:
@@ -40,7 +40,7 @@ def _join(number: int, processes: int, meeting: Path, work: Callable, arguments:
         torch.cuda.set_device(number)
     if number:  # one voice is enough; errors are heard from all
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    with_compiler()  # which torch.distributed asks for
+    restore_compiler()  # which torch.distributed asks for
     dist.init_process_group(
         "nccl" if gpu else "gloo", f"file://{meeting}", rank=number, world_size=processes
     )
@@ -51,46 +51,46 @@ def _join(number: int, processes: int, meeting: Path, work: Callable, arguments:
     dist.destroy_process_group()
 
 
-def number() -> int:
+def rank() -> int:
     """This process's, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def processes() -> int:
+def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 @contextmanager
-def first_before_others() -> Iterator[None]:
+def main_process_first() -> Iterator[None]:
     """The first process runs the block alone, then the others: they find the files it leaves."""
-    if number():
+    if rank():
         dist.barrier()
     yield
-    if processes() > 1 and not number():
+    if world_size() > 1 and not rank():
         dist.barrier()
 
 
-def share(rows: np.ndarray) -> np.ndarray:
+def rank_indices(rows: np.ndarray) -> np.ndarray:
     """This process's positions among `rows`; where it has none, the first, with a weight of 0."""
-    mine = np.arange(len(rows))[number() :: processes()]
+    mine = np.arange(len(rows))[rank() :: world_size()]
     return mine if len(mine) else np.zeros(1, int)
 
 
-def weight(rows: np.ndarray) -> float:
+def loss_weight(rows: np.ndarray) -> float:
     """What makes the mean of all processes' mean losses over their shares that over `rows`."""
-    return len(range(number(), len(rows), processes())) * processes() / len(rows)
+    return len(range(rank(), len(rows), world_size())) * world_size() / len(rows)
 
 
-def total(value: Tensor) -> Tensor:
+def all_reduce_sum(value: Tensor) -> Tensor:
     """The sum of a value over the processes."""
-    if processes() > 1:
+    if world_size() > 1:
         dist.all_reduce(value)
     return value
 
 
-def averaged(model: nn.Module, loss: Callable) -> Callable:
+def average_gradients(model: nn.Module, loss: Callable) -> Callable:
     """`loss`, a function of the model, with gradients averaged over the processes."""
-    if processes() == 1:
+    if world_size() == 1:
         return loss
     step = nn.Module()
     step.model, step.forward = model, loss

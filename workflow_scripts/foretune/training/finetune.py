@@ -20,31 +20,36 @@ from torch.nn.utils import parametrize
 
 from foretune.core.code_digest import code_digest
 from foretune.core.errors import ForetuneError
-from foretune.core.locks import sole_writer
+from foretune.core.locks import exclusive_lock
 from foretune.data.prepared import read_manifest, read_split
 from foretune.encoders.cache import read_embeddings
 from foretune.encoders.encode import DEVICE, encode_captions, encode_images
-from foretune.encoders.image_cache import prepare_images, take
-from foretune.encoders.imports import with_compiler
+from foretune.encoders.image_cache import load_batch, prepare_images
+from foretune.encoders.imports import restore_compiler
 from foretune.encoders.loading import digest_weights, encode_text, load_model
-from foretune.encoders.zero_shot import classification_logits, predict
+from foretune.encoders.zero_shot import classification_logits, predict_classes
 from foretune.training import distributed
 from foretune.training.augment import augment
-from foretune.training.checkpoint import State
-from foretune.training.methods import TOWERS, Attached, attach, describe_delta
-from foretune.training.optim import learning_rate_at, make_optimizer
+from foretune.training.checkpoint import JobState
+from foretune.training.methods import (
+    TOWERS,
+    TrainableModel,
+    describe_trained_weights,
+    make_trainable,
+)
+from foretune.training.optim import compute_learning_rate, make_optimizer
 from foretune.training.trials import (
+    get_trial_columns,
+    get_trial_key,
     has_diverged,
     is_better,
-    rungs,
-    survivors,
-    trial_columns,
-    trial_key,
+    list_rungs,
+    select_survivors,
     write_results,
 )
 
 
-def set_training(model: nn.Module) -> None:
+def set_train_mode(model: nn.Module) -> None:
     """Training mode, but for batch norms: their running statistics are no trained weights."""
     model.train()
     for module in model.modules():
@@ -52,7 +57,7 @@ def set_training(model: nn.Module) -> None:
             module.eval()
 
 
-class Job:
+class FineTuningJob:
     """One (model, method, dataset): prepared images, captions, and the state on disk."""
 
     def __init__(
@@ -78,11 +83,11 @@ class Job:
             "recipe": {k: v for k, v in recipe.items() if k != "search"},
             "seed": seed, "method": run["method"], "code": code_digest("training.finetune"),
         }  # fmt: skip
-        self.state = State(output / "state", made_from, log, writes=not distributed.number())
-        if len(self.labels["val"]) < distributed.processes():
+        self.state = JobState(output / "state", made_from, log, writes=not distributed.rank())
+        if len(self.labels["val"]) < distributed.world_size():
             raise ForetuneError(f"{dataset}: fewer validation images than GPUs; set gpus")
         if recipe["compile"]:
-            with_compiler()
+            restore_compiler()
         self.batch_loss = torch.compile(self.loss) if recipe["compile"] else self.loss
         self.step_loss = self.batch_loss
 
@@ -100,16 +105,18 @@ class Job:
 
     def train(self, trials: list[dict]) -> None:
         """Run the trials that the state on disk does not have, then write the job's files."""
-        state, keys = self.state, [trial_key(trial) for trial in trials]
+        state, keys = self.state, [get_trial_key(trial) for trial in trials]
         if state.best and state.best["key"] not in keys:
             state.clear()  # the only weights kept are of a trial that the grid has lost
         left = dict(zip(keys, trials, strict=True))
         halved: set[str] = set()
-        for epochs in rungs(self.recipe):
+        for epochs in list_rungs(self.recipe):
             for trial in left.values():
                 self.train_trial(trial, epochs, trials)
             if epochs < self.recipe["epochs"]:
-                kept = survivors({key: state.rows[key][:epochs] for key in left}, self.recipe)
+                kept = select_survivors(
+                    {key: state.rows[key][:epochs] for key in left}, self.recipe
+                )
                 halved |= left.keys() - kept
                 left = {key: trial for key, trial in left.items() if key in kept}
         for key in halved:
@@ -125,12 +132,12 @@ class Job:
         if state.best:
             trial = trials[keys.index(state.best["key"])]
             best = {**state.best["row"], "trial": trial["trial"]}
-        if not distributed.number():
+        if not distributed.rank():
             write_results(self.output, self.run, rows, best, best and state.best_file)
 
     def train_trial(self, trial: dict, epochs: int, trials: list[dict]) -> None:
         """Train one trial to the given epoch, saving the state after each."""
-        key, state, recipe = trial_key(trial), self.state, self.recipe
+        key, state, recipe = get_trial_key(trial), self.state, self.recipe
         rows = state.rows.get(key, [])
         if rows and rows[-1]["ended"] == "halved":
             rows[-1]["ended"] = None  # by an earlier run, perhaps of another grid
@@ -138,10 +145,10 @@ class Job:
             return
         self.model.load_state_dict(self.base)
         torch.manual_seed(self.seed)  # low-rank updates start from random numbers
-        attached = attach(self.model, self.run["method"], recipe | trial)
+        attached = make_trainable(self.model, self.run["method"], recipe | trial)
         trained = attached.trained
         optimizer = make_optimizer(recipe, trial, list(trained.values()))
-        self.step_loss = distributed.averaged(self.model, self.batch_loss)
+        self.step_loss = distributed.average_gradients(self.model, self.batch_loss)
         try:
             going_on = state.resume(key)
             rows = state.rows[key]
@@ -159,7 +166,7 @@ class Job:
                 over = row["ended"] or len(rows) == recipe["epochs"]
                 weights = {name: p.detach().cpu().clone() for name, p in trained.items()}
                 training = {"weights": weights, "optimizer": optimizer.state_dict()}
-                described = describe_delta(self.run["method"], recipe | trial)
+                described = describe_trained_weights(self.run["method"], recipe | trial)
                 state.save(key, None if over else training, weights if won else None, described)
                 self.report_progress(trial, row, trials)
         except torch.OutOfMemoryError:
@@ -176,7 +183,7 @@ class Job:
         return None
 
     def report_progress(self, trial: dict, row: dict, trials: list[dict]) -> None:
-        done = [len(self.state.rows.get(trial_key(other), [])) for other in trials]
+        done = [len(self.state.rows.get(get_trial_key(other), [])) for other in trials]
         left = (self.recipe["epochs"] * len(trials) - sum(done)) * len(self.labels["train"])
         number = f"trial {trials.index(trial) + 1}/{len(trials)}"
         self.log(
@@ -204,27 +211,34 @@ class Job:
         smoothing = self.recipe["label_smoothing"]
         return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
 
-    def train_epoch(self, trial: dict, epoch: int, optimizer, attached: Attached) -> dict:
+    def train_epoch(self, trial: dict, epoch: int, optimizer, attached: TrainableModel) -> dict:
         """One pass over the training images; the epoch's row."""
         recipe, labels = self.recipe, self.labels["train"]
         order = np.random.default_rng([self.seed, epoch]).permutation(len(labels))
         steps = math.ceil(len(order) / recipe["batch_size"])
         generator = torch.Generator().manual_seed(self.seed * 10_000 + epoch)
         torch.manual_seed(self.seed * 10_000 + epoch)  # dropout, where a tower has it
-        set_training(self.model)
+        set_train_mode(self.model)
         attached.restore()
         started, losses = time.monotonic(), torch.zeros((), device=DEVICE)
         size = recipe["batch_size"]
         for nth, batch in enumerate(np.array_split(order, range(size, len(order), size))):
             step = epoch * steps + nth
-            rate = learning_rate_at(recipe, trial["learning_rate"], step, steps)
+            rate = compute_learning_rate(recipe, trial["learning_rate"], step, steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            mine, draws = distributed.share(batch), torch.rand(4, len(batch), generator=generator)
-            images = self.preprocess.normalize(take(self.images["train"], batch[mine], DEVICE))
+            mine, draws = (
+                distributed.rank_indices(batch),
+                torch.rand(4, len(batch), generator=generator),
+            )
+            images = self.preprocess.normalize(
+                load_batch(self.images["train"], batch[mine], DEVICE)
+            )
             images = augment(images, recipe["augmentation"], draws[:, mine])
             rows = torch.from_numpy(batch[mine])
-            loss = self.step_loss(images, labels[rows].to(DEVICE), rows) * distributed.weight(batch)
+            loss = self.step_loss(images, labels[rows].to(DEVICE), rows) * distributed.loss_weight(
+                batch
+            )
             optimizer.zero_grad()
             loss.backward()
             if "clip_norm" in recipe:
@@ -233,11 +247,11 @@ class Job:
             with torch.no_grad():
                 self.model.logit_scale.clamp_(max=math.log(100))  # as in CLIP's training
             losses += loss.detach() * len(batch)  # not .item(): a GPU would wait at every step
-        mean = distributed.total(losses).item() / distributed.processes() / len(labels)
+        mean = distributed.all_reduce_sum(losses).item() / distributed.world_size() / len(labels)
         seconds = time.monotonic() - started
         attached.restore()
         return {
-            **trial_columns(trial),
+            **get_trial_columns(trial),
             "epoch": epoch + 1,
             "loss": mean,
             "val_accuracy": self.validate(),
@@ -252,7 +266,7 @@ class Job:
         images, texts = self.frozen.get("val"), self.frozen.get("text")
         labels, mine = (
             self.labels["val"],
-            slice(distributed.number(), None, distributed.processes()),
+            slice(distributed.rank(), None, distributed.world_size()),
         )
         with parametrize.cached():
             if images is None:
@@ -261,18 +275,20 @@ class Job:
                 images = images[mine]
             if texts is None:
                 texts = encode_captions(self.model, self.tokenizer, self.captions)
-        right = predict(images.cpu(), texts.cpu()) == labels[mine]
-        return distributed.total(right.double().sum().to(DEVICE)).item() / len(labels)
+        right = predict_classes(images.cpu(), texts.cpu()) == labels[mine]
+        return distributed.all_reduce_sum(right.double().sum().to(DEVICE)).item() / len(labels)
 
     def advise_batch_size(self) -> str:
         """After a GPU ran out of memory: the largest halving of the batch that does fit."""
         size = self.recipe["batch_size"]
         where = f"methods.{self.run['method']}.batch_size: {size} images"
         for smaller in (size >> shift for shift in range(1, size.bit_length())):
-            rows = torch.zeros(math.ceil(smaller / distributed.processes()), dtype=torch.long)
+            rows = torch.zeros(math.ceil(smaller / distributed.world_size()), dtype=torch.long)
             try:
                 torch.cuda.empty_cache()
-                images = self.preprocess.normalize(take(self.images["train"], rows.numpy(), DEVICE))
+                images = self.preprocess.normalize(
+                    load_batch(self.images["train"], rows.numpy(), DEVICE)
+                )
                 self.loss(images, rows.to(DEVICE), rows).backward()
                 return f"{where} do not fit the GPU's memory, {smaller} do: set it to {smaller}"
             except torch.OutOfMemoryError:
@@ -289,7 +305,9 @@ def finetune(
     lists; trials: points of its grid; prepared: where prepared images are kept (see images.py).
     Raises ForetuneError where all trials diverged or a GPU has too little memory.
     """
-    with sole_writer(output) if not distributed.number() else nullcontext():
-        with distributed.first_before_others():
-            job = Job(run, model_spec, dataset, text_cache, recipe, seed, output, prepared, log)
+    with exclusive_lock(output) if not distributed.rank() else nullcontext():
+        with distributed.main_process_first():
+            job = FineTuningJob(
+                run, model_spec, dataset, text_cache, recipe, seed, output, prepared, log
+            )
         job.train(trials)

@@ -6,7 +6,7 @@ from torch import Tensor
 from foretune.training.stacked_trials import cross_entropy
 
 
-class Probes:
+class StackedProbes:
     """The layers of G trials, trained together: weights (G, C, d) and biases (G, C).
 
     One product with all weights, as (G * C, d), serves all trials. Embeddings are read as the
@@ -31,7 +31,7 @@ class Probes:
         weight = (gradients.flatten(0, 1) @ images).view_as(self.parameters[0])
         return losses, [weight, gradients.sum(dim=2)]
 
-    def delta(self, number: int) -> dict[str, Tensor]:
+    def get_trained_weights(self, number: int) -> dict[str, Tensor]:
         """A copy of one trial's layer: weight (d, C), bias (C,)."""
         weight, bias = self.parameters
         return {"weight": weight[number].T.clone(), "bias": bias[number].clone()}

@@ -1,7 +1,7 @@
 """The fine-tuning methods: what each trains, and how that becomes a plain model again.
 
 A method is a function of the model, its transformer blocks and its settings that returns the
-parameters to train by name; all others are frozen. `attach` calls it, `Attached.merge` folds
+parameters to train by name; all others are frozen. `make_trainable` calls it, `Attached.merge` folds
 what was trained into the model's own weights, and only what was trained is saved.
 
 Blocks and projections are found by module, not by name: open_clip's attention has an
@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from foretune.core.errors import ForetuneError
-from foretune.encoders.imports import with_compiler
+from foretune.encoders.imports import restore_compiler
 
 TOWERS = {"both": ("image", "text"), "image": ("image",), "text": ("text",)}
 
 
-def tower_of(name: str) -> str | None:
+def get_tower(name: str) -> str | None:
     """The tower that a parameter or module belongs to by its name in an open_clip model.
 
     None for the logit scale and bias, and for CoCa's text decoder, which writes captions and
@@ -41,7 +41,7 @@ def tower_of(name: str) -> str | None:
 
 
 @dataclass
-class Projection:
+class InProjection:
     """One weight of an attention's in-projection, and the rows of it that make q, k and v."""
 
     owner: nn.Module
@@ -50,39 +50,41 @@ class Projection:
     rows: dict[str, slice]
 
 
-def in_projections(block: nn.Module) -> list[Projection]:
+def find_in_projections(block: nn.Module) -> list[InProjection]:
     """The in-projection of a transformer block's attention; empty where there is none."""
     attention = getattr(block, "attn", None)
     fused = getattr(attention, "in_proj_weight", None)
     if isinstance(fused, Tensor):
-        return [Projection(attention, "attn", "in_proj_weight", thirds(fused))]
+        return [InProjection(attention, "attn", "in_proj_weight", split_qkv_rows(fused))]
     if isinstance(getattr(attention, "qkv", None), nn.Linear):
-        return [Projection(attention.qkv, "attn.qkv", "weight", thirds(attention.qkv.weight))]
+        return [
+            InProjection(attention.qkv, "attn.qkv", "weight", split_qkv_rows(attention.qkv.weight))
+        ]
     return [
-        Projection(getattr(attention, f"{part}_proj"), f"attn.{part}_proj", "weight",
+        InProjection(getattr(attention, f"{part}_proj"), f"attn.{part}_proj", "weight",
                    {part: slice(None)})
         for part in "qkv"
         if isinstance(getattr(attention, f"{part}_proj", None), nn.Linear)
     ]  # fmt: skip
 
 
-def thirds(weight: Tensor) -> dict[str, slice]:
+def split_qkv_rows(weight: Tensor) -> dict[str, slice]:
     width = len(weight) // 3
     return {part: slice(i * width, (i + 1) * width) for i, part in enumerate("qkv")}
 
 
-def transformer_blocks(model: nn.Module, towers: str = "both") -> dict[str, nn.Module]:
+def find_transformer_blocks(model: nn.Module, towers: str = "both") -> dict[str, nn.Module]:
     """The blocks of the named towers: numbered modules with an attention called `attn`."""
     return {
         name: module
         for name, module in model.named_modules()
-        if re.search(r"\.\d+$", name) and tower_of(name) in TOWERS[towers]
-        and in_projections(module)
+        if re.search(r"\.\d+$", name) and get_tower(name) in TOWERS[towers]
+        and find_in_projections(module)
     }  # fmt: skip
 
 
 @dataclass
-class Attached:
+class TrainableModel:
     """A model prepared for training.
 
     trained: the parameters to train, by name. merge(): make the model plain again, with what was
@@ -94,38 +96,38 @@ class Attached:
     restore: Callable[[], None] = field(default=lambda: None)
 
 
-def full(model: nn.Module, settings: dict) -> Attached:
+def full(model: nn.Module, settings: dict) -> TrainableModel:
     """Every parameter of the towers, and the logit scale and bias."""
     towers = TOWERS[settings["towers"]]
-    return Attached({
+    return TrainableModel({
         name: parameter
         for name, parameter in model.named_parameters()
-        if tower_of(name) in towers or name in ("logit_scale", "logit_bias")
+        if get_tower(name) in towers or name in ("logit_scale", "logit_bias")
     })  # fmt: skip
 
 
-def bitfit(model: nn.Module, settings: dict) -> Attached:
+def bitfit(model: nn.Module, settings: dict) -> TrainableModel:
     """The bias terms of the transformer blocks (Ben Zaken et al. 2022), layer norms' included."""
-    return Attached({
+    return TrainableModel({
         f"{name}.{inner}": parameter
-        for name, block in transformer_blocks(model, settings["towers"]).items()
+        for name, block in find_transformer_blocks(model, settings["towers"]).items()
         for inner, parameter in block.named_parameters()
         if re.search(r"bias$", inner)  # `in_proj_bias` too
     })  # fmt: skip
 
 
-def attention(model: nn.Module, settings: dict) -> Attached:
+def attention(model: nn.Module, settings: dict) -> TrainableModel:
     """The attention's in-projection weights (A-CLIP in the second paper)."""
-    return Attached({
+    return TrainableModel({
         f"{name}.{projection.name}.{projection.weight}": getattr(
             projection.owner, projection.weight
         )
-        for name, block in transformer_blocks(model, settings["towers"]).items()
-        for projection in in_projections(block)
+        for name, block in find_transformer_blocks(model, settings["towers"]).items()
+        for projection in find_in_projections(block)
     })  # fmt: skip
 
 
-class LowRank(nn.Module):
+class LoraParametrization(nn.Module):
     """W -> W + alpha / rank * up down, on some rows of W (Hu et al. 2022, section 4.1).
 
     The frozen W is never written to: each call computes the sum anew from the same W.
@@ -138,32 +140,32 @@ class LowRank(nn.Module):
             down = nn.Parameter(weight.new_empty(rank, weight.shape[1]))
             nn.init.kaiming_uniform_(down, a=math.sqrt(5))
             up = nn.Parameter(weight.new_zeros(len(weight[where]), rank))
-            self.register_parameter(f"{part}_down", down)
-            self.register_parameter(f"{part}_up", up)
+            self.register_parameter(f"{part}_lora_A", down)
+            self.register_parameter(f"{part}_lora_B", up)
 
     def forward(self, weight: Tensor) -> Tensor:
         merged = weight.clone()
         for part, where in self.rows.items():
-            up, down = getattr(self, f"{part}_up"), getattr(self, f"{part}_down")
+            up, down = getattr(self, f"{part}_lora_B"), getattr(self, f"{part}_lora_A")
             merged[where] += self.scale * up @ down
         return merged
 
 
-def lora(model: nn.Module, settings: dict) -> Attached:
+def lora(model: nn.Module, settings: dict) -> TrainableModel:
     """Low-rank updates of the query and value projections, as the paper's authors have them.
 
     With `projections: qkvo`, peft's: of query, key, value and output projection.
     """
-    blocks = transformer_blocks(model, settings["towers"])
+    blocks = find_transformer_blocks(model, settings["towers"])
     if settings["projections"] == "qkvo":
         return peft_lora(model, blocks, settings)
     adapted, trained = [], {}
     for name, block in blocks.items():
-        for projection in in_projections(block):
+        for projection in find_in_projections(block):
             rows = {part: where for part, where in projection.rows.items() if part in "qv"}
             if rows:
                 weight = getattr(projection.owner, projection.weight)
-                update = LowRank(weight, rows, settings["rank"], settings["alpha"])
+                update = LoraParametrization(weight, rows, settings["rank"], settings["alpha"])
                 parametrize.register_parametrization(projection.owner, projection.weight, update)
                 adapted.append((projection.owner, projection.weight))
                 for inner, parameter in update.named_parameters():
@@ -173,16 +175,16 @@ def lora(model: nn.Module, settings: dict) -> Attached:
         for owner, weight in adapted:
             parametrize.remove_parametrizations(owner, weight, leave_parametrized=True)
 
-    return Attached(trained, merge)
+    return TrainableModel(trained, merge)
 
 
-def peft_lora(model: nn.Module, blocks: dict[str, nn.Module], settings: dict) -> Attached:
+def peft_lora(model: nn.Module, blocks: dict[str, nn.Module], settings: dict) -> TrainableModel:
     """peft's LoRA; its adapter of nn.MultiheadAttention covers the output projection too.
 
     At every forward pass that adapter adds its update to the frozen weights and subtracts it
     again, which leaves a rounding error behind: `restore` takes it away.
     """
-    with_compiler()  # which peft asks for, and transformers: seconds, so not at every start
+    restore_compiler()  # which peft asks for, and transformers: seconds, so not at every start
     from peft import LoraConfig, LoraModel
 
     targets, rounded = [], []
@@ -192,7 +194,7 @@ def peft_lora(model: nn.Module, blocks: dict[str, nn.Module], settings: dict) ->
             exact = block.attn.in_proj_weight.detach(), block.attn.out_proj.weight.detach()
             rounded.append((block.attn, [tensor.clone() for tensor in exact]))
         else:
-            targets += [f"{name}.{projection.name}" for projection in in_projections(block)]
+            targets += [f"{name}.{projection.name}" for projection in find_in_projections(block)]
             targets.append(f"{name}.attn.proj")
     config = LoraConfig(r=settings["rank"], lora_alpha=settings["alpha"], target_modules=targets)
     tuner = LoraModel(model, config, "default")
@@ -208,13 +210,13 @@ def peft_lora(model: nn.Module, blocks: dict[str, nn.Module], settings: dict) ->
         tuner.merge_and_unload()
 
     trained = {name: p for name, p in model.named_parameters() if "lora_" in name}
-    return Attached(trained, merge, restore)
+    return TrainableModel(trained, merge, restore)
 
 
 METHODS = {"full": full, "bitfit": bitfit, "attention": attention, "lora": lora}
 
 
-def attach(model: nn.Module, method: str, settings: dict) -> Attached:
+def make_trainable(model: nn.Module, method: str, settings: dict) -> TrainableModel:
     """Freeze the model but for what the method trains.
 
     settings: the method's entry of the config, with the trial's rank where it has one.
@@ -223,7 +225,7 @@ def attach(model: nn.Module, method: str, settings: dict) -> Attached:
     model.requires_grad_(False)
     attached = METHODS[method](model, settings)
     for tower in TOWERS[settings["towers"]]:
-        if not any(tower_of(name) == tower for name in attached.trained):
+        if not any(get_tower(name) == tower for name in attached.trained):
             raise ForetuneError(
                 f"methods.{method}: finds nothing to train in the {tower} tower of this model; "
                 f"leave the model out of methods.{method}.models"
@@ -233,15 +235,15 @@ def attach(model: nn.Module, method: str, settings: dict) -> Attached:
     return attached
 
 
-def describe_delta(method: str, settings: dict) -> dict[str, str]:
-    """What `apply_delta` must know beside the trained tensors, for their file's metadata."""
+def describe_trained_weights(method: str, settings: dict) -> dict[str, str]:
+    """What `apply_trained_weights` must know beside the trained tensors, for their file's metadata."""
     names = ("towers", "rank", "alpha", "projections")
     known = {name: settings[name] for name in names if name in settings}
     # One key: safetensors writes several in a random order, and equal files are to be equal.
     return {"foretune": json.dumps({"method": method, **known}, sort_keys=True)}
 
 
-def apply_delta(model: nn.Module, path: Path | str) -> None:
+def apply_trained_weights(model: nn.Module, path: Path | str) -> None:
     """Put the trained weights of a file into a base model, which they make a tuned one.
 
     Raises ForetuneError where the file's tensors are not those that its method trains here.
@@ -249,7 +251,7 @@ def apply_delta(model: nn.Module, path: Path | str) -> None:
     with safe_open(path, "pt") as file:
         described = json.loads(file.metadata()["foretune"])
     tensors = load_file(path)
-    attached = attach(model, described.pop("method"), described)
+    attached = make_trainable(model, described.pop("method"), described)
     try:
         odd = sorted(tensors.keys() ^ attached.trained.keys())
         if odd:

@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from foretune.core.config import PROBES
+from foretune.core.config import PROBE_METHODS
 from foretune.core.errors import ForetuneError
 from foretune.data.prepared import read_manifest
 from foretune.encoders.cache import read_embeddings
-from foretune.training.clip_adapter import adapter_stacks
-from foretune.training.linear_probe import Probes
+from foretune.training.clip_adapter import make_adapter_stacks
+from foretune.training.linear_probe import StackedProbes
 from foretune.training.stacked_trials import StackedOptimizer
-from foretune.training.trials import is_better, trial_columns, write_results
+from foretune.training.trials import get_trial_columns, is_better, write_results
 
 
-def fit_cached(
+def fit_on_embeddings(
     run, dataset: Path, embeddings: Path, recipe, trials, seed: int, output: Path, log=print
 ) -> None:
     """Train all trials of one (model, method, dataset) and write `output`'s three files.
@@ -37,16 +37,16 @@ def fit_cached(
         images = read_embeddings(embeddings / f"{split}.parquet", dataset=manifest["digest"])
         labels = torch.from_numpy(images.columns["label"].copy()).long()
         data[split] = torch.from_numpy(images.vectors.copy()), labels
-    if run["method"] in PROBES:  # other captions change nothing of a probe
-        stacks = [Probes(trials, images.vectors.shape[1], len(manifest["classes"]))]
+    if run["method"] in PROBE_METHODS:  # other captions change nothing of a probe
+        stacks = [StackedProbes(trials, images.vectors.shape[1], len(manifest["classes"]))]
     else:
         path, weights = embeddings / "text.parquet", images.metadata["weights"]
         texts = read_embeddings(path, dataset=manifest["digest"], weights=weights)
         if "logit_scale" not in texts.metadata:
             raise ForetuneError(f"{path}: has no logit_scale; delete it and run again")
         captions, scale = torch.from_numpy(texts.vectors.copy()), texts.metadata["logit_scale"]
-        stacks = adapter_stacks(trials, captions, scale, recipe, seed)
-    rows, best, delta = [], None, {}
+        stacks = make_adapter_stacks(trials, captions, scale, recipe, seed)
+    rows, best, trained_weights = [], None, {}
     name = f"{run['dataset']} {run['method']}"
     epochs = tqdm(  # shown only where it takes long
         total=len(stacks) * recipe["epochs"], desc=name, mininterval=5, delay=5, unit="epoch"
@@ -62,10 +62,10 @@ def fit_cached(
                 elif is_better(row, best):
                     best, chosen = row, number
             if chosen is not None:
-                delta = stack.delta(chosen)
+                trained_weights = stack.get_trained_weights(chosen)
     epochs.close()
     rows.sort(key=lambda row: (row["trial"], row["epoch"]))
-    write_results(output, run, rows, best, delta)
+    write_results(output, run, rows, best, trained_weights)
     log(f"{name}: {len(trials)} trials, best validation {best['val_accuracy']:.3f}")
 
 
@@ -79,7 +79,7 @@ def train_stack(stack, data: dict[str, tuple[Tensor, Tensor]], recipe: dict, see
     alive = dict(enumerate(stack.trials))
     for epoch in range(recipe["epochs"]):
         started = time.monotonic()
-        batches = batches_of(len(labels), recipe["batch_size"], seed, epoch)
+        batches = draw_batches(len(labels), recipe["batch_size"], seed, epoch)
         total = torch.zeros(len(stack.trials))
         for batch in batches:
             losses, gradients = stack.losses(
@@ -88,13 +88,13 @@ def train_stack(stack, data: dict[str, tuple[Tensor, Tensor]], recipe: dict, see
             share = optimizer.step(gradients, len(batches))
             total += losses * len(batch)
         speed = len(labels) / (time.monotonic() - started)
-        accuracies = validate(stack, *data["val"], recipe["batch_size"]).tolist()
+        accuracies = validate_stack(stack, *data["val"], recipe["batch_size"]).tolist()
         means, rows = (total / len(labels)).tolist(), {}
         finite = [p.flatten(1).isfinite().all(dim=1) for p in stack.parameters]
         finite = torch.stack(finite).all(dim=0).tolist()
         for i, trial in list(alive.items()):
             rows[i] = {
-                **trial_columns(trial),
+                **get_trial_columns(trial),
                 "epoch": epoch + 1,
                 "loss": means[i],
                 "val_accuracy": accuracies[i],
@@ -109,13 +109,13 @@ def train_stack(stack, data: dict[str, tuple[Tensor, Tensor]], recipe: dict, see
             return
 
 
-def batches_of(n: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
+def draw_batches(n: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
     """The row numbers (B,) of each batch of an epoch over n rows."""
     order = np.random.default_rng([seed, epoch]).permutation(n)
     return torch.from_numpy(order).split(batch_size)
 
 
-def validate(stack, images: Tensor, labels: Tensor, batch_size: int) -> Tensor:
+def validate_stack(stack, images: Tensor, labels: Tensor, batch_size: int) -> Tensor:
     """Accuracies (G,) on images (N, d) and labels (N,)."""
     right = [
         (stack.logits(some).argmax(dim=1) == wanted).sum(dim=1)

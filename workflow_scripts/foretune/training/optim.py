@@ -14,7 +14,7 @@ def make_optimizer(recipe: dict, trial: dict, parameters: list[nn.Parameter]):
     return torch.optim.AdamW(parameters, **settings)
 
 
-def learning_rate_at(recipe: dict, peak: float, step: int, steps_per_epoch: int) -> float:
+def compute_learning_rate(recipe: dict, peak: float, step: int, steps_per_epoch: int) -> float:
     """Linear warm-up, then constant or half a cosine down to zero."""
     warmup = recipe["warmup_epochs"] * steps_per_epoch
     if step < warmup:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foretune.training.optim import learning_rate_at
+from foretune.training.optim import compute_learning_rate
 
 
 class StackedOptimizer:
@@ -35,10 +35,10 @@ class StackedOptimizer:
 
         Returns the share of the peak learning rate that the schedule gave this step.
         """
-        share = learning_rate_at(self.recipe, 1.0, self.steps, steps_per_epoch)
+        share = compute_learning_rate(self.recipe, 1.0, self.steps, steps_per_epoch)
         self.steps += 1
         if "clip_norm" in self.recipe:
-            clip_norms(gradients, self.recipe["clip_norm"])
+            clip_grad_norms(gradients, self.recipe["clip_norm"])
         update = self.adamw if self.recipe["optimizer"] == "adamw" else self.sgd
         for number, (parameter, gradient) in enumerate(
             zip(self.parameters, gradients, strict=True)
@@ -65,7 +65,7 @@ class StackedOptimizer:
         parameter.addcmul_(average.div(spread), rate / (1 - first**self.steps), value=-1)
 
 
-def clip_norms(gradients: list[Tensor], largest: float) -> None:
+def clip_grad_norms(gradients: list[Tensor], largest: float) -> None:
     """Scale each trial's gradients (G, ...), in place, so that their joint norm is no larger."""
     norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
     scale = (largest / (norms + 1e-6)).clamp(max=1.0)

@@ -4,8 +4,8 @@ A trial is one point of a method's grid. Its key is its hyperparameters as JSON,
 grid can grow without renaming what is done. A job leaves three files:
 
     epochs.parquet      a row for each epoch of each trial
-    delta.safetensors   the best trial's trained weights, and nothing else
-    best.json           which trial and epoch that is, its validation accuracy, the delta's sha256
+    trained_weights.safetensors   the best trial's trained weights, and nothing else
+    best.json           which trial and epoch that is, its validation accuracy, the digest of its weights
 """
 
 import json
@@ -15,8 +15,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from foretune.core.errors import ForetuneError
-from foretune.core.files import digest_file, link_or_copy, whole_file, write_json
-from foretune.core.grid import GRID
+from foretune.core.files import atomic_write, digest_file, link_or_copy, write_json
+from foretune.core.grid import GRID_KEYS
 from foretune.core.parquet import write_parquet
 
 EPOCH_SCHEMA = pa.schema(
@@ -35,17 +35,17 @@ EPOCH_SCHEMA = pa.schema(
 )  # fmt: skip
 
 
-def trial_key(trial: dict) -> str:
-    return json.dumps({name: trial[name] for name in GRID if name in trial}, sort_keys=True)
+def get_trial_key(trial: dict) -> str:
+    return json.dumps({name: trial[name] for name in GRID_KEYS if name in trial}, sort_keys=True)
 
 
-def trial_columns(trial: dict) -> dict:
+def get_trial_columns(trial: dict) -> dict:
     """A trial's columns in an epoch's row, where `learning_rate` is the epoch's own."""
     named = {name: value for name, value in trial.items() if name != "learning_rate"}
     return {**named, "learning_rate_peak": trial["learning_rate"]}
 
 
-def rank_of(row: dict) -> tuple[float, ...]:
+def get_ranking_key(row: dict) -> tuple[float, ...]:
     """What rows are compared by: validation accuracy; a tie goes to what changes the model less.
 
     That is the smaller learning rate, then the smaller weight decay, the smaller rank, the
@@ -59,24 +59,24 @@ def rank_of(row: dict) -> tuple[float, ...]:
 
 
 def is_better(candidate: dict, best: dict | None) -> bool:
-    return best is None or rank_of(candidate) > rank_of(best)
+    return best is None or get_ranking_key(candidate) > get_ranking_key(best)
 
 
-def rungs(recipe: dict) -> list[int]:
+def list_rungs(recipe: dict) -> list[int]:
     """The epochs after which trials are compared: the last, or those of successive halving.
 
-    With `brackets: b` and `eta: e` the trials that are left train to epochs / e^(b-1), ...,
+    With `rungs: b` and `eta: e` the trials that are left train to epochs / e^(b-1), ...,
     epochs / e, epochs (Jamieson & Talwalkar 2016); each keeps its own learning rate schedule.
     """
     search, epochs = recipe["search"], recipe["epochs"]
     if search["kind"] != "halving":
         return [epochs]
-    return sorted({math.ceil(epochs / search["eta"] ** k) for k in range(search["brackets"])})
+    return sorted({math.ceil(epochs / search["eta"] ** k) for k in range(search["rungs"])})
 
 
-def survivors(rows: dict[str, list[dict]], recipe: dict) -> set[str]:
+def select_survivors(rows: dict[str, list[dict]], recipe: dict) -> set[str]:
     """The keys of the best of the trials, one in `eta`, by their best epoch so far."""
-    alive = {key: max(map(rank_of, each)) for key, each in rows.items()
+    alive = {key: max(map(get_ranking_key, each)) for key, each in rows.items()
              if each[-1]["ended"] != "diverged"}  # fmt: skip
     ranked = sorted(alive, key=alive.get, reverse=True)
     return set(ranked[: max(1, len(rows) // recipe["search"]["eta"])])
@@ -92,11 +92,11 @@ def write_results(
     run: dict,
     epochs: list[dict],
     best: dict | None,
-    delta: dict | Path,
+    trained_weights: dict | Path,
 ) -> None:
     """Write a job's files.
 
-    run: model, method, dataset; best: the winning epoch's row; delta: its trained tensors, or a
+    run: model, method, dataset; best: the winning epoch's row; trained_weights: its trained tensors, or a
     file of them, which stays where it is.
     """
     from safetensors.torch import save_file  # select_trial should not wait for torch
@@ -107,23 +107,30 @@ def write_results(
         )
     rows = [{**run, **row} for row in epochs]
     write_parquet(pa.Table.from_pylist(rows, EPOCH_SCHEMA), output / "epochs.parquet", run)
-    with whole_file(output / "delta.safetensors") as beside:
-        if isinstance(delta, Path):
-            link_or_copy(delta, beside)
+    with atomic_write(output / "trained_weights.safetensors") as beside:
+        if isinstance(trained_weights, Path):
+            link_or_copy(trained_weights, beside)
         else:
-            save_file({name: tensor.contiguous() for name, tensor in delta.items()}, beside)
-    kept = ("trial", *GRID, "epoch", "val_accuracy")
+            save_file(
+                {name: tensor.contiguous() for name, tensor in trained_weights.items()}, beside
+            )
+    kept = ("trial", *GRID_KEYS, "epoch", "val_accuracy")
     chosen = {key: best[key] for key in kept if key in best}
     chosen["learning_rate"] = best["learning_rate_peak"]  # the trial's, not the epoch's
-    delta_path = output / "delta.safetensors"
+    weights_path = output / "trained_weights.safetensors"
     write_json(
-        {**run, **chosen, "delta": str(delta_path), "sha256": digest_file(delta_path)},
+        {
+            **run,
+            **chosen,
+            "trained_weights": str(weights_path),
+            "sha256": digest_file(weights_path),
+        },
         output / "best.json",
     )
 
 
 def select_trial(parts: list[Path], output: Path) -> None:
-    """The best of the parts' best trials, as a small file that holds the delta's digest."""
+    """The best of the parts' best trials, as a small file that holds the digest of the weights."""
     best = None
     for part in parts:
         candidate = json.loads(Path(part).read_text())

@@ -1,6 +1,6 @@
 """Where images and labels come from: Parquet, image folders, a table of files, and by library.
 
-A reader takes a config's entry and the splits that are wanted, and gives a `Source`. Images are
+A reader takes a config's entry and the splits that are wanted, and gives a `ImageSource`. Images are
 read one at a time and never decoded here: their encoded bytes are kept as they came.
 """
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from foretune.core.errors import ForetuneError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-BOTH = ("train", "test")
+TRAIN_AND_TEST = ("train", "test")
 NOT_STATED = "not stated"
-CAPTION = "a photo of a {}"
+DEFAULT_CAPTION = "a photo of a {}"
 
 
 @dataclass
-class Rows:
+class ImageRows:
     """Images of a split: how many, and `read`, one pass over (id, encoded bytes, label)."""
 
     n: int
@@ -25,7 +25,7 @@ class Rows:
 
 
 @dataclass
-class Source:
+class ImageSource:
     """What a source gives.
 
     rows: of the wanted splits by name; of an undivided source "all" alone, of which a test is
@@ -36,10 +36,10 @@ class Source:
     caption: str
     licence: str
     source: str
-    rows: dict[str, Rows]
+    rows: dict[str, ImageRows]
 
 
-def file_rows(folder: Path, files: list[tuple[Path, int]]) -> Rows:
+def make_file_rows(folder: Path, files: list[tuple[Path, int]]) -> ImageRows:
     """Rows of image files with their labels; their ids are the paths from `folder` on."""
 
     def read() -> Iterator[tuple[str, bytes, int]]:
@@ -49,9 +49,9 @@ def file_rows(folder: Path, files: list[tuple[Path, int]]) -> Rows:
             except OSError as error:
                 raise ForetuneError(f"{file}: cannot be read ({error.strerror})") from None
 
-    return Rows(len(files), read)
+    return ImageRows(len(files), read)
 
 
-def nouns(names: list[str]) -> list[str]:
+def format_class_names(names: list[str]) -> list[str]:
     """Class names as captions have them: folders are commonly written with underscores."""
     return [name.replace("_", " ").replace("/", " ") for name in names]

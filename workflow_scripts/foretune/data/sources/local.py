@@ -8,18 +8,18 @@ import pyarrow.parquet as pq
 from foretune.core.errors import ForetuneError
 from foretune.core.parquet import read_metadata
 from foretune.data.sources.base import (
-    BOTH,
-    CAPTION,
+    DEFAULT_CAPTION,
     IMAGE_SUFFIXES,
     NOT_STATED,
-    Rows,
-    Source,
-    file_rows,
-    nouns,
+    TRAIN_AND_TEST,
+    ImageRows,
+    ImageSource,
+    format_class_names,
+    make_file_rows,
 )
 
 
-def read_parquet_source(path: Path, wanted: tuple[str, ...] = BOTH) -> Source:
+def read_parquet_source(path: Path, wanted: tuple[str, ...] = TRAIN_AND_TEST) -> ImageSource:
     """A Parquet file with the columns image, label and split, and its facts as metadata."""
     facts, columns = read_metadata(path), pq.read_schema(path).names
     absent = [key for key in ("classes", "caption", "licence", "source") if key not in facts]
@@ -28,7 +28,7 @@ def read_parquet_source(path: Path, wanted: tuple[str, ...] = BOTH) -> Source:
         raise ForetuneError(f"{path}: not a dataset: it lacks {', '.join(absent)}")
     splits = pq.read_table(path, columns=["split"])["split"].to_pylist()
     for number, split in enumerate(splits):
-        if split not in BOTH:
+        if split not in TRAIN_AND_TEST:
             raise ForetuneError(f"{path}: row {number}: split {split!r} is not train or test")
 
     def read(split: str) -> Iterator[tuple[str, bytes, int]]:
@@ -39,12 +39,12 @@ def read_parquet_source(path: Path, wanted: tuple[str, ...] = BOTH) -> Source:
                     yield f"{number:06d}", row["image"], row["label"]
                 number += 1
 
-    rows = {s: Rows(splits.count(s), lambda s=s: read(s)) for s in wanted}
+    rows = {s: ImageRows(splits.count(s), lambda s=s: read(s)) for s in wanted}
     described = (facts[key] for key in ("classes", "caption", "licence", "source"))
-    return Source(*described, rows)
+    return ImageSource(*described, rows)
 
 
-def read_folder_source(folder: Path, wanted: tuple[str, ...] = BOTH) -> Source:
+def read_folder_source(folder: Path, wanted: tuple[str, ...] = TRAIN_AND_TEST) -> ImageSource:
     """A folder with one subfolder a class, or with `train/` and `test/` that have them."""
     if not folder.is_dir():
         raise ForetuneError(f"{folder}: no such folder")
@@ -56,15 +56,15 @@ def read_folder_source(folder: Path, wanted: tuple[str, ...] = BOTH) -> Source:
     if own_test and (folder / "val").is_dir():
         print(f"{folder}: val/ is not used; validation is a tenth of train/", flush=True)
     top = folder / "train" if own_test else folder
-    classes = class_folders(top)
+    classes = list_class_folders(top)
     if len(classes) < 2:
         raise ForetuneError(f"{top}: needs one subfolder a class, at least two; found {classes}")
 
-    def rows_of(root: Path) -> Rows:
-        unknown = set(class_folders(root)) - set(classes)
+    def rows_of(root: Path) -> ImageRows:
+        unknown = set(list_class_folders(root)) - set(classes)
         if unknown:
             raise ForetuneError(f"{root}: classes that {top} does not have: {sorted(unknown)}")
-        return file_rows(folder, [
+        return make_file_rows(folder, [
             (file, label)
             for label, name in enumerate(classes)
             for file in sorted((root / name).rglob("*"))
@@ -74,10 +74,12 @@ def read_folder_source(folder: Path, wanted: tuple[str, ...] = BOTH) -> Source:
         ])  # fmt: skip
 
     rows = {s: rows_of(folder / s) for s in wanted} if own_test else {"all": rows_of(folder)}
-    return Source(nouns(classes), CAPTION, NOT_STATED, f"folder {folder}", rows)
+    return ImageSource(
+        format_class_names(classes), DEFAULT_CAPTION, NOT_STATED, f"folder {folder}", rows
+    )
 
 
-def class_folders(folder: Path) -> list[str]:
+def list_class_folders(folder: Path) -> list[str]:
     """The visible subfolders' names, in order. Raises ForetuneError where one is not UTF-8."""
     if not folder.is_dir():
         raise ForetuneError(f"{folder}: no such folder")
@@ -88,7 +90,7 @@ def class_folders(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def read_table_source(spec: dict, wanted: tuple[str, ...] = BOTH) -> Source:
+def read_table_source(spec: dict, wanted: tuple[str, ...] = TRAIN_AND_TEST) -> ImageSource:
     """A CSV file with a row an image, as WILDS and many others have them.
 
     spec: `table`, the file; `image`, where a row's image lies from the table's folder on, in
@@ -124,5 +126,7 @@ def read_table_source(spec: dict, wanted: tuple[str, ...] = BOTH) -> Source:
             ]  # fmt: skip
         except Exception as error:  # of pandas' expressions, many kinds
             raise ForetuneError(f"{path}: {query!r}, {spec['image']!r}: {error!r}") from None
-        rows[split] = file_rows(path.parent, files)
-    return Source(nouns(names), CAPTION, NOT_STATED, f"table {path}", rows)
+        rows[split] = make_file_rows(path.parent, files)
+    return ImageSource(
+        format_class_names(names), DEFAULT_CAPTION, NOT_STATED, f"table {path}", rows
+    )

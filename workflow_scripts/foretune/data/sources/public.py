@@ -14,30 +14,37 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from foretune.core.errors import ForetuneError
-from foretune.data.sources.base import CAPTION, IMAGE_SUFFIXES, NOT_STATED, Rows, Source, nouns
-from foretune.data.sources.registry import how_to_get, known
+from foretune.data.sources.base import (
+    DEFAULT_CAPTION,
+    IMAGE_SUFFIXES,
+    NOT_STATED,
+    ImageRows,
+    ImageSource,
+    format_class_names,
+)
+from foretune.data.sources.registry import explain_dataset_fetch, get_known_source
 
-NAMES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
+CLASS_NAMES_FILE, TEMPLATES_FILE = "classnames.txt", "zeroshot_classification_templates.txt"
 
 
 # A sample's members share the name up to the first dot.
-SAMPLE = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)$")
+SAMPLE_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)$")
 
 
-def read_public_source(spec: dict, wanted: tuple[str, ...]) -> Source:
-    kind, reader = next(item for item in READERS.items() if item[0] in spec)
+def read_public_source(spec: dict, wanted: tuple[str, ...]) -> ImageSource:
+    kind, reader = next(item for item in PUBLIC_READERS.items() if item[0] in spec)
     root = Path(spec["root"])
     if not root.is_dir():
-        raise ForetuneError(f"{root}: no such folder; {how_to_get(spec)}")
+        raise ForetuneError(f"{root}: no such folder; {explain_dataset_fetch(spec)}")
     found = reader(root, spec, wanted)
-    facts = known("torchvision" if kind == "torchvision" else "hub", spec[kind])
+    facts = get_known_source("torchvision" if kind == "torchvision" else "hub", spec[kind])
     found.classes = facts.get("classes", found.classes)
     found.caption = facts.get("caption", found.caption)
     found.licence, found.source = facts.get("licence", NOT_STATED), f"{kind} {spec[kind]}"
     return found
 
 
-def read_torchvision(root: Path, spec: dict, wanted: tuple[str, ...]) -> Source:
+def read_torchvision(root: Path, spec: dict, wanted: tuple[str, ...]) -> ImageSource:
     """A classification dataset of torchvision, in the files that torchvision has it in.
 
     Image files are kept as they are; what torchvision has as arrays becomes PNG. A dataset that
@@ -61,13 +68,15 @@ def read_torchvision(root: Path, spec: dict, wanted: tuple[str, ...]) -> Source:
             reason = re.sub(r"\.? You can use download=True.*", "", str(error))
             name = kind.__name__
             raise ForetuneError(
-                f"{root}: {name}'s files are missing or broken ({reason}); {how_to_get(spec)}"
+                f"{root}: {name}'s files are missing or broken ({reason}); {explain_dataset_fetch(spec)}"
             ) from None
-        rows[split] = torchvision_rows(dataset, root, split)
-    return Source(nouns(getattr(dataset, "classes", [])), CAPTION, NOT_STATED, "", rows)
+        rows[split] = make_torchvision_rows(dataset, root, split)
+    return ImageSource(
+        format_class_names(getattr(dataset, "classes", [])), DEFAULT_CAPTION, NOT_STATED, "", rows
+    )
 
 
-def torchvision_rows(dataset, root: Path, split: str) -> Rows:
+def make_torchvision_rows(dataset, root: Path, split: str) -> ImageRows:
     if hasattr(dataset, "_image_files"):
         files = zip(dataset._image_files, dataset._labels, strict=True)
     else:
@@ -90,31 +99,31 @@ def torchvision_rows(dataset, root: Path, split: str) -> Rows:
             except OSError as error:
                 raise ForetuneError(f"{file}: cannot be read ({error.strerror})") from None
 
-    return Rows(len(dataset), read)
+    return ImageRows(len(dataset), read)
 
 
-def read_webdataset(root: Path, spec: dict, wanted: tuple[str, ...]) -> Source:
+def read_webdataset(root: Path, spec: dict, wanted: tuple[str, ...]) -> ImageSource:
     """WebDataset tars: of each sample an image and `.cls`, its label; laid out as CLIP benchmark's.
 
     `classnames.txt` has a class a line, `zeroshot_classification_templates.txt` captions, of which
     the first is taken. A split's tars lie in a folder of its name, or where `splits` says: a
     folder, or a pattern with a star. `nshards.txt` beside them tells how many there are.
     """
-    names = root / NAMES
+    names = root / CLASS_NAMES_FILE
     if not names.is_file():
-        raise ForetuneError(f"{names}: no such file; {how_to_get(spec)}")
+        raise ForetuneError(f"{names}: no such file; {explain_dataset_fetch(spec)}")
     seen: Counter[str] = Counter()
     classes = []
     for name in names.read_text().splitlines():
         seen[name] += 1  # ImageNet's names have two twice
         classes.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    templates = root / TEMPLATES
-    caption = templates.read_text().splitlines()[0] if templates.is_file() else CAPTION
-    rows = {split: tar_rows(tars_of(root, spec, split)) for split in wanted}
-    return Source(classes, caption.replace("{c}", "{}"), NOT_STATED, "", rows)
+    templates = root / TEMPLATES_FILE
+    caption = templates.read_text().splitlines()[0] if templates.is_file() else DEFAULT_CAPTION
+    rows = {split: make_tar_rows(find_tars(root, spec, split)) for split in wanted}
+    return ImageSource(classes, caption.replace("{c}", "{}"), NOT_STATED, "", rows)
 
 
-def tars_of(root: Path, spec: dict, split: str) -> list[Path]:
+def find_tars(root: Path, spec: dict, split: str) -> list[Path]:
     """A split's tars in their order. Raises ForetuneError where some are missing."""
     where = spec.get("splits", {}).get(split, split)
     pattern = where if "*" in where else f"{where}/*.tar"
@@ -123,14 +132,14 @@ def tars_of(root: Path, spec: dict, split: str) -> list[Path]:
     expected = int(count.read_text()) if count.is_file() and "*" not in where else len(tars)
     if not tars or len(tars) != expected:
         has = f"{len(tars)} of {expected or 'the'} tars"
-        raise ForetuneError(f"{root / pattern}: {has}; {how_to_get(spec)}")
+        raise ForetuneError(f"{root / pattern}: {has}; {explain_dataset_fetch(spec)}")
     return tars
 
 
-def tar_rows(tars: list[Path]) -> Rows:
+def make_tar_rows(tars: list[Path]) -> ImageRows:
     def read() -> Iterator[tuple[str, bytes, int]]:
         for path in tars:
-            for key, file, member, label in samples_of(path):
+            for key, file, member, label in iterate_samples(path):
                 yield (
                     f"{path.parent.name}/{path.stem}/{key}",
                     file.extractfile(member).read(),
@@ -138,10 +147,10 @@ def tar_rows(tars: list[Path]) -> Rows:
                 )
 
     # A pass over the headers, which also tells what is broken before anything is made of it.
-    return Rows(sum(1 for path in tars for _ in samples_of(path)), read)
+    return ImageRows(sum(1 for path in tars for _ in iterate_samples(path)), read)
 
 
-def samples_of(path: Path) -> Iterator[tuple[str, tarfile.TarFile, tarfile.TarInfo, int]]:
+def iterate_samples(path: Path) -> Iterator[tuple[str, tarfile.TarFile, tarfile.TarInfo, int]]:
     """(key, tar, image's member, label) of a tar's samples, which are consecutive members.
 
     Raises ForetuneError for a tar that ends before its end, or a sample without image or label.
@@ -153,17 +162,17 @@ def samples_of(path: Path) -> Iterator[tuple[str, tarfile.TarFile, tarfile.TarIn
             sample: dict[str, tarfile.TarInfo] = {}
             current = None
             for member in file:
-                parts = SAMPLE.match(member.name)
+                parts = SAMPLE_NAME.match(member.name)
                 if not member.isfile() or not parts:
                     continue
                 key, suffix = parts.groups()
                 if key != current and sample:
-                    yield sample_of(path, file, current, sample)
+                    yield parse_sample(path, file, current, sample)
                     sample = {}
                 current = key
                 sample[suffix.lower()] = member
             if sample:
-                yield sample_of(path, file, current, sample)
+                yield parse_sample(path, file, current, sample)
             # tarfile takes garbage, or nothing, for the end: look at what stands there.
             file.fileobj.seek(file.offset)
             if file.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
@@ -172,7 +181,7 @@ def samples_of(path: Path) -> Iterator[tuple[str, tarfile.TarFile, tarfile.TarIn
         raise ForetuneError(f"{broken} ({error}); {again}") from None
 
 
-def sample_of(path: Path, file: tarfile.TarFile, key: str, sample: dict[str, tarfile.TarInfo]):
+def parse_sample(path: Path, file: tarfile.TarFile, key: str, sample: dict[str, tarfile.TarInfo]):
     image = next((m for suffix, m in sample.items() if f".{suffix}" in IMAGE_SUFFIXES), None)
     if image is None or "cls" not in sample:
         has = ", ".join(sample)
@@ -183,7 +192,7 @@ def sample_of(path: Path, file: tarfile.TarFile, key: str, sample: dict[str, tar
     return key, file, image, int(label)
 
 
-def read_huggingface(root: Path, spec: dict, wanted: tuple[str, ...]) -> Source:
+def read_huggingface(root: Path, spec: dict, wanted: tuple[str, ...]) -> ImageSource:
     """A dataset that Hugging Face's `datasets` reads from a folder, by that library.
 
     The folder is a hub's dataset repository (Parquet files or images) or what `save_to_disk`
@@ -207,10 +216,10 @@ def read_huggingface(root: Path, spec: dict, wanted: tuple[str, ...]) -> Source:
                 table = datasets.load_dataset(str(root), spec.get("subset"), split=name)
         except Exception as error:  # pyarrow's, fsspec's and the library's own
             raise ForetuneError(
-                f"{root}: datasets cannot read split {name} ({error}); {how_to_get(spec)}"
+                f"{root}: datasets cannot read split {name} ({error}); {explain_dataset_fetch(spec)}"
             ) from None
-        image = column_of(table, spec, "image", datasets.Image, root)
-        label = column_of(table, spec, "label", datasets.ClassLabel, root)
+        image = find_huggingface_column(table, spec, "image", datasets.Image, root)
+        label = find_huggingface_column(table, spec, "label", datasets.ClassLabel, root)
         feature = table.features[label]
         if isinstance(feature, datasets.ClassLabel):
             values, found = list(range(len(feature.names))), feature.names
@@ -223,11 +232,11 @@ def read_huggingface(root: Path, spec: dict, wanted: tuple[str, ...]) -> Source:
             raise ForetuneError(f"{root}: {name}: classes that {wanted[0]} does not have: {odd}")
         numbers = {v: names.index(f) for v, f in zip(values, found, strict=True)}
         encoded = table.cast_column(image, datasets.Image(decode=False))
-        rows[split] = huggingface_rows(encoded.select_columns([image, label]), split, numbers)
-    return Source(nouns(names), CAPTION, NOT_STATED, "", rows)
+        rows[split] = make_huggingface_rows(encoded.select_columns([image, label]), split, numbers)
+    return ImageSource(format_class_names(names), DEFAULT_CAPTION, NOT_STATED, "", rows)
 
 
-def column_of(table, spec: dict, key: str, kind: type, root: Path) -> str:
+def find_huggingface_column(table, spec: dict, key: str, kind: type, root: Path) -> str:
     """The column that an entry names by `key`, or the first of a kind."""
     fitting = [name for name, feature in table.features.items() if isinstance(feature, kind)]
     name = spec.get(key) or next(iter(fitting), key)
@@ -237,7 +246,7 @@ def column_of(table, spec: dict, key: str, kind: type, root: Path) -> str:
     return name
 
 
-def huggingface_rows(table, split: str, numbers: dict) -> Rows:
+def make_huggingface_rows(table, split: str, numbers: dict) -> ImageRows:
     """table: two columns, images as their encoded bytes or file, and labels."""
     image, label = table.column_names
 
@@ -246,10 +255,10 @@ def huggingface_rows(table, split: str, numbers: dict) -> Rows:
             content = row[image]["bytes"] or Path(row[image]["path"]).read_bytes()
             yield f"{split}/{number:06d}", content, numbers.get(row[label], row[label])
 
-    return Rows(len(table), read)
+    return ImageRows(len(table), read)
 
 
-READERS = {
+PUBLIC_READERS = {
     "torchvision": read_torchvision,
     "webdataset": read_webdataset,
     "huggingface": read_huggingface,

@@ -8,16 +8,16 @@ import yaml
 REGISTRY = Path(__file__).with_name("known_sources.yaml")
 
 
-def known(kind: str, name: str) -> dict:
+def get_known_source(kind: str, name: str) -> dict:
     """What the registry says of a dataset; empty where it does not know it."""
     return yaml.safe_load(REGISTRY.read_text())[kind].get(name, {})
 
 
-def how_to_get(spec: dict) -> str:
+def explain_dataset_fetch(spec: dict) -> str:
     """Said where files are missing."""
     said = "on a machine with network: make fetch STUDY=<the study's file>"
     if "torchvision" in spec:
-        facts = known("torchvision", spec["torchvision"])
+        facts = get_known_source("torchvision", spec["torchvision"])
         return f"{said}; by hand: {facts['by_hand'].format(root=spec['root'])}"
     name = spec.get("webdataset", spec.get("huggingface"))
     return f"{said}; by hand: the files of the hub's dataset {name} go into {spec['root']}"
