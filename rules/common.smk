@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow_scripts"))
 
 from foretune.core.code_digest import code_digest
 from foretune.core.config import (
-    CACHED,
-    OF_JOBS,
-    PROBES,
+    CACHED_METHODS,
+    JOB_KEYS,
+    PROBE_METHODS,
     SOURCE_KEYS,
     check_config,
     read_study,
@@ -38,8 +38,8 @@ except ForetuneError as error:
     raise WorkflowError(f"The config is not right:\n{error}") from None
 
 MODELS, DATASETS, METHODS = list(STUDY["models"]), list(STUDY["datasets"]), list(STUDY["methods"])
-TUNED = [method for method in METHODS if method not in CACHED]
-FITTED = [method for method in METHODS if method in CACHED]
+TUNED = [method for method in METHODS if method not in CACHED_METHODS]
+FITTED = [method for method in METHODS if method in CACHED_METHODS]
 # Methods whose trials are split over several jobs.
 SPLIT = [method for method in METHODS if STUDY["methods"][method]["parts"] > 1]
 # Datasets that are measured and never fine-tuned.
@@ -165,7 +165,7 @@ def files_of_model(model):
 def model_spec(wildcards):
     """A model's entry, but for what says how its jobs run and changes no number."""
     spec = STUDY["models"][wildcards.model]
-    return as_json({k: v for k, v in spec.items() if k not in OF_JOBS})
+    return as_json({k: v for k, v in spec.items() if k not in JOB_KEYS})
 
 
 def recipe(wildcards):
@@ -180,7 +180,7 @@ def trials(wildcards):
 
 def captions_of_adapter(wildcards):
     """A probe has a head of its own and reads no caption."""
-    if wildcards.method in PROBES:
+    if wildcards.method in PROBE_METHODS:
         return []
     return f"results/embeddings/{wildcards.model}/{wildcards.dataset}/text.parquet"
 

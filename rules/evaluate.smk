@@ -42,7 +42,7 @@ rule evaluate_probe:
     benchmark:
         "logs/benchmarks/evaluate_probe/{model}/{method}.tsv"
     wildcard_constraints:
-        method=one_of(PROBES),
+        method=one_of(PROBE_METHODS),
     conda:
         "../envs/foretune.yaml"
     resources:
@@ -74,7 +74,7 @@ rule evaluate_adapter:
     benchmark:
         "logs/benchmarks/evaluate_adapter/{model}/{method}.tsv"
     wildcard_constraints:
-        method=one_of([method for method in FITTED if method not in PROBES]),
+        method=one_of([method for method in FITTED if method not in PROBE_METHODS]),
     conda:
         "../envs/foretune.yaml"
     resources:

@@ -5,7 +5,14 @@ Where the files that tell are not made yet, Snakemake asks again before the job.
 
 import json
 
-from foretune.planning.job_resources import CORE, ENCODED, fitting_work, memory, minutes, training_images
+from foretune.planning.job_resources import (
+    CORE,
+    ENCODED,
+    count_fitting_work,
+    count_training_images,
+    get_memory_mb,
+    get_minutes,
+)
 
 # Minutes that a training asks for at most, or it would wait for ever in most partitions: out of
 # time, it goes on at its last epoch.
@@ -20,7 +27,7 @@ def memory_for(copies=0, per_gpu=False):
         sizes = list(zip(input, input.size_files_mb))
         images = sum(size for file, size in sizes if "results/datasets/" in file)
         read = sum(size for _, size in sizes) - images
-        return attempt * memory(read, spec, copies, images) * (spec["gpus"] if per_gpu else 1)
+        return attempt * get_memory_mb(read, spec, copies, images) * (spec["gpus"] if per_gpu else 1)
 
     return mem_mb
 
@@ -34,7 +41,7 @@ def images_of(manifest, *splits):
 def time_to_encode(wildcards, input, attempt):
     """Of the whole dataset, or of one of its shards."""
     images = images_of(input.manifest) / int(wildcards.get("shards", 1))
-    return attempt * minutes(STUDY["models"][wildcards.model], ENCODED * images)
+    return attempt * get_minutes(STUDY["models"][wildcards.model], ENCODED * images)
 
 
 def time_to_evaluate(wildcards, input, attempt):
@@ -46,15 +53,15 @@ def time_to_evaluate(wildcards, input, attempt):
     images = sum(
         models * images_of(each, "test") + images_of(each, "train") for each in input.manifests
     )
-    return attempt * minutes(STUDY["models"][wildcards.model], ENCODED * images)
+    return attempt * get_minutes(STUDY["models"][wildcards.model], ENCODED * images)
 
 
 def time_to_train(wildcards, input, attempt):
     spec, recipe = STUDY["models"][wildcards.model], STUDY["methods"][wildcards.method]
     manifest = json.loads(Path(input.manifest).read_text())
     trials = len(expand_grid(recipe, int(wildcards.part)))
-    images = training_images(recipe, trials, manifest) / spec["gpus"]
-    return min(LONGEST, attempt * minutes(spec, images))
+    images = count_training_images(recipe, trials, manifest) / spec["gpus"]
+    return min(LONGEST, attempt * get_minutes(spec, images))
 
 
 def time_to_fit(wildcards, input, attempt):
@@ -62,5 +69,5 @@ def time_to_fit(wildcards, input, attempt):
     recipe = STUDY["methods"][wildcards.method]
     manifest = json.loads(Path(input.manifest).read_text())
     trials, train = expand_grid(recipe, int(wildcards.part)), manifest["splits"]["train"]["rows"]
-    work = fitting_work(recipe, trials, train, len(manifest["classes"]))
+    work = count_fitting_work(recipe, trials, train, len(manifest["classes"]))
     return attempt * (60 + round(work / CORE / 60))
