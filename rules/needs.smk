@@ -27,7 +27,9 @@ def memory_for(copies=0, per_gpu=False):
         sizes = list(zip(input, input.size_files_mb))
         images = sum(size for file, size in sizes if "results/datasets/" in file)
         read = sum(size for _, size in sizes) - images
-        return attempt * get_memory_mb(read, spec, copies, images) * (spec["gpus"] if per_gpu else 1)
+        return (
+            attempt * get_memory_mb(read, spec, copies, images) * (spec["gpus"] if per_gpu else 1)
+        )
 
     return mem_mb
 

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,11 +18,34 @@ SPLIT_SCHEMA = pa.schema([("id", pa.string()), ("image", pa.binary()), ("label",
 READ_BATCH = 64  # rows that are checked, or read, at a time: pictures of a megabyte are common
 
 
-def read_manifest(folder: Path | str) -> dict:
+class SplitEntry(TypedDict):
+    """A split's file, relative to the manifest's folder, and how many rows it has."""
+
+    file: str
+    rows: int
+
+
+class Manifest(TypedDict):
+    """What `dataset.json` says of a prepared dataset or of one of its shifted tests."""
+
+    name: str
+    split: str  # "test", or the shifted test's name
+    classes: list[str]
+    source_classes: list[str]  # the classes as the source names them
+    caption: str
+    licence: str
+    source: str
+    parent: NotRequired[str]  # digest of the dataset that a shifted test belongs to
+    digest: str  # of the rows and classes
+    test_digest: str  # of the images that the test is drawn from, in any order
+    splits: dict[str, SplitEntry]
+
+
+def read_manifest(folder: Path | str) -> Manifest:
     return json.loads((Path(folder) / "dataset.json").read_text())
 
 
-def get_dataset_title(manifest: dict) -> str:
+def get_dataset_title(manifest: Manifest) -> str:
     """What a reader sees as a dataset's name: a shifted test's own comes after its dataset's."""
     shift = manifest["split"]
     return manifest["name"] if shift == "test" else f"{manifest['name']} · {shift}"
