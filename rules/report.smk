@@ -1,3 +1,7 @@
+# The template, style and scripts of the page.
+REPORT_PAGE = Path("workflow_scripts/foretune/report/page")
+
+
 rule write_report:
     input:
         # The script gets the tables' folder; as inputs, they make the report rerun.
@@ -7,17 +11,7 @@ rule write_report:
         datasets=list_manifests(),
         tests=ancient(expand("results/datasets/{test}/test.parquet", test=TESTS)),
         measured=list_measures(DATASETS),
-        page=[
-            local(f"workflow_scripts/foretune/report/page/{file}")
-            for file in [
-                "report.html.j2",
-                "style.css",
-                "data.js",
-                "tables.js",
-                "charts.js",
-                "page.js",
-            ]
-        ],
+        page=[local(str(file)) for file in sorted(REPORT_PAGE.glob("[!.]*"))],
         script=local("workflow_scripts/report.py"),
     output:
         provenance="results/provenance.json",
