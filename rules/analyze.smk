@@ -40,7 +40,7 @@ rule analyze_study:
         datasets=sorted(DATASETS),
         folder=subpath(output.statistics, parent=True),
     message:
-        "Analyze how measures relate to gain and forgetting"
+        "Analyzing how measures relate to gain and forgetting"
     shell:
         "python {input.script} --evaluations {input.evaluations} --classes {input.classes} "
         "--confusions {input.confusions} --drifts {input.drifts} "

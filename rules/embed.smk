@@ -34,7 +34,7 @@ rule embed_images:
         folder=subpath(output.test, parent=True),
         shard="",
     message:
-        "Embed the images of {wildcards.dataset} with {wildcards.model}"
+        "Embedding the images of {wildcards.dataset} with {wildcards.model}"
     shell:
         "python {input.script} --model-spec {params.spec:q} --dataset {params.dataset} "
         "--prepared {params.prepared} --output {params.folder} {params.shard} 2>&1 | tee {log}"
@@ -60,7 +60,7 @@ use rule embed_images as embed_shard with:
     params:
         shard=lambda wildcards: f"--shard {wildcards.shard} {wildcards.shards}",
     message:
-        "Embed shard {wildcards.shard}-{wildcards.shards} of {wildcards.dataset} "
+        "Embedding shard {wildcards.shard}-{wildcards.shards} of {wildcards.dataset} "
         "with {wildcards.model}"
 
 
@@ -91,7 +91,7 @@ rule join_shards:
         ),
         folder=subpath(output.test, parent=True),
     message:
-        "Join the embeddings of {wildcards.dataset} by {wildcards.model}"
+        "Joining the embeddings of {wildcards.dataset} by {wildcards.model}"
     shell:
         "python {input.script} --shards {params.shards} --output {params.folder} 2>&1 | tee {log}"
 
@@ -111,7 +111,7 @@ use rule embed_images as embed_shifted_test with:
     wildcard_constraints:
         dataset=one_of(DATASETS),
     message:
-        "Embed the shifted test {wildcards.shift} of {wildcards.dataset} with {wildcards.model}"
+        "Embedding the shifted test {wildcards.shift} of {wildcards.dataset} with {wildcards.model}"
 
 
 rule embed_captions:
@@ -138,7 +138,7 @@ rule embed_captions:
         code=code_digest("encoders.encode"),
         dataset=subpath(input.manifest, parent=True),
     message:
-        "Embed the captions of {wildcards.dataset} with {wildcards.model}"
+        "Embedding the captions of {wildcards.dataset} with {wildcards.model}"
     shell:
         "python {input.script} --model-spec {params.spec:q} --template {params.template:q} "
         "--own {input.own} --dataset {params.dataset} --output {output.text} 2>&1 | tee {log}"

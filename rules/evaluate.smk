@@ -28,7 +28,7 @@ rule evaluate_adapter:
         code=code_digest("evaluation.on_embeddings"),
         predictions="results/predictions",
     message:
-        "Test {wildcards.model} with each adapter of {wildcards.method} on every dataset"
+        "Testing {wildcards.model} with each adapter of {wildcards.method} on every dataset"
     shell:
         "python {input.script} {params.command} {input.selections} --manifests {input.manifests} "
         "--images {input.images} {params.texts} {input.texts} --predictions {params.predictions} "
@@ -55,7 +55,7 @@ use rule evaluate_adapter as evaluate_probe with:
         command="probe --selections",
         texts="",
     message:
-        "Test each linear probe on {wildcards.model} on its own dataset"
+        "Testing each linear probe on {wildcards.model} on its own dataset"
 
 
 use rule evaluate_adapter as evaluate_zero_shot with:
@@ -76,7 +76,7 @@ use rule evaluate_adapter as evaluate_zero_shot with:
     params:
         command="zero-shot --model {model}",
     message:
-        "Test {wildcards.model} zero-shot on every dataset"
+        "Testing {wildcards.model} zero-shot on every dataset"
 
 
 # One job tests all models that a method fine-tuned, so that each test's images are prepared once.
@@ -123,7 +123,7 @@ rule evaluate_model:
         prepared="results/prepared",
         wise_ft=lambda wildcards: STUDY["methods"][wildcards.method]["wise_ft"],
     message:
-        "Test {wildcards.model} as fine-tuned by {wildcards.method} on every dataset"
+        "Testing {wildcards.model} as fine-tuned by {wildcards.method} on every dataset"
     shell:
         "python {input.script} model --selections {input.selections} "
         "--model-spec {params.spec:q} --wise-ft {params.wise_ft} --manifests {input.manifests} "

@@ -41,7 +41,7 @@ rule finetune_model:
         prepared="results/prepared",
         folder=subpath(output.best, parent=True),
     message:
-        "Fine-tune {wildcards.model} on {wildcards.dataset} with {wildcards.method}"
+        "Fine-tuning {wildcards.model} on {wildcards.dataset} with {wildcards.method}"
     shell:
         "python {input.script} --model {wildcards.model} --method {wildcards.method} "
         "--dataset-name {wildcards.dataset} --model-spec {params.spec:q} "
@@ -84,7 +84,7 @@ rule fit_cached:
         embeddings=subpath(input.train, parent=True),
         folder=subpath(output.best, parent=True),
     message:
-        "Train {wildcards.method} on the embeddings of {wildcards.dataset} by {wildcards.model}"
+        "Training {wildcards.method} on the embeddings of {wildcards.dataset} by {wildcards.model}"
     shell:
         "python {input.script} --model {wildcards.model} --method {wildcards.method} "
         "--dataset-name {wildcards.dataset} --recipe {params.recipe:q} "
@@ -114,6 +114,6 @@ rule select_trial:
     params:
         code=code_digest("training.trials"),
     message:
-        "Select the best trial of {wildcards.method} for {wildcards.model} on {wildcards.dataset}"
+        "Selecting the best trial of {wildcards.method} for {wildcards.model} on {wildcards.dataset}"
     shell:
         "python {input.script} --parts {input.parts} --output {output.best} 2>&1 | tee {log}"

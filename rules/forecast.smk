@@ -35,7 +35,7 @@ rule forecast_datasets:
         study=subpath(input.tasks, parent=True),
         folder=subpath(output.forecasts, parent=True),
     message:
-        "Forecast gain and forgetting for each model and method"
+        "Forecasting gain and forgetting for each model and method"
     shell:
         "python {input.script} --study {params.study:q} --measures {input.measures} "
         "--weight {params.weight} --output {params.folder} 2>&1 | tee {log}"

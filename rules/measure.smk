@@ -27,7 +27,7 @@ rule measure_task:
         dataset=subpath(input.manifest, parent=True),
         embeddings=subpath(input.images, parent=True),
     message:
-        "Measure {wildcards.dataset} in the embeddings of {wildcards.model}"
+        "Measuring {wildcards.dataset} in the embeddings of {wildcards.model}"
     shell:
         "python {input.script} --model {wildcards.model} --dataset {params.dataset} "
         "--embeddings {params.embeddings} --emms-sources {input.sources} "
@@ -57,7 +57,7 @@ rule measure_embeddings:
         seed=STUDY["seed"],
         code=[code_digest("measures.compute"), code_digest("encoders.streams")],
     message:
-        "Measure the embeddings {wildcards.embedding}"
+        "Measuring the embeddings {wildcards.embedding}"
     shell:
         "python {input.script} --name {wildcards.embedding} --images {input.images} "
         "--texts {input.texts} {params.labels} {input.labels} --options {params.options:q} "

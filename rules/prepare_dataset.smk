@@ -24,7 +24,7 @@ rule prepare_dataset:
         code=code_digest("data.prepare"),
         folder=subpath(output.manifest, parent=True),
     message:
-        "Split {wildcards.dataset} into train, val and test"
+        "Splitting {wildcards.dataset} into train, val and test"
     shell:
         "python {input.script} --name {wildcards.dataset} --spec {params.spec:q} "
         "--seed {params.seed} --output {params.folder} 2>&1 | tee {log}"
@@ -55,7 +55,7 @@ rule prepare_shifted_test:
         parent=subpath(input.parent, parent=True),
         folder=subpath(output.manifest, parent=True),
     message:
-        "Prepare the shifted test {wildcards.shift} of {wildcards.dataset}"
+        "Preparing the shifted test {wildcards.shift} of {wildcards.dataset}"
     shell:
         "python {input.script} --shift {wildcards.shift} --spec {params.spec:q} "
         "--parent {params.parent} --output {params.folder} 2>&1 | tee {log}"

@@ -39,7 +39,7 @@ rule write_report:
             f"--forecast {Path(input.forecasts[0]).parent}" if input.forecasts else ""
         ),
     message:
-        "Write the HTML report"
+        "Writing the HTML report"
     shell:
         "python {input.script} --analysis {params.analysis} --epochs {input.epochs} "
         "--datasets {input.datasets} --measures {input.measured} {params.forecast} "
@@ -108,7 +108,7 @@ rule draw_figures:
         analysis=subpath(input.statistics, parent=True),
         folder=subpath(output.models, parent=True),
     message:
-        "Draw the figures"
+        "Drawing the figures"
     shell:
         "python {input.script} --analysis {params.analysis} --epochs {input.epochs} "
         "--models {params.models:q} --output {params.folder} 2>&1 | tee {log}"
