@@ -1,11 +1,3 @@
-def make_csv_output(name):
-    """Return the CSV file of a table, in Snakemake's report if rules/captions/ describes it."""
-    path, caption = f"results/analysis/{name}.csv", f"captions/{name}.rst"
-    if not Path(workflow.basedir, "rules", caption).is_file():
-        return path
-    return report(path, caption=caption, category="Tables", labels={"table": name})
-
-
 rule analyze_study:
     input:
         evaluations=list_evaluations(),

@@ -64,6 +64,14 @@ def list_forecast_tables():
     return expand("results/forecast/{name}.parquet", name=names)
 
 
+def make_csv_output(name):
+    """Return the CSV file of a table, in Snakemake's report if rules/captions/ describes it."""
+    path, caption = f"results/analysis/{name}.csv", f"captions/{name}.rst"
+    if not Path(workflow.basedir, "rules", caption).is_file():
+        return path
+    return report(path, caption=caption, category="Tables", labels={"table": name})
+
+
 def final_output():
     """List the report and every intermediate that is kept, so that a lost one is made again."""
     splits = ["train", "val"]
