@@ -49,7 +49,7 @@ slurm-profile: $(BIN)/.run ## link profiles/slurm, so that `snakemake --profile 
 clean-orphans: $(BIN)/.run ## cancel the Slurm jobs that a killed Snakemake left in this folder
 	@$(BIN)/python workflow_scripts/clean_orphans.py
 
-# Tests of one module, or of one xdist_group, share a worker; those marked `long` start first.
+# Each module's tests share a worker; modules marked `long` start first (tests/conftest.py).
 test: $(BIN)/.test ## check style, imports, types and spelling, and run the tests
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
@@ -58,7 +58,7 @@ test: $(BIN)/.test ## check style, imports, types and spelling, and run the test
 	$(BIN)/mypy
 	$(BIN)/codespell
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
+		$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 docs: $(BIN)/.docs ## build the manual as a site in the folder site/
 	$(BIN)/mkdocs build --strict

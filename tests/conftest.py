@@ -1,10 +1,14 @@
 """Shared fixtures, and the order in which the two workers of `make test` get the tests."""
 
+import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 from checkout import CLIP_MINI, ROOT, copy_checkout
 
@@ -15,18 +19,14 @@ hypothesis.settings.load_profile("foretune")
 CHROMIUM = Path("/usr/bin/chromium")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Start the modules marked `long` first, and keep each module's tests on one worker.
+    """Start the modules marked `long` first.
 
-    The workers take whole groups, in this order, so that the many short modules at the end let
-    both finish at about the same time. Modules that use the same expensive fixture name a common
-    `xdist_group`; the others are groups of their own, or both workers would set their fixtures up.
+    The two workers of `make test` take the modules in this order. The many short ones at the end
+    let both finish at about the same time.
     """
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")
@@ -64,11 +64,24 @@ def checkout(tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory) -> tuple[Path, str]:
-    """Return a checkout in which the smoke study is complete, and what its run printed."""
+    """Return a checkout in which the smoke study is complete, and what its run printed.
+
+    The first worker that needs the study runs it. Each worker gets a copy, which its tests change.
+    """
     from smoke import run
 
-    folder = copy_checkout(tmp_path_factory.mktemp("study"))
-    return folder, run(folder)
+    session = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        session = session.parent  # common to the workers
+    record = session / "study.json"
+    with FileLock(session / "study.lock"):
+        if not record.exists():
+            original = copy_checkout(Path(tempfile.mkdtemp(prefix="study", dir=session)))
+            record.write_text(json.dumps([str(original), run(original)]))
+    original, printed = json.loads(record.read_text())
+    folder = tmp_path_factory.mktemp("study") / "checkout"
+    shutil.copytree(original, folder)
+    return folder, printed
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 
 from smoke import COMMAND, ENV, numbers, run
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("smoke_study")]
+pytestmark = pytest.mark.long
 
 
 def start_until(checkout, pattern):

@@ -1,6 +1,6 @@
 """Run the smoke study with Snakemake as a user does, and check what it writes and reruns.
 
-The tests share one checkout. Some add to its study, so their order matters.
+The tests share one copy of the study. Some add to it, so their order matters.
 """
 
 import re
@@ -17,7 +17,7 @@ from checkout import ROOT
 from report_browser import opened
 from smoke import COMMAND, ENV, jobs, numbers, run
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("smoke_study")]
+pytestmark = pytest.mark.long
 
 
 def test_smoke_study_runs_to_a_report(study):
