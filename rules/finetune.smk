@@ -114,6 +114,6 @@ rule select_trial:
     params:
         code=code_digest("training.trials"),
     message:
-        "Selecting the best trial of {wildcards.method} for {wildcards.model} on {wildcards.dataset}"
+        "Selecting the trial of {wildcards.method} for {wildcards.model} on {wildcards.dataset}"
     shell:
         "python {input.script} --parts {input.parts} --output {output.best} 2>&1 | tee {log}"
