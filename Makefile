@@ -1,20 +1,26 @@
-# `make demo` runs the default study, `make test` the tests; both set up what they need first.
+# `make demo` runs the default study, `make test` the tests; each sets up what it needs first.
 PYTHON ?= python3
 BIN := .venv/bin
 STUDY ?= config.yaml
 CORES ?= all
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/run_study.py \
 	--study $(STUDY) --profile profiles/local --cores $(CORES) $(SNAKEMAKE_FLAGS)
+CODE := workflow_scripts tests benchmarks
 
-.PHONY: demo forecast fetch plan test format suite suite-data slurm-profile clean-orphans
-demo: $(BIN)/.run
+.PHONY: help demo forecast fetch plan slurm-profile clean-orphans test docs format suite suite-data
+
+help: ## list the targets
+	@echo "make TARGET [STUDY=config.yaml] [CORES=all]"
+	@sed -n 's/^\([a-z -]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: $(BIN)/.run ## run the study STUDY (the default: the bundled one) to its report
 	@$(SNAKEMAKE)
 	@echo "The report: $(CURDIR)/results/report.html"
 
-# What fine-tuning would do to the images in DATA, a folder with one subfolder a class, by the study
-# in results/, or where none was completed, by the default study's bundled results.
-# make gives its variables to the shell, which alone takes quotes and spaces for what they are.
-forecast: $(BIN)/.run
+# DATA is a folder with one subfolder per class. The forecast rests on the study in results/, or on
+# the default study's bundled results if none was completed there. The shell reads DATA, CAPTION and
+# WEIGHT from its environment, because make would split them at spaces and quotes.
+forecast: $(BIN)/.run ## forecast gain and forgetting for the images in the folder DATA
 	@test -n "$$DATA" || { echo "give the images: make forecast DATA=path/to/folder"; exit 2; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/forecast_folder.py \
 		--data "$$DATA" --study $(STUDY) $${CAPTION:+--caption "$$CAPTION"} \
@@ -23,46 +29,54 @@ forecast: $(BIN)/.run
 	@cat results/forecast/forecast.txt 2>/dev/null || true
 	@echo "All of it: $(CURDIR)/results/forecast/forecasts.csv and rankings.csv"
 
-# The public datasets and the weights that STUDY names, once, on a machine with network. They are
-# listed first; FETCH_FLAGS=--list lists them only.
-fetch: $(BIN)/.run
+# Needs a network. The files are listed first; FETCH_FLAGS=--list only lists them.
+fetch: $(BIN)/.run ## download the public datasets and weights of STUDY, once
 	@$(BIN)/python workflow_scripts/fetch_study.py --study $(STUDY) $(FETCH_FLAGS)
 
-# profiles/slurm under the name slurm, where Snakemake looks for profiles: `snakemake --profile slurm`.
+plan: $(BIN)/.run ## estimate jobs, hours, disk and memory of STUDY without running it
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/plan.py --study $(STUDY) \
+		$(if $(TFLOPS),--tflops $(TFLOPS))
+
+# Snakemake looks for profiles by name in this folder.
 PROFILES = $(or $(XDG_CONFIG_HOME),$(HOME)/.config)/snakemake
-slurm-profile: $(BIN)/.run
+slurm-profile: $(BIN)/.run ## link profiles/slurm, so that `snakemake --profile slurm` works
 	@if test -e "$(PROFILES)/slurm" -a ! -L "$(PROFILES)/slurm"; then \
 		echo "$(PROFILES)/slurm is a profile of yours already: move it, or name profiles/slurm"; exit 2; fi
 	@mkdir -p "$(PROFILES)" && ln -sfn "$(CURDIR)/profiles/slurm" "$(PROFILES)/slurm"
 	@echo "linked; set your site's partition and account in profiles/slurm/config.yaml, then:"
 	@echo ". .venv/bin/activate && snakemake --profile slurm"
 
-# After a Snakemake was killed: its Slurm jobs of this folder, cancelled and waited for.
-clean-orphans: $(BIN)/.run
+clean-orphans: $(BIN)/.run ## cancel the Slurm jobs that a killed Snakemake left in this folder
 	@$(BIN)/python workflow_scripts/clean_orphans.py
 
-test: $(BIN)/.test
-	$(BIN)/ruff check workflow_scripts tests benchmarks
-	$(BIN)/ruff format --check workflow_scripts tests benchmarks
+# Each module's tests share a worker; modules marked `long` start first (tests/conftest.py).
+test: $(BIN)/.test ## check style, imports, types and spelling, and run the tests
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/snakefmt --check Snakefile rules
-	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	PYTHONPATH=workflow_scripts $(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/codespell
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-format: $(BIN)/.test
-	$(BIN)/ruff check --fix workflow_scripts tests benchmarks
-	$(BIN)/ruff format workflow_scripts tests benchmarks
+docs: $(BIN)/.docs ## build the manual as a site in the folder site/
+	$(BIN)/mkdocs build --strict
+
+format: $(BIN)/.test ## format the code and the rules
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
 	$(BIN)/snakefmt Snakefile rules
 
-# What the study will take, before its first job: jobs, hours, disk and memory. Nothing is run.
-plan: $(BIN)/.run
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/plan.py --study $(STUDY) \
-		$(if $(TFLOPS),--tflops $(TFLOPS))
-
-# The bundled tasks (suite-data) and also the encoders (suite), made again from their sources into
-# results/resources/mini and compared with resources/mini (network, npm, apt-get).
-suite suite-data: $(BIN)/.resources
+# The rebuilt files lie in results/resources/mini and are compared with resources/mini. This needs a
+# network, npm and apt-get.
+suite-data: $(BIN)/.resources ## rebuild the bundled tasks from their sources
+suite: $(BIN)/.resources ## rebuild the bundled tasks and encoders
+suite suite-data:
 	@$(SNAKEMAKE) $(subst -,_,$@)
 
-# A group of pyproject.toml in the virtual environment; torch and torchvision are chosen together.
+# A dependency group of pyproject.toml, installed into the virtual environment together with the
+# group `run`, so that pip chooses matching versions of torch and torchvision.
 $(BIN)/.%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"

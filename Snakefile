@@ -3,14 +3,16 @@ from snakemake.utils import min_version
 min_version("9.10")
 
 
-# A study given by --configfile is whole: merged into this one, it would keep the demo's datasets.
+# --configfile replaces config.yaml. Merged, the study would keep the default study's datasets.
 if not workflow.overwrite_configfiles:
 
     configfile: "config.yaml"
 
 
-include: "rules/common.smk"
-include: "rules/needs.smk"
+include: "rules/study.smk"
+include: "rules/inputs.smk"
+include: "rules/targets.smk"
+include: "rules/job_resources.smk"
 include: "rules/prepare_dataset.smk"
 include: "rules/embed.smk"
 include: "rules/measure.smk"
@@ -22,12 +24,22 @@ include: "rules/report.smk"
 include: "rules/resources.smk"
 
 
-# Also without run_study.py, which has the lock already. Not at a dry run, nor within a job.
+# A dry run and a job do not get here. run_study.py holds the lock already.
 onstart:
-    begin_alone()
+    refuse_other_runs()
 
 
 rule all:
     default_target: True
     input:
         final_output(),
+    message:
+        "The study is complete: results/report.html"
+
+
+# Snakemake prints a message instead of a job's files, wildcards and resources, which a dry run
+# exists to list; `make plan` reads them. While rules are read, only the command line tells that
+# this is a dry run.
+if any(re.fullmatch(r"-n\w*|--dry-?run", word) for word in sys.argv):
+    for job_rule in workflow.rules:
+        job_rule.message = None

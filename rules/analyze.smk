@@ -1,71 +1,20 @@
 rule analyze_study:
     input:
-        evaluations=EVALUATIONS,
-        classes=CLASS_EVALUATIONS,
-        confusions=CONFUSIONS,
-        drifts=DRIFTS,
-        selections=SELECTIONS,
-        measures=MEASURED,
-        embeddings=MEASURED_EMBEDDINGS,
+        evaluations=list_evaluations(),
+        classes=list_evaluations("_classes"),
+        confusions=list_evaluations("_confusions"),
+        drifts=list_drifts(),
+        selections=list_all_selections(),
+        measures=list_measures(DATASETS),
+        embeddings=list_external_measures(),
         paper=local("studies/paper.yaml"),
         paper_numbers=local("workflow_scripts/foretune/analysis/paper_tables.csv"),
         script=local("workflow_scripts/analyze.py"),
     output:
-        outcomes="results/analysis/outcomes.parquet",
-        class_accuracy="results/analysis/class_accuracy.parquet",
-        confusions="results/analysis/confusions.parquet",
-        tasks="results/analysis/tasks.parquet",
-        wise_ft="results/analysis/wise_ft.parquet",
-        drift="results/analysis/drift.parquet",
-        measures="results/analysis/measures.parquet",
-        curves="results/analysis/curves.parquet",
-        statistics="results/analysis/statistics.json",
-        statistics_table="results/analysis/statistics.parquet",
-        differences="results/analysis/differences.parquet",
-        pooled="results/analysis/pooled.parquet",
-        paper_tables="results/analysis/paper_tables.parquet",
+        **{name: f"results/analysis/{name}.parquet" for name in TABLE_NAMES},
+        **{f"{name}_csv": make_csv_output(name) for name in TABLE_NAMES},
+        statistics_json="results/analysis/statistics.json",
         paper_tables_text="results/analysis/paper_tables.md",
-        findings="results/analysis/findings.parquet",
-        evidence="results/analysis/findings_evidence.parquet",
-        outcomes_csv=report(
-            "results/analysis/outcomes.csv",
-            caption="captions/outcomes.rst",
-            category="Tables",
-            labels={"table": "outcomes"},
-        ),
-        tasks_csv=report(
-            "results/analysis/tasks.csv",
-            caption="captions/tasks.rst",
-            category="Tables",
-            labels={"table": "tasks"},
-        ),
-        statistics_csv=report(
-            "results/analysis/statistics.csv",
-            caption="captions/statistics.rst",
-            category="Tables",
-            labels={"table": "statistics"},
-        ),
-        findings_csv=report(
-            "results/analysis/findings.csv",
-            caption="captions/findings.rst",
-            category="Tables",
-            labels={"table": "findings"},
-        ),
-        differences_csv="results/analysis/differences.csv",
-        pooled_csv="results/analysis/pooled.csv",
-        paper_tables_csv="results/analysis/paper_tables.csv",
-        evidence_csv="results/analysis/findings_evidence.csv",
-        wise_ft_csv="results/analysis/wise_ft.csv",
-        drift_csv="results/analysis/drift.csv",
-        class_accuracy_csv="results/analysis/class_accuracy.csv",
-        confusions_csv=report(
-            "results/analysis/confusions.csv",
-            caption="captions/confusions.rst",
-            category="Tables",
-            labels={"table": "confusions"},
-        ),
-        measures_csv="results/analysis/measures.csv",
-        curves_csv="results/analysis/curves.csv",
     log:
         "logs/analyze_study.log",
     benchmark:
@@ -73,15 +22,17 @@ rule analyze_study:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(30),
     params:
         seed=STUDY["seed"],
         code=code_digest("analysis.study_tables"),
-        # A function, because Snakemake would look for wildcards in the text.
+        # A function, because Snakemake would take braces in the text for wildcards.
         models=lambda wildcards: as_json(STUDY["models"]),
         datasets=sorted(DATASETS),
         folder=subpath(output.statistics, parent=True),
+    message:
+        "Analyzing how measures relate to gain and forgetting"
     shell:
         "python {input.script} --evaluations {input.evaluations} --classes {input.classes} "
         "--confusions {input.confusions} --drifts {input.drifts} "

@@ -1,44 +1,46 @@
 rule embed_images:
     input:
-        # Content decides: the manifest holds the digest of all rows.
+        # The manifest holds the digest of all rows, so a rerun depends on it and not on the splits.
         manifest="results/datasets/{dataset}/dataset.json",
         splits=ancient(
             expand("results/datasets/{{dataset}}/{split}.parquet", split=["train", "val", "test"])
         ),
-        model=model_files,
+        model=get_model_files,
         script=local("workflow_scripts/embed_images.py"),
     output:
         train="results/embeddings/{model}/{dataset}/train.parquet",
         val="results/embeddings/{model}/{dataset}/val.parquet",
         test="results/embeddings/{model}/{dataset}/test.parquet",
-        # The captions that the dataset comes with, while the model is at hand.
+        # The dataset's own captions are embedded here too, because the model is loaded already.
         own_text="results/embeddings/{model}/{dataset}/own_text.parquet",
     log:
         "logs/embed_images/{model}/{dataset}.log",
     benchmark:
         "logs/benchmarks/embed_images/{model}/{dataset}.tsv"
     wildcard_constraints:
-        dataset=one_of([dataset for dataset in ENTRIES if dataset not in SHARDED]),
+        dataset=one_of(name for name in DATASET_ENTRIES if name not in SHARDED_DATASETS),
     conda:
         "../envs/foretune.yaml"
     threads: 1
     resources:
         gpu=1,
-        mem_mb=memory_for(copies=2),
-        runtime=time_to_encode,
+        mem_mb=memory_by_size(copies=2),
+        runtime=get_encoding_minutes,
     params:
-        spec=model_spec,
+        spec=get_model_spec,
         code=code_digest("encoders.encode"),
         dataset=subpath(input.manifest, parent=True),
         prepared="results/prepared",
         folder=subpath(output.test, parent=True),
         shard="",
+    message:
+        "Embedding the images of {wildcards.dataset} with {wildcards.model}"
     shell:
         "python {input.script} --model-spec {params.spec:q} --dataset {params.dataset} "
         "--prepared {params.prepared} --output {params.folder} {params.shard} 2>&1 | tee {log}"
 
 
-# A dataset with `shards: n` is embedded by n jobs. Their files are joined and not kept.
+# A dataset with `shards: n` is embedded by n jobs. Their files are deleted once joined.
 use rule embed_images as embed_shard with:
     output:
         train=temp("results/embeddings/{model}/{dataset}/shards/{shard}-{shards}/train.parquet"),
@@ -52,16 +54,19 @@ use rule embed_images as embed_shard with:
     benchmark:
         "logs/benchmarks/embed_shard/{model}/{dataset}/{shard}-{shards}.tsv"
     wildcard_constraints:
-        dataset=one_of(SHARDED),
+        dataset=one_of(SHARDED_DATASETS),
         shard=r"\d+",
         shards=r"\d+",
     params:
         shard=lambda wildcards: f"--shard {wildcards.shard} {wildcards.shards}",
+    message:
+        "Embedding shard {wildcards.shard}-{wildcards.shards} of {wildcards.dataset} "
+        "with {wildcards.model}"
 
 
 rule join_shards:
     input:
-        shards=shard_files,
+        shards=get_shards,
         script=local("workflow_scripts/join_shards.py"),
     output:
         train="results/embeddings/{model}/{dataset}/train.parquet",
@@ -73,18 +78,20 @@ rule join_shards:
     benchmark:
         "logs/benchmarks/join_shards/{model}/{dataset}.tsv"
     wildcard_constraints:
-        dataset=one_of(SHARDED),
+        dataset=one_of(SHARDED_DATASETS),
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=per_attempt(8000),
+        runtime=per_attempt(60),
     params:
         code=code_digest("encoders.shards"),
         shards=lambda wildcards, input: list(
             dict.fromkeys(str(Path(path).parent) for path in input.shards)
         ),
         folder=subpath(output.test, parent=True),
+    message:
+        "Joining the embeddings of {wildcards.dataset} by {wildcards.model}"
     shell:
         "python {input.script} --shards {params.shards} --output {params.folder} 2>&1 | tee {log}"
 
@@ -93,7 +100,7 @@ use rule embed_images as embed_shifted_test with:
     input:
         manifest="results/datasets/{dataset}/shifted/{shift}/dataset.json",
         splits=ancient("results/datasets/{dataset}/shifted/{shift}/test.parquet"),
-        model=model_files,
+        model=get_model_files,
         script=local("workflow_scripts/embed_images.py"),
     output:
         test="results/embeddings/{model}/{dataset}/shifted/{shift}/test.parquet",
@@ -103,17 +110,15 @@ use rule embed_images as embed_shifted_test with:
         "logs/benchmarks/embed_shifted_test/{model}/{dataset}/{shift}.tsv"
     wildcard_constraints:
         dataset=one_of(DATASETS),
+    message:
+        "Embedding the shifted test {wildcards.shift} of {wildcards.dataset} with {wildcards.model}"
 
 
 rule embed_captions:
     input:
         manifest="results/datasets/{dataset}/dataset.json",
-        own=lambda wildcards: (
-            []
-            if "caption" in ENTRIES[wildcards.dataset]
-            else f"results/embeddings/{wildcards.model}/{wildcards.dataset}/own_text.parquet"
-        ),
-        model=model_files,
+        own=get_dataset_captions,
+        model=get_model_files,
         script=local("workflow_scripts/embed_captions.py"),
     output:
         text="results/embeddings/{model}/{dataset}/text.parquet",
@@ -125,13 +130,15 @@ rule embed_captions:
         "../envs/foretune.yaml"
     threads: 1
     resources:
-        mem_mb=memory_for(copies=2),
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=memory_by_size(copies=2),
+        runtime=per_attempt(30),
     params:
-        spec=model_spec,
-        template=lambda wildcards: as_json(ENTRIES[wildcards.dataset].get("caption")),
+        spec=get_model_spec,
+        template=get_caption_template,
         code=code_digest("encoders.encode"),
         dataset=subpath(input.manifest, parent=True),
+    message:
+        "Embedding the captions of {wildcards.dataset} with {wildcards.model}"
     shell:
         "python {input.script} --model-spec {params.spec:q} --template {params.template:q} "
         "--own {input.own} --dataset {params.dataset} --output {output.text} 2>&1 | tee {log}"

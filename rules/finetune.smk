@@ -1,5 +1,5 @@
-# A job keeps its state (state/) beside its outputs and does not declare it: Snakemake deletes
-# the declared outputs of a job that failed or was killed.
+# A job keeps its state in the folder state/ next to its outputs, undeclared, to resume from it:
+# Snakemake deletes the declared outputs of a job that failed or was killed.
 
 
 rule finetune_model:
@@ -9,35 +9,39 @@ rule finetune_model:
             expand("results/datasets/{{dataset}}/{split}.parquet", split=["train", "val"])
         ),
         text="results/embeddings/{model}/{dataset}/text.parquet",
-        model=model_files,
+        model=get_model_files,
         script=local("workflow_scripts/finetune.py"),
     output:
         best="results/trials/{model}/{method}/{dataset}/{part}/best.json",
         epochs="results/trials/{model}/{method}/{dataset}/{part}/epochs.parquet",
-        trained_weights="results/trials/{model}/{method}/{dataset}/{part}/trained_weights.safetensors",
+        trained_weights=(
+            "results/trials/{model}/{method}/{dataset}/{part}/trained_weights.safetensors"
+        ),
     log:
         "logs/finetune_model/{model}/{method}/{dataset}/{part}.log",
     benchmark:
         "logs/benchmarks/finetune_model/{model}/{method}/{dataset}/{part}.tsv"
     wildcard_constraints:
-        method=one_of(TUNED),
+        method=one_of(FINETUNED_METHODS),
     conda:
         "../envs/foretune.yaml"
     threads: 1
     resources:
         gpu=lambda wildcards: STUDY["models"][wildcards.model]["gpus"],
-        # Its weights, their start and the best, gradients, two moments, and what is being saved.
-        mem_mb=memory_for(copies=8, per_gpu=True),
-        runtime=time_to_train,
+        # The weights, their initial and best values, gradients, two moments, and the files to save.
+        mem_mb=memory_by_size(copies=8, per_gpu=True),
+        runtime=get_training_minutes,
     params:
-        spec=model_spec,
-        recipe=recipe,
-        trials=trials,
+        spec=get_model_spec,
+        recipe=get_recipe,
+        trials=get_trials,
         seed=STUDY["seed"],
         code=code_digest("training.finetune"),
         dataset=subpath(input.manifest, parent=True),
         prepared="results/prepared",
         folder=subpath(output.best, parent=True),
+    message:
+        "Fine-tuning {wildcards.model} on {wildcards.dataset} with {wildcards.method}"
     shell:
         "python {input.script} --model {wildcards.model} --method {wildcards.method} "
         "--dataset-name {wildcards.dataset} --model-spec {params.spec:q} "
@@ -51,32 +55,36 @@ rule fit_cached:
         manifest="results/datasets/{dataset}/dataset.json",
         train="results/embeddings/{model}/{dataset}/train.parquet",
         val="results/embeddings/{model}/{dataset}/val.parquet",
-        text=captions_of_adapter,
+        text=get_adapter_captions,
         script=local("workflow_scripts/fit_cached.py"),
     output:
         best="results/trials/{model}/{method}/{dataset}/{part}/best.json",
         epochs="results/trials/{model}/{method}/{dataset}/{part}/epochs.parquet",
-        trained_weights="results/trials/{model}/{method}/{dataset}/{part}/trained_weights.safetensors",
+        trained_weights=(
+            "results/trials/{model}/{method}/{dataset}/{part}/trained_weights.safetensors"
+        ),
     log:
         "logs/fit_cached/{model}/{method}/{dataset}/{part}.log",
     benchmark:
         "logs/benchmarks/fit_cached/{model}/{method}/{dataset}/{part}.tsv"
     wildcard_constraints:
-        method=one_of(FITTED),
+        method=one_of(FITTED_METHODS),
     conda:
         "../envs/foretune.yaml"
     threads: 1
     resources:
-        mem_mb=memory_for(),
-        runtime=time_to_fit,
+        mem_mb=memory_by_size(),
+        runtime=get_fitting_minutes,
     params:
-        recipe=recipe,
-        trials=trials,
+        recipe=get_recipe,
+        trials=get_trials,
         seed=STUDY["seed"],
         code=code_digest("training.on_embeddings"),
         dataset=subpath(input.manifest, parent=True),
         embeddings=subpath(input.train, parent=True),
         folder=subpath(output.best, parent=True),
+    message:
+        "Training {wildcards.method} on the embeddings of {wildcards.dataset} by {wildcards.model}"
     shell:
         "python {input.script} --model {wildcards.model} --method {wildcards.method} "
         "--dataset-name {wildcards.dataset} --recipe {params.recipe:q} "
@@ -84,10 +92,10 @@ rule fit_cached:
         "--embeddings {params.embeddings} --output {params.folder} 2>&1 | tee {log}"
 
 
-# A method whose trials run in one job has its best.json there: nothing is left to select.
+# A method whose trials run in one job needs no selection: the job's best.json is the best.
 rule select_trial:
     input:
-        parts=parts_of,
+        parts=get_part_selections,
         script=local("workflow_scripts/select_trial.py"),
     output:
         best="results/selected/{model}/{method}/{dataset}.json",
@@ -96,14 +104,16 @@ rule select_trial:
     benchmark:
         "logs/benchmarks/select_trial/{model}/{method}/{dataset}.tsv"
     wildcard_constraints:
-        method=one_of(SPLIT),
+        method=one_of(SPLIT_METHODS),
     localrule: True  # too small for a cluster job
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 1000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         code=code_digest("training.trials"),
+    message:
+        "Selecting the trial of {wildcards.method} for {wildcards.model} on {wildcards.dataset}"
     shell:
         "python {input.script} --parts {input.parts} --output {output.best} 2>&1 | tee {log}"

@@ -1,9 +1,13 @@
-# Datasets under `forecast:` are prepared, embedded and measured by the rules of any dataset, and
-# never fine-tuned. The study is this one, or another's results folder.
+# Datasets under `forecast:` are prepared, embedded and measured like any other, and never
+# fine-tuned. The forecast rests on this study, or on the results of the one that the config names.
 rule forecast_datasets:
     input:
-        measures=FORECAST_MEASURED,
-        tasks=FORECAST_TASKS,
+        measures=list_measures(STUDY["forecast"]["datasets"]),
+        tasks=(
+            local(str(Path(STUDY["forecast"]["study"], "analysis/tasks.parquet")))
+            if "study" in STUDY["forecast"]
+            else "results/analysis/tasks.parquet"
+        ),
         script=local("workflow_scripts/forecast.py"),
     output:
         forecasts="results/forecast/forecasts.parquet",
@@ -23,13 +27,15 @@ rule forecast_datasets:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(30),
     params:
         weight=STUDY["forecast"]["weight"],
         code=code_digest("forecast.forecast"),
         study=subpath(input.tasks, parent=True),
         folder=subpath(output.forecasts, parent=True),
+    message:
+        "Forecasting gain and forgetting for each model and method"
     shell:
         "python {input.script} --study {params.study:q} --measures {input.measures} "
         "--weight {params.weight} --output {params.folder} 2>&1 | tee {log}"

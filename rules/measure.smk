@@ -3,7 +3,7 @@ rule measure_task:
         manifest="results/datasets/{dataset}/dataset.json",
         images="results/embeddings/{model}/{dataset}/train.parquet",
         text="results/embeddings/{model}/{dataset}/text.parquet",
-        # Captions' embeddings by the models that EMMS takes its labels from.
+        # Caption embeddings by the models that EMMS takes its labels from.
         sources=expand(
             "results/embeddings/{source}/{{dataset}}/text.parquet",
             source=STUDY["measures"]["emms_sources"],
@@ -18,14 +18,16 @@ rule measure_task:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(30),
     params:
-        options=MEASURE_OPTIONS,
+        options=get_measure_options,
         seed=STUDY["seed"],
         code=[code_digest("measures.compute"), code_digest("encoders.streams")],
         dataset=subpath(input.manifest, parent=True),
         embeddings=subpath(input.images, parent=True),
+    message:
+        "Measuring {wildcards.dataset} in the embeddings of {wildcards.model}"
     shell:
         "python {input.script} --model {wildcards.model} --dataset {params.dataset} "
         "--embeddings {params.embeddings} --emms-sources {input.sources} "
@@ -33,10 +35,10 @@ rule measure_task:
         "2>&1 | tee {log}"
 
 
-# Embeddings from elsewhere have no model or dataset here, and nothing is tuned on them.
+# Embeddings that were computed elsewhere have no model or dataset here; nothing is trained on them.
 rule measure_embeddings:
     input:
-        unpack(embedding_files),
+        unpack(get_external_embeddings),
         script=local("workflow_scripts/measure_embeddings.py"),
     output:
         measures="results/measures/{embedding}.json",
@@ -47,13 +49,15 @@ rule measure_embeddings:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(60),
     params:
         labels=lambda wildcards, input: "--labels" if input.labels else "",
-        options=MEASURE_OPTIONS,
+        options=get_measure_options,
         seed=STUDY["seed"],
         code=[code_digest("measures.compute"), code_digest("encoders.streams")],
+    message:
+        "Measuring the embeddings {wildcards.embedding}"
     shell:
         "python {input.script} --name {wildcards.embedding} --images {input.images} "
         "--texts {input.texts} {params.labels} {input.labels} --options {params.options:q} "

@@ -1,6 +1,6 @@
 rule prepare_dataset:
     input:
-        source=source_file,
+        source=get_source_file,
         script=local("workflow_scripts/prepare_dataset.py"),
     output:
         manifest="results/datasets/{dataset}/dataset.json",
@@ -14,25 +14,27 @@ rule prepare_dataset:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=memory_for(),
-        # How many images there are is not known yet; ImageNet's take a core hours.
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        mem_mb=memory_by_size(),
+        # The number of images is not known yet; those of ImageNet take one core hours.
+        runtime=per_attempt(240),
     params:
-        spec=dataset_spec,
-        listing=folder_listing,
+        spec=get_dataset_spec,
+        listing=get_folder_digest,
         seed=STUDY["seed"],
         code=code_digest("data.prepare"),
         folder=subpath(output.manifest, parent=True),
+    message:
+        "Splitting {wildcards.dataset} into train, val and test"
     shell:
         "python {input.script} --name {wildcards.dataset} --spec {params.spec:q} "
         "--seed {params.seed} --output {params.folder} 2>&1 | tee {log}"
 
 
-# The parent's manifest tells its classes; its images are not read.
+# The classes come from the parent's manifest; its images are not read.
 rule prepare_shifted_test:
     input:
         parent="results/datasets/{dataset}/dataset.json",
-        source=source_file,
+        source=get_source_file,
         script=local("workflow_scripts/prepare_shifted_test.py"),
     output:
         manifest="results/datasets/{dataset}/shifted/{shift}/dataset.json",
@@ -44,14 +46,16 @@ rule prepare_shifted_test:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=memory_for(),
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory_by_size(),
+        runtime=per_attempt(60),
     params:
-        spec=dataset_spec,
-        listing=folder_listing,
+        spec=get_dataset_spec,
+        listing=get_folder_digest,
         code=code_digest("data.prepare"),
         parent=subpath(input.parent, parent=True),
         folder=subpath(output.manifest, parent=True),
+    message:
+        "Preparing the shifted test {wildcards.shift} of {wildcards.dataset}"
     shell:
         "python {input.script} --shift {wildcards.shift} --spec {params.spec:q} "
         "--parent {params.parent} --output {params.folder} 2>&1 | tee {log}"

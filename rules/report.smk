@@ -1,42 +1,17 @@
-# Both are made from the analysis' tables, which are inputs by name so that a change is noticed.
-STUDY_TABLES = {
-    name: f"results/analysis/{name}.parquet"
-    for name in [
-        "outcomes",
-        "tasks",
-        "measures",
-        "curves",
-        "drift",
-        "wise_ft",
-        "differences",
-        "pooled",
-        "paper_tables",
-        "findings_evidence",
-        "confusions",
-    ]
-}
+# The template, style and scripts of the page.
+REPORT_PAGE = Path("workflow_scripts/foretune/report/page")
 
 
 rule write_report:
     input:
-        **STUDY_TABLES,
-        statistics="results/analysis/statistics.parquet",
-        forecasts=FORECAST_TABLES,
-        epochs=EPOCHS,
-        datasets=MANIFESTS,
+        # The script gets the tables' folder; as inputs, they make the report rerun.
+        **{name: f"results/analysis/{name}.parquet" for name in REPORT_TABLE_NAMES},
+        forecasts=list_forecast_tables(),
+        epochs=list_trial_files("epochs.parquet"),
+        datasets=list_manifests(),
         tests=ancient(expand("results/datasets/{test}/test.parquet", test=TESTS)),
-        measured=MEASURED,
-        page=[
-            local(f"workflow_scripts/foretune/report/page/{file}")
-            for file in [
-                "report.html.j2",
-                "style.css",
-                "data.js",
-                "tables.js",
-                "charts.js",
-                "page.js",
-            ]
-        ],
+        measured=list_measures(DATASETS),
+        page=[local(str(file)) for file in sorted(REPORT_PAGE.glob("[!.]*"))],
         script=local("workflow_scripts/report.py"),
     output:
         provenance="results/provenance.json",
@@ -53,21 +28,23 @@ rule write_report:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(30),
     params:
-        # A function, because Snakemake would look for wildcards in the text of a title.
-        config=lambda wildcards: as_json(STUDY),  # a title may have braces
+        # A function, because Snakemake would take braces in a title for wildcards.
+        config=lambda wildcards: as_json(STUDY),
         code=[code_digest("report.build"), code_digest("report.provenance")],
         analysis=subpath(input.statistics, parent=True),
         forecast=lambda wildcards, input: (
             f"--forecast {Path(input.forecasts[0]).parent}" if input.forecasts else ""
         ),
+    message:
+        "Writing the HTML report"
     shell:
         "python {input.script} --analysis {params.analysis} --epochs {input.epochs} "
         "--datasets {input.datasets} --measures {input.measured} {params.forecast} "
-        "--config {params.config:q} "
-        "--provenance {output.provenance} --output {output.html} 2>&1 | tee {log}"
+        "--config {params.config:q} --provenance {output.provenance} --output {output.html} "
+        "2>&1 | tee {log}"
 
 
 rule draw_figures:
@@ -76,7 +53,7 @@ rule draw_figures:
         statistics="results/analysis/statistics.parquet",
         outcomes="results/analysis/outcomes.parquet",
         wise_ft="results/analysis/wise_ft.parquet",
-        epochs=EPOCHS,
+        epochs=list_trial_files("epochs.parquet"),
         script=local("workflow_scripts/draw_figures.py"),
     output:
         models=report(
@@ -103,7 +80,7 @@ rule draw_figures:
             category="Figures",
             labels={"figure": "training curves", "by": "model and method"},
         ),
-        # Snakemake's report shows one of those that have the same labels.
+        # Labels differ by model: of figures with equal labels, Snakemake's report shows only one.
         accuracy=[
             report(
                 f"results/figures/accuracy_{model}.svg",
@@ -123,13 +100,15 @@ rule draw_figures:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(30),
     params:
         code=code_digest("report.paper_figures"),
         models=MODELS,
         analysis=subpath(input.statistics, parent=True),
         folder=subpath(output.models, parent=True),
+    message:
+        "Drawing the figures"
     shell:
         "python {input.script} --analysis {params.analysis} --epochs {input.epochs} "
         "--models {params.models:q} --output {params.folder} 2>&1 | tee {log}"

@@ -1,35 +1,40 @@
-"""Shared fixtures: a small task of real images, prepared and embedded by the bundled encoder."""
+"""Shared fixtures, and the order in which the two workers of `make test` get the tests."""
 
+import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 from checkout import CLIP_MINI, ROOT, copy_checkout
 
-# A busy machine is no failure.
+# Without a deadline, because a test on a busy machine may be slow.
 hypothesis.settings.register_profile("foretune", deadline=None)
 hypothesis.settings.load_profile("foretune")
 
 CHROMIUM = Path("/usr/bin/chromium")
 
 
-# Of `make test`'s two workers, which take files in turns in this order at first: what starts many
-# processes goes to one of them, and what takes long in one process to the other, early.
-LONGEST = ["test_slurm", "test_real_size", "test_workflow", "test_finetune", "test_fetch"]
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: (*LONGEST, item.path.stem).index(item.path.stem))
+    """Start the modules marked `long` first.
+
+    The two workers of `make test` take the modules in this order. The many short ones at the end
+    let both finish at about the same time.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(scope="session")
 def small_task(tmp_path_factory) -> Path:
-    """Folder with `dataset/` (150 MNIST images) and `embeddings/` (all caches).
+    """Return a folder with 150 MNIST images in `dataset/` and their caches in `embeddings/`.
 
-    `dataset/shifted/few` is a shifted test of its ten first test images, embedded too.
+    The bundled encoder computed the embeddings. `dataset/shifted/few` is a shifted test of the
+    first ten test images, which is embedded too.
     """
     import pyarrow.parquet as pq
 
@@ -38,13 +43,13 @@ def small_task(tmp_path_factory) -> Path:
     from foretune.encoders.encode import embed_captions, embed_images
 
     folder = tmp_path_factory.mktemp("small_task")
-    whole = ROOT / "resources/mini/mnist.parquet"
-    table = pq.read_table(whole).take([*range(100), *range(2000, 2050)])
-    write_parquet(table, folder / "source.parquet", read_metadata(whole))
+    mnist = ROOT / "resources/mini/mnist.parquet"
+    table = pq.read_table(mnist).take([*range(100), *range(2000, 2050)])
+    write_parquet(table, folder / "source.parquet", read_metadata(mnist))
     prepare_dataset("mnist", {"parquet": folder / "source.parquet"}, folder / "dataset", seed=0)
     embed_images(CLIP_MINI, folder / "dataset", folder / "embeddings")
     embed_captions(CLIP_MINI, folder / "dataset", None, folder / "embeddings/text.parquet")
-    write_parquet(table.slice(100, 10), folder / "few.parquet", read_metadata(whole))
+    write_parquet(table.slice(100, 10), folder / "few.parquet", read_metadata(mnist))
     spec, few = {"parquet": folder / "few.parquet"}, "shifted/few"
     prepare_shifted_test("few", spec, folder / "dataset", folder / "dataset" / few)
     embed_images(CLIP_MINI, folder / "dataset" / few, folder / "embeddings" / few)
@@ -53,22 +58,35 @@ def small_task(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """A copy of the working tree's code and resources, to run Snakemake in."""
+    """Return a copy of the working tree's code and resources, to run Snakemake in."""
     return copy_checkout(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory) -> tuple[Path, str]:
-    """A checkout in which the smoke study ran to its end, and what that printed."""
+    """Return a checkout in which the smoke study is complete, and what its run printed.
+
+    The first worker that needs the study runs it. Each worker gets a copy, which its tests change.
+    """
     from smoke import run
 
-    folder = copy_checkout(tmp_path_factory.mktemp("study"))
-    return folder, run(folder)
+    session = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        session = session.parent  # common to the workers
+    record = session / "study.json"
+    with FileLock(session / "study.lock"):
+        if not record.exists():
+            original = copy_checkout(Path(tempfile.mkdtemp(prefix="study", dir=session)))
+            record.write_text(json.dumps([str(original), run(original)]))
+    original, printed = json.loads(record.read_text())
+    folder = tmp_path_factory.mktemp("study") / "checkout"
+    shutil.copytree(original, folder)
+    return folder, printed
 
 
 @pytest.fixture(scope="session")
 def browser():
-    """Debian's Chromium, headless and without a network of its own."""
+    """Yield Debian's Chromium, headless and without its background network traffic."""
     if not CHROMIUM.exists():
         missing = f"{CHROMIUM} is missing: apt-get install chromium"
         if os.environ.get("CI") == "true":
@@ -76,10 +94,10 @@ def browser():
         pytest.skip(missing)
     from playwright.sync_api import sync_playwright
 
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    options = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
              "--disable-background-networking", "--disable-component-update",
              "--disable-sync"]  # fmt: skip
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=quiet)
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=options)
         yield browser
         browser.close()

@@ -1,7 +1,7 @@
-"""Cancel the Slurm jobs that a killed Snakemake left for this folder, and wait for their end.
+"""Cancel the Slurm jobs that a killed Snakemake left in this folder, and wait until they end.
 
-Run it in the study's folder before the next run, which would otherwise write the files that
-those jobs are writing. The results stay; fine-tuning goes on at its last finished epoch.
+Run it in the study's folder before the next run, which would write the same files as those jobs.
+Results are kept, and fine-tuning resumes after its last finished epoch.
 """
 
 from foretune.core import cli

@@ -1,4 +1,4 @@
-"""Embed every split of a dataset by a model, into Parquet caches."""
+"""Embed every split of a dataset with a model and cache the vectors as Parquet."""
 
 import json
 
@@ -8,19 +8,21 @@ from foretune.core.devices import take_devices
 
 def work() -> None:
     parser = cli.make_parser(__doc__)
-    parser.add_argument("--model-spec", type=json.loads, required=True, help="config entry, JSON")
+    parser.add_argument(
+        "--model-spec", type=json.loads, required=True, help="config entry, as JSON"
+    )
     cli.add_path_options(
         parser,
         dataset="folder of the prepared dataset",
-        prepared="folder where prepared images are kept",
+        prepared="folder of the cache of prepared images",
         output="folder for the caches",
     )
-    parser.add_argument("--shard", type=int, nargs=2, help="k n: the k-th of n parts, from 0 on")
+    parser.add_argument(
+        "--shard", type=int, nargs=2, metavar=("K", "N"), help="embed part K of N, counted from 0"
+    )
     args = parser.parse_args()
     take_devices(1, cli.log)
-    from foretune.encoders.encode import (
-        embed_images,  # after the arguments: torch takes seconds to load
-    )
+    from foretune.encoders.encode import embed_images  # late, because torch takes seconds to load
 
     embed_images(args.model_spec, args.dataset, args.output, args.prepared, cli.log, args.shard)
 

@@ -1,4 +1,4 @@
-"""Join the embeddings of a dataset's shards into the files of the whole."""
+"""Join the embeddings of a dataset's shards into one file per split."""
 
 from pathlib import Path
 
@@ -7,7 +7,9 @@ from foretune.core import cli
 
 def work() -> None:
     parser = cli.make_parser(__doc__)
-    parser.add_argument("--shards", type=Path, nargs="+", required=True, help="folders, in order")
+    parser.add_argument(
+        "--shards", type=Path, nargs="+", required=True, help="folders, in the order of the shards"
+    )
     cli.add_path_options(parser, output="folder for the caches")
     args = parser.parse_args()
     from foretune.encoders.shards import join_shards

@@ -1,4 +1,4 @@
-"""Compute every measure of a task from its zero-shot train embeddings."""
+"""Compute all measures of a task from the zero-shot embeddings of its train split."""
 
 import json
 from pathlib import Path
@@ -13,25 +13,32 @@ def work() -> None:
     from foretune.measures.compute import measure_task
 
     parser = cli.make_parser(__doc__)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--options", type=json.loads, default={}, help="JSON, of measure_task")
-    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--model", required=True, help="name of the model in the config")
+    parser.add_argument("--options", type=json.loads, default={}, help="of the measures, as JSON")
+    parser.add_argument("--seed", type=int, required=True, help="of the random subsets")
     parser.add_argument(
-        "--emms-sources", type=Path, nargs="*", default=[], help="embeddings of the captions"
+        "--emms-sources",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="caption embeddings by other models",
     )
     cli.add_path_options(
-        parser, dataset="folder of the prepared dataset", embeddings="folder", output="JSON"
+        parser,
+        dataset="folder of the prepared dataset",
+        embeddings="folder of the model's embeddings of it",
+        output="JSON file",
     )
     args = parser.parse_args()
     manifest = read_manifest(args.dataset)
-    source, metadata = open_embedding_cache(args.embeddings, "train", manifest["digest"])
-    labels = tuple(read_matrix(path) for path in args.emms_sources)
-    found = measure_task(
-        source, args.seed, **args.options, sources=labels, classes=manifest["classes"]
+    embeddings, metadata = open_embedding_cache(args.embeddings, "train", manifest["digest"])
+    emms_sources = tuple(read_matrix(path) for path in args.emms_sources)
+    measured = measure_task(
+        embeddings, args.seed, **args.options, sources=emms_sources, classes=manifest["classes"]
     )
     facts = {"model": args.model, "dataset": manifest["name"], "weights": metadata["weights"]}
-    write_json(facts | found, args.output)
-    cli.log_measures(found)
+    write_json(facts | measured, args.output)
+    cli.log_measures(measured)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Compute every measure of embeddings that come from elsewhere, as Parquet or .npy files."""
+"""Compute all measures of embeddings in Parquet or .npy files that were computed elsewhere."""
 
 import json
 from pathlib import Path
@@ -12,21 +12,25 @@ def work() -> None:
     from foretune.measures.compute import measure_task
 
     parser = cli.make_parser(__doc__)
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--labels", type=Path, help="where the images' file has none")
-    parser.add_argument("--options", type=json.loads, default={}, help="JSON, of measure_task")
-    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--name", required=True, help="name of the embeddings in the config")
+    parser.add_argument(
+        "--labels", type=Path, help="file of the labels, unless the images' file has them"
+    )
+    parser.add_argument("--options", type=json.loads, default={}, help="of the measures, as JSON")
+    parser.add_argument("--seed", type=int, required=True, help="of the random subsets")
     cli.add_path_options(
-        parser, images="embeddings", texts="embeddings, one a class", output="JSON"
+        parser,
+        images="file of image embeddings",
+        texts="file of caption embeddings, one row per class",
+        output="JSON file",
     )
     args = parser.parse_args()
     files = [path for path in (args.images, args.texts, args.labels) if path]
-    found = measure_task(
-        FileSource(args.images, args.texts, args.labels), args.seed, **args.options
-    )
+    source = FileSource(args.images, args.texts, args.labels)
+    measured = measure_task(source, args.seed, **args.options)
     facts = {"embeddings": args.name, "files": {str(path): digest_file(path) for path in files}}
-    write_json(facts | found, args.output)
-    cli.log_measures(found)
+    write_json(facts | measured, args.output)
+    cli.log_measures(measured)
 
 
 if __name__ == "__main__":

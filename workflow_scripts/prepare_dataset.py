@@ -1,4 +1,4 @@
-"""Turn a source into the fixed splits of a dataset."""
+"""Read a dataset's images from their source and write its fixed splits."""
 
 import json
 
@@ -10,12 +10,12 @@ def work() -> None:
 
     parser = cli.make_parser(__doc__)
     parser.add_argument("--name", required=True, help="name of the dataset in the config")
-    parser.add_argument("--spec", type=json.loads, required=True, help="its entry, as JSON")
-    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--spec", type=json.loads, required=True, help="config entry, as JSON")
+    parser.add_argument("--seed", type=int, required=True, help="of the random splits")
     cli.add_path_options(parser, output="folder for the splits and dataset.json")
     args = parser.parse_args()
     manifest = prepare_dataset(args.name, args.spec, args.output, args.seed)
-    counts = ", ".join(f"{v['rows']} {split}" for split, v in manifest["splits"].items())
+    counts = ", ".join(f"{facts['rows']} {split}" for split, facts in manifest["splits"].items())
     cli.log(f"{args.name}: {len(manifest['classes'])} classes; {counts}")
 
 

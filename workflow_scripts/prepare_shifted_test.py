@@ -1,4 +1,4 @@
-"""Turn a source into a shifted test of a prepared dataset: its classes, from elsewhere."""
+"""Prepare a shifted test of a dataset: images of the same classes from another source."""
 
 import json
 
@@ -11,7 +11,7 @@ def work() -> None:
 
     parser = cli.make_parser(__doc__)
     parser.add_argument("--shift", required=True, help="name of the test in the config")
-    parser.add_argument("--spec", type=json.loads, required=True, help="its entry, as JSON")
+    parser.add_argument("--spec", type=json.loads, required=True, help="config entry, as JSON")
     cli.add_path_options(
         parser, parent="folder of the prepared dataset", output="folder for the test"
     )

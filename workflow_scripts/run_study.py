@@ -1,8 +1,8 @@
-"""Run a study with Snakemake, alone: a second run on the same folder is refused.
+"""Run a study with Snakemake, and refuse a second run in the same folder.
 
-This command becomes Snakemake, which keeps its lock to the end. A Snakemake that was killed
-leaves a lock of its own behind; where ours is free, no run is alive, so that one is stale and is
-taken away. Arguments that are not named here go to Snakemake.
+This command locks results/ and turns into Snakemake, which holds the lock until it ends. A killed
+Snakemake leaves its own lock behind. If ours is free, no run is alive and that lock is removed.
+Snakemake gets all other arguments.
 """
 
 import argparse
@@ -17,9 +17,11 @@ from foretune.core.locks import lock_results, remove_stale_locks
 
 def work() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--study", type=Path, default=Path("config.yaml"), help="config file")
+    parser.add_argument(
+        "--study", type=Path, default=Path("config.yaml"), help="config file of the study"
+    )
     args, others = parser.parse_known_args()
-    read_study(args.study)  # Snakemake would answer an unreadable file with a traceback
+    read_study(args.study)  # Snakemake would print a traceback for an unreadable file
     snakemake = [sys.executable, "-m", "snakemake", *others, "--configfile", str(args.study)]
     if not {"-n", "--dry-run", "--dryrun"} & set(others):  # a dry run needs no lock
         lock_results()

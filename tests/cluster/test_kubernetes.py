@@ -1,4 +1,7 @@
-"""The study with its files in a bucket: on pods as far as a machine without them can tell."""
+"""Check the Kubernetes profile with a real S3 server.
+
+We test the dry run and local jobs on files in the bucket, not a real cluster.
+"""
 
 import re
 import shutil
@@ -17,7 +20,7 @@ KEYS = {"SNAKEMAKE_STORAGE_S3_ACCESS_KEY": "test", "SNAKEMAKE_STORAGE_S3_SECRET_
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory):
-    """Address of a server that speaks S3 and has the profile's bucket, and its client."""
+    """Yield the address of an S3 server that has the profile's bucket, and a client of it."""
     from moto.server import ThreadedMotoServer
 
     with socket.socket() as probe:
@@ -37,8 +40,8 @@ def s3(tmp_path_factory):
 
 def run(checkout, s3, *arguments):
     profile = checkout / "profiles/kubernetes/config.yaml"
-    site = re.sub('endpoint: ""', f"endpoint: {s3[0]}", profile.read_text())
-    profile.write_text(site)
+    text = re.sub('endpoint: ""', f"endpoint: {s3[0]}", profile.read_text())
+    profile.write_text(text)
     command = [sys.executable, "-m", "snakemake", "--profile", "profiles/kubernetes",
                "--configfile", "studies/smoke.yaml", *arguments]  # fmt: skip
     done = subprocess.run(command, cwd=checkout, env={**ENV, **KEYS}, text=True,
@@ -47,7 +50,7 @@ def run(checkout, s3, *arguments):
     return done.stdout
 
 
-def test_the_profile_plans_the_study(checkout, s3):
+def test_kubernetes_profile_plans_the_study(checkout, s3):
     printed = run(checkout, s3, "-n")
     assert jobs(printed)["finetune_model"] == 2 and jobs(printed)["write_report"] == 1
     assert "s3://foretune/study/results/report.html" in printed
@@ -55,8 +58,8 @@ def test_the_profile_plans_the_study(checkout, s3):
 
 
 @pytest.mark.slow
-def test_the_study_runs_with_its_files_in_the_bucket(checkout, s3):
-    """The smoke study, one dataset in shards, and a forecast from the bundled study."""
+def test_study_runs_with_its_files_in_the_bucket(checkout, s3):
+    """It is the smoke study with a sharded dataset and a forecast from the bundled study."""
     path = checkout / "studies/smoke.yaml"
     study = yaml.safe_load(path.read_text())
     study["datasets"]["digits"]["shards"] = 2
@@ -66,7 +69,7 @@ def test_the_study_runs_with_its_files_in_the_bucket(checkout, s3):
     run(checkout, s3, "--executor", "local", "--cores", "2")
     shutil.rmtree(checkout / "results", ignore_errors=True)
     _, client = s3
-    kept = client.list_objects_v2(Bucket="foretune", Prefix="study/results/")["Contents"]
-    sizes = {file["Key"].removeprefix("study/results/"): file["Size"] for file in kept}
+    objects = client.list_objects_v2(Bucket="foretune", Prefix="study/results/")["Contents"]
+    sizes = {file["Key"].removeprefix("study/results/"): file["Size"] for file in objects}
     assert sizes["report.html"] > 500_000 and "forecast/forecasts.parquet" in sizes
     assert "Nothing to be done" in run(checkout, s3, "--executor", "local", "--cores", "2")

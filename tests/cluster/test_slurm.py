@@ -1,7 +1,8 @@
-"""The smoke study on a real Slurm, whose jobs meet what befalls jobs on a cluster.
+"""Run the smoke study on a real Slurm, and make its jobs fail in the ways of a cluster.
 
-One run, so that it is short: a job out of memory, one out of time, one requeued and then
-cancelled, the controller restarted, Snakemake killed, its orphans refused and cleaned, the rest.
+To save time, all of it happens in one run: a job exceeds its memory, one its time, one is requeued
+and then cancelled, the controller restarts, and Snakemake is killed. A second run is refused until
+the orphaned jobs are cancelled, and then completes the study.
 """
 
 import contextlib
@@ -23,8 +24,10 @@ from foretune.core.config import check_config
 from foretune.core.grid import expand_grid
 from smoke import jobs
 
+pytestmark = pytest.mark.long
+
 EPOCHS = 7
-# As a site would set them. The first try to embed the digits has too little memory.
+# The settings of a site. The first attempt to embed the digits gets too little memory.
 SITE = {
     'gpu_partition: ""': "gpu_partition: gpu",
     'gpu_type: ""': "gpu_type: fake",
@@ -33,7 +36,7 @@ SITE = {
     "# write_report: {": "embed_images: {mem_mb: \"300 if (attempt, wildcards.dataset) == "
     "(1, 'digits') else 3000\"} # {",
 }  # fmt: skip
-HASTE = [
+FAST_POLLING = [
     "--slurm-init-seconds-before-status-checks", "1", "--max-status-checks-per-second", "1",
     "--latency-wait", "5",
 ]  # fmt: skip
@@ -56,83 +59,89 @@ def cluster(tmp_path_factory):
 
 
 class Run:
-    """The study's folder, and what the test does to its jobs."""
+    """The run of a study on the cluster: commands in its folder, and the state of its jobs."""
 
     def __init__(self, cluster, folder):
         self.cluster, self.folder = cluster, folder
         profile = (folder / "profiles/slurm/config.yaml").read_text()
-        for ours, theirs in SITE.items():
-            assert profile.count(ours) == 1 or ours.startswith("#"), ours
-            profile = profile.replace(ours, theirs)
+        for default, setting in SITE.items():
+            assert profile.count(default) == 1 or default.startswith("#"), default
+            profile = profile.replace(default, setting)
         (folder / "profiles/site").mkdir()
         (folder / "profiles/site/config.yaml").write_text(profile)
         study = yaml.safe_load((folder / "studies/smoke.yaml").read_text())
-        # A Slurm job starts Snakemake twice: the methods that need no GPU are left out.
+        # Leave out the methods without GPU: each Slurm job starts Snakemake twice.
         study["methods"] = {"full": {**study["methods"]["full"], "epochs": EPOCHS}}
         del study["datasets"]["mnist"]["shifted"]
         (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
         self.printed = folder / "printed.log"
-        self.seen = {"mnist": 0, "digits": 0}  # epochs
+        self.seen = {"mnist": 0, "digits": 0}  # epochs that were done when the training was stopped
 
     def command(self, *words):
+        """Return the arguments of `subprocess.run` for Python in the folder, on this Slurm."""
         return {"args": [sys.executable, *words], "cwd": self.folder, "env": self.cluster.env}
 
     def snakemake(self, *words):
+        """Return the arguments of `subprocess.run` for Snakemake with the site's profile."""
         profile = ["-m", "snakemake", "--profile", "profiles/site", "--configfile", "study.yaml"]
-        return self.command(*profile, *HASTE, *words)
+        return self.command(*profile, *FAST_POLLING, *words)
 
     def job(self, dataset, nth=-1):
-        """The record of a dataset's newest (or nth) fine-tuning job."""
+        """Return the record of a dataset's newest (or nth) fine-tuning job."""
         name = f"rule_finetune_model_wildcards_clip_mini_full_{dataset}_0"
-        found = [job for job in self.cluster.jobs() if job["Comment"] == name]
-        return found[nth] if found[nth:] else {"JobState": "NONE", "JobId": "0"}
+        records = [job for job in self.cluster.jobs() if job["Comment"] == name]
+        return records[nth] if records[nth:] else {"JobState": "NONE", "JobId": "0"}
 
     def epochs(self, dataset):
-        """Epochs of a dataset's fine-tuning that are done."""
+        """Return the number of finished epochs of a dataset's fine-tuning."""
         journal = self.folder / f"results/trials/clip_mini/full/{dataset}/0/state/journal.json"
         if not journal.exists():
             return 0
         return max(map(len, json.loads(journal.read_text())["rows"].values()), default=0)
 
     def wait_for(self, dataset, epochs, **facts):
-        """Wait until so many epochs are done and the newest job runs, as `facts` say it should.
+        """Wait for `epochs` finished epochs and a newest job with `facts`; return the job's id.
 
-        Meanwhile each attempt at a training is stopped after its first new epoch, so that none
-        ends, however long what befalls it takes.
+        Meanwhile, stop each attempt at a training after its first new epoch, so that no training
+        ends before the test has done to it what it wants, however long that takes.
         """
         wanted = {"JobState": "RUNNING", **facts}
 
         def reached():
-            for each, seen in self.seen.items():
-                if self.epochs(each) > seen:
-                    self.freeze(each)
-                    self.seen[each] = self.epochs(each)
+            for name, seen in self.seen.items():
+                if self.epochs(name) > seen:
+                    self.freeze(name)
+                    self.seen[name] = self.epochs(name)
             return self.seen[dataset] >= epochs and wanted.items() <= self.job(dataset).items()
 
         self.cluster.wait_until(reached, patience=400)
         return self.job(dataset)["JobId"]
 
     def freeze(self, dataset):
-        """Stop a dataset's training where it is, as a hung file system would."""
+        """Stop a dataset's training process, as a hung file system would."""
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 words = (process / "cmdline").read_text().split("\0")
-                here = os.readlink(process / "cwd") == str(self.folder)
-                if here and words[1:2] == ["workflow_scripts/finetune.py"] and dataset in words:
+                in_folder = os.readlink(process / "cwd") == str(self.folder)
+                if (
+                    in_folder
+                    and words[1:2] == ["workflow_scripts/finetune.py"]
+                    and dataset in words
+                ):
                     os.kill(int(process.name), signal.SIGSTOP)
 
 
 @pytest.fixture(scope="module")
 def study(cluster, tmp_path_factory):
-    """The study's run, ended well after all that befell it."""
+    """Return the study's run, which completed after all the failures."""
     run = Run(cluster, copy_checkout(tmp_path_factory.mktemp("study")))
     with open(run.printed, "w") as printed:
         first = subprocess.Popen(
             **run.snakemake(), stdout=printed, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        befall(run)
-    finally:  # without a chance to cancel its jobs
+        disturb(run)
+    finally:  # SIGKILL, so that it cannot cancel its jobs
         first.kill()
         first.wait()
     orphans = cluster.ask("squeue", "-h", "-o", "%A").split()
@@ -146,10 +155,11 @@ def study(cluster, tmp_path_factory):
     return run
 
 
-def befall(run):
+def disturb(run):
+    """Let a job run out of time, restart the controller, and requeue and cancel a job."""
     ask = run.cluster.ask
     first = run.wait_for("mnist", 1)
-    ask("scontrol", "update", f"JobId={first}", "EndTime=now+1")  # looked at every 30 s
+    ask("scontrol", "update", f"JobId={first}", "EndTime=now+1")  # Slurm checks every 30 s
     job = run.wait_for("digits", 1)
     run.cluster.end("slurmctld")
     run.cluster.start_controller()
@@ -163,19 +173,20 @@ def befall(run):
 
 
 def states(study, dataset):
+    """Return the states of a dataset's fine-tuning jobs, in the order of their ids."""
     name = f"rule_finetune_model_wildcards_clip_mini_full_{dataset}_0"
     return [job["JobState"] for job in study.cluster.jobs() if job["Comment"] == name]
 
 
-def test_the_study_ends_with_its_report(study):
+def test_slurm_study_completes_with_its_report(study):
     assert (study.folder / "results/report.html").stat().st_size > 500_000
 
 
-def test_each_job_met_its_fate_and_was_tried_again(study):
+def test_failed_jobs_were_tried_again(study):
     assert states(study, "mnist") == ["TIMEOUT", "CANCELLED", "COMPLETED"]
     assert states(study, "digits") == ["CANCELLED", "CANCELLED", "COMPLETED"]
     assert study.job("digits", 0)["Restarts"] == "1"
-    assert study.job("mnist", 1)["TimeLimit"] == "02:00:00"  # it grew
+    assert study.job("mnist", 1)["TimeLimit"] == "02:00:00"  # twice that of the first attempt
     embedded = [job for job in study.cluster.jobs()
                 if job["Comment"] == "rule_embed_images_wildcards_clip_mini_digits"]  # fmt: skip
     assert [job["MinMemoryNode"] for job in embedded] == ["300M", "3000M"]
@@ -197,7 +208,7 @@ def test_gpu_jobs_have_a_gpu_each_and_cpu_jobs_none(study):
     assert seen["finetune_model"] == {"0", "1"} and seen["measure_task"] == {"none"}
 
 
-def test_orphans_are_refused_then_cleaned(study):
+def test_orphans_stop_the_next_run_until_they_are_cancelled(study):
     assert len(study.orphans) >= 2 and study.refused.returncode == 1
     assert "make clean-orphans" in study.refused.stdout + study.refused.stderr
     assert "Traceback" not in study.refused.stderr
@@ -206,23 +217,23 @@ def test_orphans_are_refused_then_cleaned(study):
     assert jobs(study.second.stderr)["finetune_model"] == 2
 
 
-def test_resumed_numbers_are_those_of_an_unbroken_run(study, tmp_path):
+def test_resumed_training_gives_the_numbers_of_an_unbroken_run(study, tmp_path):
     for dataset in ("mnist", "digits"):
-        broken = study.folder / f"results/trials/clip_mini/full/{dataset}/0"
-        epochs = pd.read_parquet(broken / "epochs.parquet")
+        resumed = study.folder / f"results/trials/clip_mini/full/{dataset}/0"
+        epochs = pd.read_parquet(resumed / "epochs.parquet")
         log = (study.folder / f"logs/finetune_model/clip_mini/full/{dataset}/0.log").read_text()
         first = int(re.search(r"epoch (\d+)/", log)[1])
-        assert 1 < first <= EPOCHS, "the last attempt did not go on, it began anew"
-        # The learning rate is constant: up to the epoch after the last break is enough.
-        whole = unbroken(study, dataset, first, tmp_path / dataset)
-        pd.testing.assert_frame_equal(epochs[NUMBERS][:first], whole[NUMBERS], check_exact=True)
+        assert 1 < first <= EPOCHS, "the last attempt did not resume, it started again"
+        # Comparing up to the epoch after the last break is enough: the learning rate is constant.
+        unbroken = train_unbroken(study, dataset, first, tmp_path / dataset)
+        pd.testing.assert_frame_equal(epochs[NUMBERS][:first], unbroken[NUMBERS], check_exact=True)
 
 
 NUMBERS = ["epoch", "loss", "val_accuracy", "learning_rate", "ended"]
 
 
-def unbroken(study, dataset, epochs, output):
-    """The epochs of the same training, outside Slurm and in one go."""
+def train_unbroken(study, dataset, epochs, output):
+    """Run the same training outside Slurm without a break, and return its epochs."""
     config = check_config(yaml.safe_load((study.folder / "study.yaml").read_text()))
     full = config["methods"]["full"]
     recipe = {k: v for k, v in full.items() if not isinstance(v, list)} | {"epochs": epochs}

@@ -21,6 +21,8 @@ from foretune.data.prepare import prepare_dataset
 from foretune.encoders.loading import load_model
 from foretune.planning import fetch
 
+pytestmark = pytest.mark.long
+
 SMOKE = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
 
 

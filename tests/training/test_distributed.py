@@ -109,5 +109,5 @@ def test_devices_are_counted_and_limit_the_jobs(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert visible_devices() == ["0", "1"]
     monkeypatch.chdir(ROOT)
-    with open("profiles/local/config.yaml") as profile:
+    with open("profiles/default/config.yaml") as profile:
         assert yte.process_yaml(profile, require_use_yte=True)["resources"] == ["gpu=2"]

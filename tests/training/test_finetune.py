@@ -23,6 +23,8 @@ from foretune.training.methods import apply_trained_weights
 from foretune.training.optim import compute_learning_rate
 from foretune.training.trials import is_better, list_rungs, select_trial
 
+pytestmark = pytest.mark.long
+
 RUN = {"model": "clip_mini", "method": "full", "dataset": "mnist"}
 RECIPE = {
     "optimizer": "sgd", "momentum": 0.9, "epochs": 3, "batch_size": 32, "schedule": "cosine",

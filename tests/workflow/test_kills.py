@@ -1,4 +1,4 @@
-"""The smoke study killed while it runs, and the same command again: equal numbers."""
+"""Kill the smoke study while it runs: the same command then completes it, with equal numbers."""
 
 import os
 import signal
@@ -11,55 +11,61 @@ import pytest
 
 from smoke import COMMAND, ENV, numbers, run
 
+pytestmark = pytest.mark.long
+
 
 def start_until(checkout, pattern):
-    """Start the study in a session of its own; return once a file matches."""
+    """Start the study in its own process group, and return when a file matches the pattern."""
     process = subprocess.Popen(
         COMMAND, cwd=checkout, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
     while not list(checkout.glob(pattern)) and process.poll() is None:
         time.sleep(0.05)
-    assert process.poll() is None, "it ended before it could be killed"
+    assert process.poll() is None, "the study ended before it could be killed"
     return process
 
 
-def test_sigkill_of_everything_then_the_same_command_completes(study, checkout):
+def test_study_completes_after_all_its_processes_were_killed(study, checkout):
     process = start_until(checkout, "results/trials/**/state/journal.json")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert list((checkout / ".snakemake/locks").iterdir()), "no stale lock: killed too late"
+    assert list((checkout / ".snakemake/locks").iterdir()), (
+        "no stale lock: the study was killed too late"
+    )
     run(checkout)
-    for mine, whole in zip(numbers(checkout), numbers_of_two(study[0]), strict=True):
-        pd.testing.assert_frame_equal(mine, whole, check_exact=True)
+    for resumed, unbroken in zip(numbers(checkout), numbers_of_smoke_study(study[0]), strict=True):
+        pd.testing.assert_frame_equal(resumed, unbroken, check_exact=True)
 
 
-def numbers_of_two(checkout):
-    """The study's numbers as the smoke config has it, whether or not it has grown since."""
+def numbers_of_smoke_study(checkout):
+    """Return the numbers of the smoke study, even if another test has added a dataset to it."""
     run(checkout)
     return numbers(checkout)
 
 
 @pytest.mark.slow
-def test_sigkill_of_snakemake_alone_leaves_an_orphan_that_does_no_harm(study, checkout):
+def test_study_completes_next_to_the_orphans_of_a_killed_snakemake(study, checkout):
     process = start_until(checkout, "results/trials/**/.lock")
     process.kill()
     process.wait()
-    orphans = Path("/proc").glob("[0-9]*/cmdline")
-    assert any(str(checkout.name) in cwd_of(p) and "finetune.py" in read(p) for p in orphans)
-    run(checkout)  # while the orphaned jobs go on
-    for mine, whole in zip(numbers(checkout), numbers_of_two(study[0]), strict=True):
-        pd.testing.assert_frame_equal(mine, whole, check_exact=True)
+    commands = Path("/proc").glob("[0-9]*/cmdline")
+    assert any(
+        str(checkout.name) in get_folder(path) and "finetune.py" in read(path) for path in commands
+    )
+    run(checkout)  # while the orphaned jobs are still running
+    for resumed, unbroken in zip(numbers(checkout), numbers_of_smoke_study(study[0]), strict=True):
+        pd.testing.assert_frame_equal(resumed, unbroken, check_exact=True)
 
 
 def read(path):
     try:
         return path.read_text()
-    except OSError:  # the process has ended meanwhile
+    except OSError:  # the process has ended
         return ""
 
 
-def cwd_of(cmdline):
+def get_folder(cmdline):
     try:
         return os.readlink(cmdline.with_name("cwd"))
     except OSError:

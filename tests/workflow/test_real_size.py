@@ -1,4 +1,4 @@
-"""The first paper's four models at their real size, with random weights, one after the other."""
+"""Run the first paper's four models at their real size, with random weights, one by one."""
 
 import json
 import os
@@ -11,25 +11,27 @@ import yaml
 from checkout import ROOT
 from real_size import METHODS
 
+pytestmark = pytest.mark.long
+
 MODELS = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())["models"]
-# Weights of the image and text towers in millions, as they are published.
+# Published numbers of parameters of the image and text towers, in millions.
 MILLIONS = {"clip_b32": 151, "coca_b32": 254, "siglip_b16": 203, "eva02_b16": 150}
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_of_the_paper_goes_from_embed_to_evaluate_on_24_gb(name, tmp_path):
-    """Found by its tag in the hub's cache; one step of each method; printed time and memory."""
+def test_model_of_the_paper_is_embedded_trained_and_evaluated_within_24_gb(name, tmp_path):
+    """The weights come from the hub's cache by their tag; each method trains for one step."""
     spec = MODELS[name]
     command = [sys.executable, "tests/real_size.py", *spec.values(), str(tmp_path)]
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
-    done = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True)
+    env = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    print(name, {k: found[k] for k in ("parameters", "seconds", "cpu_seconds", "peak_gib")})
-    assert round(found["parameters"] / 1e6) == MILLIONS[name]
-    assert found["peak_gib"] < 10
-    assert len(set(found["trained_weights"].values())) == len(METHODS)
-    # Zero-shot, probe and adapter, and the tuned ones.
-    assert found["predictions"] == (7 if name == "clip_b32" else 4)
+    facts = json.loads(done.stdout.splitlines()[-1])
+    print(name, {key: facts[key] for key in ("parameters", "seconds", "cpu_seconds", "peak_gib")})
+    assert round(facts["parameters"] / 1e6) == MILLIONS[name]
+    assert facts["peak_gib"] < 10
+    assert len(set(facts["trained_weights"].values())) == len(METHODS)
+    # Zero-shot, the probe, the adapter, and the fine-tuned models.
+    assert facts["predictions"] == (7 if name == "clip_b32" else 4)
     for file in tmp_path.rglob("*.safetensors"):
-        file.unlink()  # a gigabyte, which pytest would keep
+        file.unlink()  # pytest would keep this gigabyte

@@ -1,4 +1,7 @@
-"""The smoke study through the real Snakemake, as a user runs it."""
+"""Run the smoke study with Snakemake as a user does, and check what it writes and reruns.
+
+The tests share one copy of the study. Some add to it, so their order matters.
+"""
 
 import re
 import subprocess
@@ -7,29 +10,33 @@ import sys
 import pandas as pd
 import pytest
 import yaml
+import yte
 
 import smoke
 from checkout import ROOT
 from report_browser import opened
 from smoke import COMMAND, ENV, jobs, numbers, run
 
+pytestmark = pytest.mark.long
 
-def test_the_chain_runs_to_a_report(study):
+
+def test_smoke_study_runs_to_a_report(study):
     checkout, printed = study
     assert jobs(printed)["finetune_model"] == 2
     assert (checkout / "results/report.html").stat().st_size > 500_000
     outcomes, tasks, measures = numbers(checkout)
-    # Three tests, of which one is a shifted test of mnist, for zero-shot and for each of the two
-    # that were tuned, half way and whole, and of the two adapters; probes on their own.
+    # There are three tests: two datasets' own and a shifted one of mnist. The zero-shot model takes
+    # all of them, so do both fine-tuned models, each whole and interpolated half way, and both
+    # adapters. A probe takes the tests of its own dataset only: two of mnist and one of digits.
     assert len(outcomes) == 3 + 2 * (2 * 3) + 2 * 3 + (2 + 1)
     assert set(tasks.method) == {"full", "clip_adapter", "linear_probe"} and len(measures) == 2
-    moved = pd.read_parquet(checkout / "results/analysis/drift.parquet")
-    assert list(moved.dataset) == ["mnist", "digits"] and (moved.mean_displacement > 0).all()
-    assert (moved.iimm_change.abs() <= moved.bound).all()
+    drift = pd.read_parquet(checkout / "results/analysis/drift.parquet")
+    assert list(drift.dataset) == ["mnist", "digits"] and (drift.mean_displacement > 0).all()
+    assert (drift.iimm_change.abs() <= drift.bound).all()
     curve = pd.read_parquet(checkout / "results/analysis/wise_ft.parquet")
     assert sorted(curve.wise_ft) == [0.5, 0.5, 1, 1] and set(curve.method) == {"full"}
-    kept = {path.name for path in checkout.glob("results/predictions/*.parquet")}
-    assert set(outcomes.predictions) == kept and len(kept) == len(outcomes)
+    predictions = {path.name for path in checkout.glob("results/predictions/*.parquet")}
+    assert set(outcomes.predictions) == predictions and len(predictions) == len(outcomes)
     by_class = pd.read_parquet(checkout / "results/analysis/class_accuracy.parquet")
     assert len(by_class) == 10 * len(outcomes)
     key = ["method", "wise_ft", "trained_on", "evaluated_on", "split"]
@@ -40,7 +47,7 @@ def test_the_chain_runs_to_a_report(study):
     assert "epoch 1/1" in logs and "images/s" in logs
 
 
-def test_a_shifted_test_is_tested_and_no_other_task(study):
+def test_shifted_test_is_evaluated_and_does_not_count_as_another_task(study):
     outcomes, tasks, _ = numbers(study[0])
     outcomes = outcomes[outcomes.wise_ft.fillna(1) == 1]
     shifted = outcomes[outcomes.split == "digits"]
@@ -48,7 +55,7 @@ def test_a_shifted_test_is_tested_and_no_other_task(study):
     assert sorted(shifted.method) == [
         "clip_adapter", "clip_adapter", "full", "full", "linear_probe", "zero_shot"
     ]  # fmt: skip
-    # The same images as the dataset's; its captions are the same too, and so is the model.
+    # The shifted test has the images and captions of the dataset digits.
     plain = outcomes[(outcomes.split == "test") & (outcomes.evaluated_on == "digits")]
     assert set(shifted.test_digest) == set(plain.test_digest)
     both = shifted.merge(plain[plain.method == "full"], on=["model", "method", "trained_on"])
@@ -59,70 +66,69 @@ def test_a_shifted_test_is_tested_and_no_other_task(study):
     assert pd.isna(tasks.ood_change["full", "mnist"]) and pd.isna(
         tasks.shifted_change["full", "digits"]
     )
-    assert pd.isna(tasks.ood_change["full", "digits"])  # nor is mnist another task to it
+    assert pd.isna(tasks.ood_change["full", "digits"])  # mnist is no other task for it either
 
 
-def test_confusions_are_those_of_the_predictions(study):
-    found = pd.read_parquet(study[0] / "results/analysis/confusions.parquet")
+def test_confusions_agree_with_the_predictions(study):
+    confusions = pd.read_parquet(study[0] / "results/analysis/confusions.parquet")
     outcomes, _, _ = numbers(study[0])
-    asked = "method == 'full' and wise_ft == 1 and split == 'test' and evaluated_on == 'mnist'"
-    one = outcomes.query(asked + " and trained_on == 'mnist'")
-    kept = pd.read_parquet(study[0] / "results/predictions" / one.predictions.iloc[0])
-    counts = pd.crosstab(kept.label, kept.predicted)
-    own = found.query("method == 'full' and evaluated_on == 'mnist' and split == 'test'")
+    condition = "method == 'full' and wise_ft == 1 and split == 'test' and evaluated_on == 'mnist'"
+    row = outcomes.query(condition + " and trained_on == 'mnist'")
+    predictions = pd.read_parquet(study[0] / "results/predictions" / row.predictions.iloc[0])
+    counts = pd.crosstab(predictions.label, predictions.predicted)
+    own = confusions.query("method == 'full' and evaluated_on == 'mnist' and split == 'test'")
     assert len(own) and own["class"].nunique() <= 8
-    for row in own.to_dict("records"):  # a digit's class is its label
+    for row in own.to_dict("records"):  # the class names of the digits are their labels
         assert counts.loc[int(row["class"]), int(row["predicted"])] == row["n"]
-        assert (kept.label == int(row["class"])).sum() == row["class_n"]
-    assert set(found.method) == {"zero_shot", "full", "clip_adapter", "linear_probe"}
+        assert (predictions.label == int(row["class"])).sum() == row["class_n"]
+    assert set(confusions.method) == {"zero_shot", "full", "clip_adapter", "linear_probe"}
 
 
-def test_snakemakes_own_report_is_made_offline(study, browser):
-    """With our tables and figures in it by category, caption and label."""
+def test_snakemake_report_is_made_offline(study, browser):
+    """It lists our tables and figures with their categories, captions and labels."""
     checkout, _ = study
     run(checkout)
-    nowhere = dict.fromkeys(["http_proxy", "https_proxy", "ALL_PROXY"], "http://127.0.0.1:9")
+    no_network = dict.fromkeys(["http_proxy", "https_proxy", "ALL_PROXY"], "http://127.0.0.1:9")
     made = subprocess.run(
-        [*COMMAND, "--report", "snakemake-report.html"], cwd=checkout, env=ENV | nowhere,
+        [*COMMAND, "--report", "snakemake-report.html"], cwd=checkout, env=ENV | no_network,
         text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert made.returncode == 0, made.stdout[-3000:]
     assert "download" not in made.stdout.lower()
     with opened(browser, checkout / "snakemake-report.html", drawn="#app", quiet=False) as page:
-        found = page.evaluate("[categories, results]")
-        assert set(found[0]) == {"Figures", "Report", "Tables"}
-        kept = found[1]
+        categories, results = page.evaluate("[categories, results]")
+        assert set(categories) == {"Figures", "Report", "Tables"}
         assert {"results/report.html", "results/figures/models.svg",
-                "results/analysis/findings.csv"} <= set(kept)  # fmt: skip
-        figure = kept["results/figures/models.svg"]
+                "results/analysis/findings.csv"} <= set(results)  # fmt: skip
+        figure = results["results/figures/models.svg"]
         assert figure["labels"] == {"figure": "gain and forgetting against IIMM", "by": "model"}
         assert "figure 3" in figure["caption"]
-        # One figure a model, each with a label of its own, or only one of them is listed.
-        labels = kept["results/figures/accuracy_clip_mini.svg"]["labels"]
+        # Of figures with equal labels, Snakemake would list only one.
+        labels = results["results/figures/accuracy_clip_mini.svg"]["labels"]
         assert labels["figure"].startswith("accuracy of clip_mini, ")
         page.click("text=Figures")
         page.wait_for_selector("text=gain against forgetting")
 
 
-def test_forecasts_are_in_the_report(study):
-    whole = yaml.safe_load((study[0] / "studies/smoke.yaml").read_text())
+def test_report_rule_reads_the_forecasts(study):
+    config = yaml.safe_load((study[0] / "studies/smoke.yaml").read_text())
     new = {"parquet": "resources/mini/shapes.parquet"}
-    whole["forecast"] = {"datasets": {"shapes": new}}
-    (study[0] / "studies/forecast.yaml").write_text(yaml.safe_dump(whole))
+    config["forecast"] = {"datasets": {"shapes": new}}
+    (study[0] / "studies/forecast.yaml").write_text(yaml.safe_dump(config))
     printed = run(study[0], "-n", "-p", "--study", "studies/forecast.yaml")
     assert jobs(printed)["forecast_datasets"] == 1
     assert re.search(r"python workflow_scripts/report\.py .* --forecast results/forecast ", printed)
 
 
-def test_a_second_run_does_nothing(study):
+def test_second_run_does_nothing(study):
     assert "Nothing to be done" in run(study[0])
 
 
-def test_a_third_dataset_runs_only_what_is_new(study):
+def test_added_dataset_runs_only_new_jobs(study):
     checkout, _ = study
-    whole = yaml.safe_load((checkout / "studies/smoke.yaml").read_text())
-    whole["datasets"]["fashion_mnist"] = {"parquet": "resources/mini/fashion_mnist.parquet"}
-    (checkout / "studies/grown.yaml").write_text(yaml.safe_dump(whole))
+    config = yaml.safe_load((checkout / "studies/smoke.yaml").read_text())
+    config["datasets"]["fashion_mnist"] = {"parquet": "resources/mini/fashion_mnist.parquet"}
+    (checkout / "studies/grown.yaml").write_text(yaml.safe_dump(config))
     before = {
         path: path.stat().st_mtime_ns for path in checkout.glob("results/trials/**/best.json")
     }
@@ -137,11 +143,12 @@ def test_a_third_dataset_runs_only_what_is_new(study):
     assert jobs(run(checkout, "-n", *grown)) == expected
     assert jobs(run(checkout, *grown)) == expected
     assert all(path.stat().st_mtime_ns == mtime for path, mtime in before.items())
-    # Two old models on the new task, the new model on all four tests, each at two coefficients,
-    # and so with adapters, at one; a new probe on its own test, and the zero-shot model on the new.
+    # The new predictions: two old models on the new test and the new model on all four, each at two
+    # coefficients; the adapters likewise, at one; the new probe and the zero-shot model on the new
+    # test.
     new = set(checkout.glob("results/predictions/*.parquet")) - predictions
     assert len(new) == 2 * 6 + 6 + 2
-    # Images are prepared when they are embedded, and by no job after that.
+    # embed_images prepares the images, and no later job does.
     log = (checkout / "logs/evaluate_model/clip_mini/full.log").read_text()
     assert log.count("images prepared") == 0
     log = (checkout / "logs/embed_images/clip_mini/fashion_mnist.log").read_text()
@@ -152,38 +159,38 @@ def test_a_third_dataset_runs_only_what_is_new(study):
     assert "Nothing to be done" in run(checkout, *grown)
 
 
-def test_embeddings_from_elsewhere_are_measured_and_reported(study):
+def test_external_embeddings_are_measured_and_reported(study):
     checkout, _ = study
     run(checkout)
-    whole = yaml.safe_load((checkout / "studies/smoke.yaml").read_text())
+    config = yaml.safe_load((checkout / "studies/smoke.yaml").read_text())
     cache = "results/embeddings/clip_mini/mnist"
-    whole["embeddings"] = {
+    config["embeddings"] = {
         "mine": {"images": f"{cache}/train.parquet", "texts": f"{cache}/text.parquet"}
     }
-    (checkout / "studies/elsewhere.yaml").write_text(yaml.safe_dump(whole, sort_keys=False))
-    elsewhere = ["--study", "studies/elsewhere.yaml"]
-    # The report, because it shows the config; the analysis, because it has one input more.
+    (checkout / "studies/external.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    external = ["--study", "studies/external.yaml"]
+    # The report reruns because it shows the config, the analysis because of its new input.
     expected = {
         "measure_embeddings": 1, "analyze_study": 1, "draw_figures": 1, "write_report": 1, "all": 1
     }  # fmt: skip
-    assert jobs(run(checkout, *elsewhere)) == expected
+    assert jobs(run(checkout, *external)) == expected
     measures = pd.read_parquet(checkout / "results/analysis/measures.parquet")
     mine = measures[measures.dataset == "mine"].iloc[0]
     same = measures[measures.dataset == "mnist"].iloc[0]
     assert pd.isna(mine.model) and mine.iimm == same.iimm
     assert mine["iimm.low"] < mine.iimm < mine["iimm.high"]
     assert '"mine"' in (checkout / "results/report.html").read_text()
-    assert "Nothing to be done" in run(checkout, *elsewhere)
+    assert "Nothing to be done" in run(checkout, *external)
 
 
 @pytest.mark.slow
-def test_a_method_runs_on_the_models_it_names(study):
+def test_method_runs_on_the_models_that_it_names(study):
     checkout, _ = study
-    whole = yaml.safe_load((checkout / "studies/smoke.yaml").read_text())
-    whole["models"]["other"] = whole["models"]["clip_mini"]
-    whole["methods"]["full"]["models"] = ["clip_mini"]
-    (checkout / "studies/models.yaml").write_text(yaml.safe_dump(whole))
-    run(checkout)  # whether or not it has grown since
+    config = yaml.safe_load((checkout / "studies/smoke.yaml").read_text())
+    config["models"]["other"] = config["models"]["clip_mini"]
+    config["methods"]["full"]["models"] = ["clip_mini"]
+    (checkout / "studies/models.yaml").write_text(yaml.safe_dump(config))
+    run(checkout)  # another test may have added a dataset
     expected = jobs(run(checkout, "-n", "--study", "studies/models.yaml"))
     assert "finetune_model" not in expected and expected["fit_cached"] == 4
     run(checkout, "--study", "studies/models.yaml")
@@ -197,18 +204,18 @@ def test_a_method_runs_on_the_models_it_names(study):
     assert '["other","linear_probe"]' in (checkout / "results/report.html").read_text()
 
 
-def test_resources_have_targets_of_their_own(checkout):
-    data, whole = (jobs(run(checkout, "-n", target)) for target in ("suite_data", "suite"))
-    assert data["build_bundle"] == whole["build_bundle"] == 14
-    assert "pretrain_encoder" not in data and whole["pretrain_encoder"] == 4
+def test_suite_targets_rebuild_the_tasks_or_also_the_encoders(checkout):
+    data, suite = (jobs(run(checkout, "-n", target)) for target in ("suite_data", "suite"))
+    assert data["build_bundle"] == suite["build_bundle"] == 14
+    assert "pretrain_encoder" not in data and suite["pretrain_encoder"] == 4
 
 
-PLAIN = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "studies/smoke.yaml",
-         "--forcerun", "write_report"]  # fmt: skip
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "1", "--forcerun", "write_report",
+             "--configfile", "studies/smoke.yaml"]  # fmt: skip
 
 
-@pytest.mark.parametrize("command", [smoke.COMMAND, PLAIN], ids=["run_study", "snakemake"])
-def test_a_run_beside_a_run_is_refused(study, command):
+@pytest.mark.parametrize("command", [smoke.COMMAND, SNAKEMAKE], ids=["run_study", "snakemake"])
+def test_run_is_refused_while_another_run_holds_the_lock(study, command):
     holder = "from foretune.core.locks import lock_results; lock_results(); print(); input()"
     env = {**ENV, "PYTHONPATH": "workflow_scripts"}
     first = subprocess.Popen(
@@ -233,7 +240,7 @@ def test_a_run_beside_a_run_is_refused(study, command):
         ("a:\n  b: 1\n  c: 2\n  b: 3", "b: stands twice, in lines 2 and 4"),
     ],
 )
-def test_a_study_that_cannot_be_read_is_named(checkout, text, message):
+def test_unreadable_study_is_named_in_the_error(checkout, text, message):
     if text is not None:
         (checkout / "mine.yaml").write_text(text)
     printed = run(checkout, "--study", "mine.yaml", check=False)
@@ -241,23 +248,56 @@ def test_a_study_that_cannot_be_read_is_named(checkout, text, message):
     assert "Traceback" not in printed
 
 
-def test_slurm_profile_resolves_by_its_name(study, tmp_path):
+def test_slurm_profile_is_found_by_its_name(study, tmp_path):
     env = {**ENV, "XDG_CONFIG_HOME": str(tmp_path)}
     link = ["make", "-o", ".venv/bin/.run", "slurm-profile"]
     subprocess.run(link, cwd=ROOT, env=env, check=True)
-    subprocess.run(link, cwd=ROOT, env=env, check=True)  # again does no harm
+    subprocess.run(link, cwd=ROOT, env=env, check=True)  # a second time does no harm
     command = [sys.executable, "-m", "snakemake", "-n", "-q", "--profile", "slurm",
                "--configfile", "studies/smoke.yaml", "--forceall"]  # fmt: skip
     done = subprocess.run(command, cwd=study[0], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "snakemake/slurm").resolve() == ROOT / "profiles/slurm"
     (tmp_path / "snakemake/slurm").unlink()
-    (tmp_path / "snakemake/slurm").mkdir()  # a profile of the user's own
+    (tmp_path / "snakemake/slurm").mkdir()  # the user's own profile
     refused = subprocess.run(link, cwd=ROOT, env=env, capture_output=True, text=True)
     assert refused.returncode and "is a profile of yours already" in refused.stdout
 
 
-def test_lint(study):
+def test_default_profile_is_used_on_this_machine_only(monkeypatch):
+    def read_profile(*words):
+        monkeypatch.setattr(sys, "argv", ["snakemake", *words])
+        with open("profiles/default/config.yaml") as profile:
+            return yte.process_yaml(profile, require_use_yte=True)
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("SNAKEMAKE_PROFILE", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    alone = read_profile("-n")
+    assert alone["cores"] == "all" and alone["resources"] == ["gpu=2"]
+    assert read_profile("--profile", "profiles/local") == alone
+    assert read_profile("--profile", "profiles/slurm") == {} == read_profile("-e", "slurm")
+    monkeypatch.setenv("SNAKEMAKE_PROFILE", "slurm")
+    assert read_profile("-n") == {}
+    assert read_profile("--profile=profiles/local") == alone
+
+
+def test_snakemake_alone_takes_the_default_profile(study):
+    command = [sys.executable, "-m", "snakemake", "-n", "--configfile", "studies/smoke.yaml"]
+    done = subprocess.run(command, cwd=study[0], env=ENV, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "profile profiles/default" in done.stderr
+
+
+def test_rules_have_a_message_and_no_long_line():
+    for path in (ROOT / "rules").glob("*.smk"):
+        text = path.read_text()
+        assert max(map(len, text.splitlines())) <= 100, path
+        blocks = re.split(r"^(?=(?:use )?rule )", text, flags=re.M)[1:]
+        assert all("\n    message:\n" in block for block in blocks), path
+
+
+def test_snakemake_lint_finds_nothing(study):
     command = [sys.executable, "-m", "snakemake", "--lint"]
     done = subprocess.run(command, cwd=study[0], env=ENV, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

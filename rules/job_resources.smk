@@ -1,0 +1,83 @@
+"""Functions for the resources of jobs: memory and time by the size of the model and its data.
+
+Each further attempt at a job asks for more. Snakemake asks again right before a job starts if the
+files that tell its size did not exist when the workflow was planned.
+"""
+
+from foretune.planning.job_resources import (
+    CORE,
+    ENCODED,
+    count_fitting_work,
+    count_training_images,
+    get_memory_mb,
+    get_minutes,
+)
+
+# Most partitions would never start a job that asks for more minutes. A training job that runs out
+# of time resumes after its last epoch.
+MAX_TRAINING_MINUTES = 24 * 60
+
+
+def per_attempt(amount):
+    """Return a resource function that asks for `amount` times the number of the attempt."""
+    return lambda wildcards, attempt: amount * attempt
+
+
+def memory_by_size(copies=0, per_gpu=False):
+    """Return a function that asks for mem_mb by a job's inputs and `copies` of its model's weights.
+
+    With `per_gpu`, each GPU's process needs as much.
+    """
+
+    def get_mem_mb(wildcards, input, attempt):
+        spec = STUDY["models"][wildcards.model] if copies else None
+        sizes = list(zip(input, input.size_files_mb))
+        images_mb = sum(size for file, size in sizes if "results/datasets/" in file)
+        other_mb = sum(size for _, size in sizes) - images_mb
+        processes = spec["gpus"] if per_gpu else 1
+        return attempt * get_memory_mb(other_mb, spec, copies, images_mb) * processes
+
+    return get_mem_mb
+
+
+def count_images(manifest, *names):
+    """Count the images of a prepared dataset, of all its splits or of those that are named."""
+    splits = json.loads(Path(manifest).read_text())["splits"]
+    return sum(split["rows"] for name, split in splits.items() if name in (names or splits))
+
+
+def get_encoding_minutes(wildcards, input, attempt):
+    """Return the minutes to encode a whole dataset, or one of its shards."""
+    images = count_images(input.manifest) / int(wildcards.get("shards", 1))
+    return attempt * get_minutes(STUDY["models"][wildcards.model], ENCODED * images)
+
+
+def get_evaluation_minutes(wildcards, input, attempt):
+    """Return the minutes to test all models that a method fine-tuned, and their interpolations.
+
+    Each fine-tuned model also encodes its own training images, to measure the embedding drift.
+    """
+    models = len(DATASETS) * (1 + len(STUDY["methods"][wildcards.method]["wise_ft"]))
+    images = sum(
+        models * count_images(manifest, "test") + count_images(manifest, "train")
+        for manifest in input.manifests
+    )
+    return attempt * get_minutes(STUDY["models"][wildcards.model], ENCODED * images)
+
+
+def get_training_minutes(wildcards, input, attempt):
+    """Return the minutes to train one job's trials on the model's GPUs."""
+    spec, recipe = STUDY["models"][wildcards.model], STUDY["methods"][wildcards.method]
+    manifest = json.loads(Path(input.manifest).read_text())
+    trials = len(expand_grid(recipe, int(wildcards.part)))
+    images = count_training_images(recipe, trials, manifest) / spec["gpus"]
+    return min(MAX_TRAINING_MINUTES, attempt * get_minutes(spec, images))
+
+
+def get_fitting_minutes(wildcards, input, attempt):
+    """Return the minutes to train one job's trials on cached embeddings, on one core."""
+    recipe = STUDY["methods"][wildcards.method]
+    manifest = json.loads(Path(input.manifest).read_text())
+    trials, train = expand_grid(recipe, int(wildcards.part)), manifest["splits"]["train"]["rows"]
+    work = count_fitting_work(recipe, trials, train, len(manifest["classes"]))
+    return attempt * (60 + round(work / CORE / 60))

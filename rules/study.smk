@@ -1,0 +1,87 @@
+"""Check the config, and derive the study's run table and the wildcard constraints from it."""
+
+import gc
+import json
+import re
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow_scripts"))
+
+from foretune.core.code_digest import code_digest
+from foretune.core.config import CACHED_METHODS, PROBE_METHODS, check_config, read_study
+from foretune.core.errors import ForetuneError
+from foretune.core.locks import lock_results
+from foretune.core.slurm import refuse_orphans
+
+# The thousands of job objects of a large study live until the end: with Python's default
+# thresholds, garbage collection among them takes a fifth of a dry run.
+gc.set_threshold(100_000, 20, 20)
+
+try:
+    for path in workflow.configfiles:
+        read_study(path)
+    # The config with every default filled in.
+    STUDY = check_config(config)
+except ForetuneError as error:
+    raise WorkflowError(f"The config is not valid:\n{error}") from None
+
+# The names of the models, and of the datasets that are fine-tuned on.
+MODELS, DATASETS = list(STUDY["models"]), list(STUDY["datasets"])
+# Every dataset's entry, including those that are only measured and forecast.
+DATASET_ENTRIES = STUDY["datasets"] | STUDY["forecast"]["datasets"]
+# The run table: each (model, method) pair of the study.
+RUNS = [
+    (model, method)
+    for model in MODELS
+    for method, recipe in STUDY["methods"].items()
+    if model in recipe["models"]
+]
+# Each test's folder below results/datasets/ and a model's embeddings -> its dataset: first the
+# datasets' own tests, then the shifted ones.
+TESTS = {dataset: dataset for dataset in DATASETS} | {
+    f"{dataset}/shifted/{shift}": dataset
+    for dataset in DATASETS
+    for shift in STUDY["datasets"][dataset]["shifted"]
+}
+# Methods that train the encoder on images, and those that train on cached embeddings.
+FINETUNED_METHODS, FITTED_METHODS = (
+    [method for method in STUDY["methods"] if (method in CACHED_METHODS) == cached]
+    for cached in (False, True)
+)
+# Methods whose trials are split over several jobs, and datasets that several jobs embed.
+SPLIT_METHODS = [name for name, recipe in STUDY["methods"].items() if recipe["parts"] > 1]
+SHARDED_DATASETS = [name for name, entry in DATASET_ENTRIES.items() if entry["shards"] > 1]
+
+
+def refuse_other_runs():
+    """Stop before the first job if another run, or jobs of a killed one, write the same files."""
+    try:
+        lock_results()
+        refuse_orphans(logger.info)
+    except ForetuneError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def one_of(names):
+    """Return a wildcard constraint that matches any of the names, or nothing if there are none."""
+    return "|".join(map(re.escape, names)) or r"(?!)"
+
+
+def as_json(value):
+    """Return `value` as JSON with sorted keys, because Snakemake compares params as text."""
+    return json.dumps(value, sort_keys=True)
+
+
+# These stand before the rules: Snakemake 9 drops the constraints of rules that were defined
+# earlier when their files are in remote storage.
+wildcard_constraints:
+    model=one_of(MODELS),
+    dataset=one_of(DATASET_ENTRIES),
+    method=one_of(STUDY["methods"]),
+    shift=one_of(shift for entry in STUDY["datasets"].values() for shift in entry["shifted"]),
+    embedding=one_of(STUDY["embeddings"]),
+    split="train|val|test",
+    part=r"\d+",

@@ -1,0 +1,112 @@
+"""Lists of the files that a study consists of, and what the rule `all` asks for."""
+
+from foretune.analysis.tables import REPORT_TABLE_NAMES, TABLE_NAMES
+
+
+def list_manifests():
+    """List the manifest of every test: of each dataset and each shifted test."""
+    return expand("results/datasets/{test}/dataset.json", test=TESTS)
+
+
+def list_measures(datasets):
+    """List the measures of datasets by every model."""
+    return expand("results/measures/{model}/{dataset}.json", model=MODELS, dataset=datasets)
+
+
+def list_external_measures():
+    """List the measures of embeddings that were computed elsewhere."""
+    return expand("results/measures/{name}.json", name=STUDY["embeddings"])
+
+
+def list_trial_files(name):
+    """List the file `name` of every job that trains: one per run, dataset and part of the grid."""
+    return [
+        f"results/trials/{model}/{method}/{dataset}/{part}/{name}"
+        for model, method in RUNS
+        for dataset in DATASETS
+        for part in range(STUDY["methods"][method]["parts"])
+    ]
+
+
+def list_selections(model, method):
+    """List the selected trial of each dataset: the best over the parts, or that of the only one."""
+    path = (
+        "results/selected/{model}/{method}/{dataset}.json"
+        if method in SPLIT_METHODS
+        else "results/trials/{model}/{method}/{dataset}/0/best.json"
+    )
+    return expand(path, model=model, method=method, dataset=DATASETS)
+
+
+def list_all_selections():
+    """List the selected trial of every model, method and dataset."""
+    return [path for run in RUNS for path in list_selections(*run)]
+
+
+def list_evaluations(kind=""):
+    """List the tables of the evaluations: accuracies, or those of kind _classes or _confusions."""
+    runs = [*((model, "zero_shot") for model in MODELS), *RUNS]
+    return [f"results/evaluations/{model}/{method}{kind}.parquet" for model, method in runs]
+
+
+def list_drifts():
+    """List the tables of how far the fine-tuned models moved their task's embeddings."""
+    return [
+        f"results/evaluations/{model}/{method}_drift.parquet"
+        for model, method in RUNS
+        if method in FINETUNED_METHODS
+    ]
+
+
+def list_forecast_tables():
+    """List the tables of the forecasts; there are none without datasets to forecast."""
+    names = ["forecasts", "rankings"] if STUDY["forecast"]["datasets"] else []
+    return expand("results/forecast/{name}.parquet", name=names)
+
+
+def make_csv_output(name):
+    """Return the CSV file of a table, in Snakemake's report if rules/captions/ describes it."""
+    path, caption = f"results/analysis/{name}.csv", f"captions/{name}.rst"
+    if not Path(workflow.basedir, "rules", caption).is_file():
+        return path
+    return report(path, caption=caption, category="Tables", labels={"table": name})
+
+
+def final_output():
+    """List the report and every intermediate that is kept, so that a lost one is made again."""
+    splits = ["train", "val"]
+    return [
+        "results/report.html",
+        "results/provenance.json",
+        "results/analysis/statistics.json",
+        "results/analysis/paper_tables.md",
+        *expand("results/analysis/{name}.{kind}", name=TABLE_NAMES, kind=["parquet", "csv"]),
+        *list_measures(STUDY["forecast"]["datasets"]),
+        *list_forecast_tables(),
+        *(path.replace(".parquet", ".csv") for path in list_forecast_tables()),
+        *expand(
+            "results/figures/{figure}.svg",
+            figure=["models", "methods", "trade_off", "training"],
+        ),
+        *expand("results/figures/accuracy_{model}.svg", model=MODELS),
+        *list_manifests(),
+        *expand("results/datasets/{dataset}/{split}.parquet", dataset=DATASETS, split=splits),
+        *expand("results/datasets/{test}/test.parquet", test=TESTS),
+        *list_measures(DATASETS),
+        *list_external_measures(),
+        *list_trial_files("epochs.parquet"),
+        *list_trial_files("best.json"),
+        *list_trial_files("trained_weights.safetensors"),
+        *list_all_selections(),
+        *list_evaluations(),
+        *list_evaluations("_classes"),
+        *list_evaluations("_confusions"),
+        *list_drifts(),
+        *expand(
+            "results/embeddings/{model}/{dataset}/{file}.parquet",
+            model=MODELS,
+            dataset=DATASETS,
+            file=[*splits, "own_text", "text"],
+        ),
+        *expand("results/embeddings/{model}/{test}/test.parquet", model=MODELS, test=TESTS),
+    ]
