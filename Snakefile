@@ -19,7 +19,7 @@ include: "rules/evaluate.smk"
 include: "rules/analyze.smk"
 include: "rules/forecast.smk"
 include: "rules/report.smk"
-include: "rules/resources.smk"
+include: "rules/suite.smk"
 
 
 # Also without run_study.py, which has the lock already. Not at a dry run, nor within a job.
