@@ -134,7 +134,7 @@ def cards(share: Path) -> Iterator[tuple[str, Image.Image]]:
 def kana(share: Path) -> Iterator[tuple[str, Image.Image]]:
     """Draw fifteen hiragana in black with every font; equal pictures of two fonts count once."""
     seen = set()
-    for path in sorted((share / "fonts").rglob("*.[ot]tf")):
+    for path in sorted((share / "fonts").rglob("*.[ot]tf")):  # codespell:ignore ot
         font, _ = read_font(path)
         for name, code in KANA.items():
             glyph = render_glyph(font, code)
