@@ -21,7 +21,7 @@ include: "rules/evaluate.smk"
 include: "rules/analyze.smk"
 include: "rules/forecast.smk"
 include: "rules/report.smk"
-include: "rules/resources.smk"
+include: "rules/suite.smk"
 
 
 # A dry run and a job do not get here. run_study.py holds the lock already.

@@ -1,4 +1,4 @@
-"""What the benchmarks share: alternating runs, medians, and a table that says what made it."""
+"""Time alternating runs, and write tables that name the command and the machine."""
 
 import os
 import platform
@@ -13,27 +13,28 @@ sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
 
 def seconds(work: Callable[[], object]) -> float:
+    """Return the wall seconds of a call."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 def compare(works: dict[str, Callable[[], object]], runs: int = 5) -> dict[str, float]:
-    """Median seconds of each, after one run unmeasured.
+    """Return the median seconds of each of the works, after one run that is not measured.
 
-    The runs take turns, so that what else the machine does falls on all of them alike.
+    The runs alternate, so that other load of the machine meets all of them.
     """
     for work in works.values():
         work()
-    times = {name: [] for name in works}
+    times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(runs):
         for name, work in works.items():
             times[name].append(seconds(work))
-    return {name: statistics.median(each) for name, each in times.items()}
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def write_table(name: str, title: str, rows: list[dict], notes: str = "") -> None:
-    """Write benchmarks/{name}.md from the rows, with the command and the machine."""
+    """Write benchmarks/{name}.md: a table with a row per dict, the command and the machine."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = [f"# {title}", "", f"`python benchmarks/{name}.py` made this table."]
     lines += [f"{machine()}.", ""]
@@ -45,6 +46,7 @@ def write_table(name: str, title: str, rows: list[dict], notes: str = "") -> Non
 
 
 def machine() -> str:
+    """Return one line on the processor, its cores, and torch's threads and version."""
     import torch
 
     info = Path("/proc/cpuinfo")

@@ -1,7 +1,7 @@
-"""How long Snakemake takes until it knows what to run, by the size of the study.
+"""Time Snakemake's dry run by the size of the study.
 
-Each is the first paper's study (studies/paper.yaml) or several times it; datasets are bundled
-ones under many names, of which a dry run reads nothing but that they exist.
+The studies are that of the first paper (studies/paper.yaml) and multiples of it. Their datasets are
+bundled ones under many names; a dry run only checks that the files exist.
 """
 
 import os
@@ -23,25 +23,25 @@ SOURCE = {"parquet": "resources/mini/digits.parquet"}
 
 
 def study(models: int = 4, datasets: int = 9, everywhere: bool = False, split: bool = False):
-    """The paper's methods on so many models and datasets.
+    """Return the config of a study of the paper's methods.
 
-    everywhere: all methods on all models, not on the first alone; split: each trial a job.
+    everywhere: all methods on all models, not only on the first; split: one job per trial.
     """
-    kinds = list(PAPER["models"].values())
-    named = {f"model{i}": kinds[i % len(kinds)] for i in range(models)}
+    specs = list(PAPER["models"].values())
+    named = {f"model{i}": specs[i % len(specs)] for i in range(models)}
     methods = {name: dict(recipe) for name, recipe in PAPER["methods"].items()}
     for recipe in methods.values():
         if recipe.pop("models", None) and not everywhere:
             recipe["models"] = ["model0"]
-    made = {
+    config = {
         "models": named,
         "datasets": {f"dataset{i}": dict(SOURCE) for i in range(datasets)},
         "methods": methods,
     }
     if split:
-        for name, recipe in check_config(made)["methods"].items():
+        for name, recipe in check_config(config)["methods"].items():
             methods[name]["parts"] = len(grid_points(recipe))
-    return made
+    return config
 
 
 CASES = {  # name -> config
@@ -54,19 +54,19 @@ CASES = {  # name -> config
 
 
 def dry_run(config: Path) -> tuple[int, float, float, float]:
-    """Jobs, seconds, CPU seconds and megabytes of a dry run."""
+    """Return the number of jobs, seconds, CPU seconds and megabytes of a dry run."""
     command = [sys.executable, "-m", "snakemake", "-n", "-q", "rules", "--profile",
                "profiles/local", "--configfile", str(config)]  # fmt: skip
     with tempfile.TemporaryFile("w+") as printed:
         started = time.perf_counter()
         process = subprocess.Popen(command, cwd=ROOT, stdout=printed, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(process.pid, 0)
+        _, status, usage = os.wait4(process.pid, 0)
         took = time.perf_counter() - started
         printed.seek(0)
         text = printed.read()
     assert status == 0, text
     jobs = int(re.search(r"^total\s+(\d+)", text, re.M)[1])
-    return jobs, took, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    return jobs, took, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""How long a forecast takes for 5,000 images, from files in folders to the printed ranking.
+"""Time a forecast for 5,000 images, from files in folders to the printed ranking.
 
-The bundled study's images, as JPEG files of 320 x 240 pixels in ten folders; `make forecast` runs
-the same command. Everything happens in a copy of this checkout, so that nothing was embedded yet.
+The images are those of the bundled tasks, as JPEG files of 320 x 240 pixels in ten folders. `make
+forecast` runs the same command. It runs in a copy of this checkout, in which nothing is embedded.
 """
 
 import os
@@ -23,24 +23,25 @@ IMAGES, RUNS = 5000, 1
 
 
 def make_folder(folder: Path) -> None:
-    made = 0
+    """Write IMAGES pictures of the bundled tasks into ten class folders."""
+    written = 0
     for name in ("mnist", "fashion_mnist", "digits"):
         table = pq.read_table(ROOT / f"resources/mini/{name}.parquet", columns=["image", "label"])
         for image, label in zip(*(column.to_pylist() for column in table.columns), strict=True):
             place = folder / f"class {label}"
             place.mkdir(parents=True, exist_ok=True)
             large = decode_image(image, name).convert("RGB").resize((320, 240))
-            large.save(place / f"{made}.jpg")
-            made += 1
-            if made == IMAGES:
+            large.save(place / f"{written}.jpg")
+            written += 1
+            if written == IMAGES:
                 return
 
 
 def forecast(checkout: Path, images: Path, models: dict) -> float:
-    """Seconds of a forecast by these models; none of what an earlier one left is used."""
+    """Return the seconds of a forecast by these models, without any earlier results."""
     study = yaml.safe_load((ROOT / "config.yaml").read_text())
-    methods = {name: each | {"models": [m for m in each.get("models", models) if m in models]}
-               for name, each in study["methods"].items()}  # fmt: skip
+    methods = {name: recipe | {"models": [m for m in recipe.get("models", models) if m in models]}
+               for name, recipe in study["methods"].items()}  # fmt: skip
     sources = [name for name in study["measures"]["emms_sources"] if name in models]
     measures = study["measures"] | {"emms_sources": sources}
     study |= {"models": models, "methods": methods, "measures": measures}
@@ -56,7 +57,7 @@ def forecast(checkout: Path, images: Path, models: dict) -> float:
 
 def main() -> None:
     models = yaml.safe_load((ROOT / "config.yaml").read_text())["models"]
-    one = dict(list(models.items())[:1])
+    first_model = dict(list(models.items())[:1])
     with tempfile.TemporaryDirectory() as folder:
         checkout, images = Path(folder, "checkout"), Path(folder, "pictures")
         checkout.mkdir()
@@ -66,13 +67,15 @@ def main() -> None:
         (checkout / "resources").symlink_to(ROOT / "resources")
         make_folder(images)
         rows = []
-        for some in (one, models):
-            times = [forecast(checkout, images, some) for _ in range(RUNS)]
-            rows.append({"encoders": ", ".join(some), "seconds": f"{statistics.median(times):.0f}"})
+        for encoders in (first_model, models):
+            times = [forecast(checkout, images, encoders) for _ in range(RUNS)]
+            rows.append(
+                {"encoders": ", ".join(encoders), "seconds": f"{statistics.median(times):.0f}"}
+            )
     write_table(
         "forecast", "A forecast for 5,000 images", rows,
         f"JPEG files of 320 x 240 pixels; median of {RUNS} run(s) with {os.cpu_count()} cores, "
-        "beside other work.",
+        "with other load on the machine.",
     )  # fmt: skip
 
 

@@ -1,9 +1,10 @@
-"""How far the default study's forecasts are off on datasets that it never saw.
+"""Compare the default study's forecasts with the truth, on datasets that it never saw.
 
-Six image tasks from Debian's packages (held_back_sets.py), which were chosen, with their captions,
-before any was forecast or tuned, are forecast from the bundled study by `forecast:`. Then the
-workflow fine-tunes them with the default study's recipes, as any dataset that is added to it, and
-every tuned model is tested on its own task and on the default study's.
+The datasets are six image tasks from Debian's packages (held_back_sets.py). They were chosen, with
+their captions, before any of them was forecast or fine-tuned. The benchmark first forecasts them
+from the bundled study, by `forecast:`. Then the workflow fine-tunes them with the default study's
+recipes, like any dataset that is added to it, and every fine-tuned model is tested on its own task
+and on the tasks of the default study.
 """
 
 import json
@@ -46,9 +47,16 @@ def run(study: dict, name: str, *targets: str) -> None:
 
 
 def fine_tune(study: dict, new: dict) -> dict[str, list[str]]:
-    """Fine-tune the datasets `new`, and prepare what testing needs; each model's methods."""
+    """Fine-tune the datasets `new`, and make the files that testing needs.
+
+    Returns the methods of each model.
+    """
     methods = {
-        model: [m for m, each in study["methods"].items() if model in each.get("models", [model])]
+        model: [
+            method
+            for method, recipe in study["methods"].items()
+            if model in recipe.get("models", [model])
+        ]
         for model in study["models"]
     }
     every = study["datasets"] | new
@@ -91,7 +99,7 @@ def evaluate_all(study: dict, new: list[str], methods: dict[str, list[str]]) -> 
 
 
 def true_outcomes(rows: pd.DataFrame, base: list[str]) -> pd.DataFrame:
-    """What fine-tuning did to each new dataset: forgetting is on the study's own tasks `base`."""
+    """Return the outcomes on each new dataset, with forgetting on the study's tasks `base`."""
     rows = rows[rows.method != "zero_shot"].rename(columns={"trained_on": "dataset"})
     own = rows[rows.dataset == rows.evaluated_on].set_index(KEY)
     others = rows[rows.evaluated_on.isin(base)]
@@ -103,54 +111,59 @@ def true_outcomes(rows: pd.DataFrame, base: list[str]) -> pd.DataFrame:
 
 
 def baselines(new: list[str]) -> dict[tuple, tuple[float, float]]:
-    """(dataset, model, method, outcome) -> the study's mean, the line on its best other measure."""
+    """Return two simple forecasts by (dataset, model, method, outcome).
+
+    The first is the study's mean, the second the line on the study's best measure besides IIMM.
+    """
     tasks, facts = read_study_results(BUNDLED / "analysis")
     files = [ROOT / f"results/measures/{m}/{d}.json" for m in tasks.model.unique() for d in new]
     measured, _ = tabulate_measures([json.loads(path.read_text()) for path in files])
-    at, found = measured.set_index(["model", "dataset"]), {}
+    values, predictions = measured.set_index(["model", "dataset"]), {}
     for (model, method), group in tasks.groupby(["model", "method"]):
         for outcome in OUTCOME_RANGES:
-            some = group[group[outcome].notna()]
-            if some.empty:
+            rows = group[group[outcome].notna()]
+            if rows.empty:
                 continue
-            names = [n for n in facts["measures"] if n != "iimm" and some[n].notna().all()]
-            y = some[outcome].to_numpy(float)
-            rival = names[best_rival(some[names].to_numpy(float).T, y)]
-            fit = least_squares_line(some[rival].to_numpy(float), y)
+            names = [n for n in facts["measures"] if n != "iimm" and rows[n].notna().all()]
+            y = rows[outcome].to_numpy(float)
+            rival = names[best_rival(rows[names].to_numpy(float).T, y)]
+            fit = least_squares_line(rows[rival].to_numpy(float), y)
             for dataset in new:
-                said = fit.predict([[1, at.loc[(model, dataset), rival]]])[0]
-                both = y.mean(), float(np.clip(said, *OUTCOME_RANGES[outcome]))
-                found[dataset, model, method, outcome] = both
-    return found
+                on_line = fit.predict([[1, values.loc[(model, dataset), rival]]])[0]
+                on_line = float(np.clip(on_line, *OUTCOME_RANGES[outcome]))
+                predictions[dataset, model, method, outcome] = y.mean(), on_line
+    return predictions
 
 
 def compare(forecasts: pd.DataFrame, truth: pd.DataFrame, others: dict) -> pd.DataFrame:
-    """The forecasts with what came true, the baselines, and all errors."""
+    """Return the forecasts with the true outcomes, the baselines, and all errors."""
     cells = forecasts[forecasts.expected.notna()].copy()
     keys = list(cells[KEY].itertuples(index=False, name=None))
     cells["true"] = [truth.loc[k, o] for k, o in zip(keys, cells.outcome, strict=True)]
     cells["zero_shot"] = [truth.zero_shot[key] for key in keys]
-    said = [others[*key, o] for key, o in zip(keys, cells.outcome, strict=True)]
-    cells["mean_error"], cells["rival_error"] = np.abs(np.array(said).T - cells.true.to_numpy())
+    simple = [others[*key, o] for key, o in zip(keys, cells.outcome, strict=True)]
+    cells["mean_error"], cells["rival_error"] = np.abs(np.array(simple).T - cells.true.to_numpy())
     cells["error"] = cells.expected - cells.true
     cells["held"] = (cells.low <= cells.true) & (cells.true <= cells.high)
     return cells
 
 
 def table(columns: list[str], rows: list[list]) -> list[str]:
+    """Return the lines of a Markdown table."""
     text = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     return text + [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
 
 
 def summary(cells: pd.DataFrame) -> list[str]:
+    """Return the table of the mean errors of each outcome."""
     rows = []
     for outcome in OUTCOME_RANGES:
-        for what, some in (("full, four models", cells[cells.method == "full"]),
+        for name, part in (("full, four models", cells[cells.method == "full"]),
                            ("CLIP, all methods", cells[cells.model == "clip_mini"])):  # fmt: skip
-            own = some[some.outcome == outcome]
-            means = own[["loo_error", "mean_error", "rival_error"]].mean()
-            rows.append([outcome, what, len(own), f"{own.held.sum()} ({own.held.mean():.0%})",
-                         f"{own.error.abs().mean():.3f}", f"{own.error.mean():+.3f}",
+            part = part[part.outcome == outcome]
+            means = part[["loo_error", "mean_error", "rival_error"]].mean()
+            rows.append([outcome, name, len(part), f"{part.held.sum()} ({part.held.mean():.0%})",
+                         f"{part.error.abs().mean():.3f}", f"{part.error.mean():+.3f}",
                          *(f"{mean:.3f}" for mean in means)])  # fmt: skip
     columns = ["outcome", "of", "forecasts", "in their 95% interval", "error by IIMM", "bias",
                "promised by the study", "error by the study's mean",
@@ -159,23 +172,24 @@ def summary(cells: pd.DataFrame) -> list[str]:
 
 
 def details(cells: pd.DataFrame) -> list[str]:
-    """A row for each dataset, model and method, with its three outcomes."""
+    """Return a table with a row for each dataset, model and method, with its three outcomes."""
     rows = []
-    for (dataset, model, method), own in cells.groupby(KEY, sort=False):
-        own = own.set_index("outcome")
-        row = [dataset, model, method, f"{own.zero_shot.iloc[0]:.3f}", f"{own.iimm.iloc[0]:.3f}"]
+    for (dataset, model, method), run_cells in cells.groupby(KEY, sort=False):
+        run_cells = run_cells.set_index("outcome")
+        row = [dataset, model, method, f"{run_cells.zero_shot.iloc[0]:.3f}",
+               f"{run_cells.iimm.iloc[0]:.3f}"]  # fmt: skip
         for outcome in OUTCOME_RANGES:
-            if outcome not in own.index:
+            if outcome not in run_cells.index:
                 row += ["–"] * 3
                 continue
-            cell = own.loc[outcome]
+            cell = run_cells.loc[outcome]
             mark = "" if cell.held else " ✗"
             row += [f"{cell.expected:.2f} [{cell.low:.2f}, {cell.high:.2f}]",
                     f"{cell.true:.2f}{mark}", f"{cell.error:+.2f}"]  # fmt: skip
         rows.append(row)
     columns = ["dataset", "model", "method", "zero-shot", "iimm"]
-    for said in ("gain", "accuracy", "change on other tasks"):
-        columns += [f"{said}, forecast", "true", "error"]
+    for title in ("gain", "accuracy", "change on other tasks"):
+        columns += [f"{title}, forecast", "true", "error"]
     return table(columns, rows)
 
 
@@ -192,26 +206,27 @@ def main() -> None:
     cells = compare(forecasts, truth, baselines(list(new)))
     facts = []
     for name, entry in new.items():
-        made = json.loads((ROOT / f"results/datasets/{name}/dataset.json").read_text())
-        images = " + ".join(str(made["splits"][s]["rows"]) for s in ("train", "val", "test"))
-        facts.append([name, len(made["classes"]), images, entry["source"], entry["licence"]])
+        manifest = json.loads((ROOT / f"results/datasets/{name}/dataset.json").read_text())
+        images = " + ".join(str(manifest["splits"][s]["rows"]) for s in ("train", "val", "test"))
+        facts.append([name, len(manifest["classes"]), images, entry["source"], entry["licence"]])
     gains = forecasts[forecasts.outcome == GAIN]
     lines = [
         "# Forecasts of datasets that the study never saw", "",
         f"`python benchmarks/held_back.py` made this file. {machine()}.", "",
-        "The datasets and their captions were chosen before any of them was forecast or tuned, and",
-        "none was left out or changed afterwards. Forecasts are of the bundled default study, by",
-        "`forecast:`; the truth is of fine-tuning by the default study's recipes.", "",
+        "The datasets and their captions were chosen before any of them was forecast or",
+        "fine-tuned, and none was left out or changed afterwards. The forecasts are made from the",
+        "bundled default study, by `forecast:`. The truth comes from fine-tuning with the default",
+        "study's recipes.", "",
         *table(["dataset", "classes", "train + val + test", "source", "licence"], facts), "",
         "## How far the forecasts were off", "", *summary(cells), "",
-        "Errors are absolute; the bias is forecast less truth. What the study promises is the",
-        "error of such forecasts on its own datasets, each left out (`loo_error`). The best other",
-        "measure is the one with the highest R² on the study's datasets.",
+        "Errors are absolute; the bias is the mean of forecast minus truth. The study promises",
+        "the error of such forecasts on its own datasets, each left out in turn (`loo_error`). The",
+        "best other measure is the one with the highest R² on the study's datasets.",
         f"{int(gains.outside.sum())} of the {len(gains)} forecasts of gain are beyond the range of "
         "IIMM that the study covers.", "",
         "## Each forecast", "",
-        "✗ marks what lies outside its 95% prediction interval. The change is the mean over the",
-        f"study's {len(base)} own tasks of accuracy less zero-shot accuracy.", "",
+        "✗ marks a truth outside the 95% prediction interval of its forecast. The change is the",
+        f"mean of accuracy minus zero-shot accuracy over the study's {len(base)} tasks.", "",
         *details(cells), "",
     ]  # fmt: skip
     (ROOT / "benchmarks/held_back.md").write_text("\n".join(lines))

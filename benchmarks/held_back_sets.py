@@ -1,7 +1,7 @@
-"""Six image tasks that the bundled suite has nothing of, made from Debian's packages as folders.
+"""Make six image tasks from Debian's packages that have nothing in common with the bundled suite.
 
-Each function writes one subfolder a class. What is drawn or rendered is larger than the mini
-encoders' input; nothing is turned, cut or coloured. `python benchmarks/held_back.py` runs them.
+A task is a folder with one subfolder per class. The pictures are larger than the mini encoders'
+input, and are not turned, cut or coloured. `python benchmarks/held_back.py` makes them.
 """
 
 import gzip
@@ -20,8 +20,8 @@ from foretune.suite.corpus import read_font, render_glyph
 
 PACKAGES = Path(__file__).with_name("held_back_packages.txt")
 SIDE = 64
-MOST = 90  # pictures a class, taken at random where there are more
-LARGE = 500_000  # bytes: some drawings unpack to a gigabyte
+MOST_PER_CLASS = 90  # pictures, a random sample if there are more
+LARGEST_FILE = 500_000  # bytes; some larger drawings unpack to a gigabyte
 CLIPART = {
     "animal": "animals", "building": "buildings", "food": "food", "person": "people",
     "plant": "plants", "tool": "tools", "vehicle": "transportation/vehicles",
@@ -48,7 +48,7 @@ KANA = dict(zip(
     ("a", "i", "u", "e", "o", "ka", "ki", "ku", "ke", "ko", "sa", "shi", "su", "se", "so"),
     "あいうえおかきくけこさしすせそ", strict=True,
 ))  # fmt: skip
-# How each task enters a study's config, beside its folder.
+# The entry of each task in a study's config, without its folder.
 ENTRIES = {
     "clipart": {"caption": "a picture of a {}", "licence": "public domain",
                 "source": "Open Clip Art Library 0.18, Debian's openclipart-png"},
@@ -67,7 +67,7 @@ ENTRIES = {
 
 
 def fetch(folder: Path) -> Path:
-    """Download and unpack the packages of held_back_packages.txt once; their usr/share."""
+    """Download and unpack the packages of held_back_packages.txt once; return their usr/share."""
     if not (folder / "usr").exists():
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(["apt-get", "download", *PACKAGES.read_text().split()], cwd=folder,
@@ -79,42 +79,45 @@ def fetch(folder: Path) -> Path:
     return folder / "usr/share"
 
 
-def files_of(classes: dict[str, str], *tops: Path) -> Iterator[tuple[str, Path]]:
-    """A class and a PNG below its folder in any of the tops; no links, equal or large files."""
+def list_images(classes: dict[str, str], *tops: Path) -> Iterator[tuple[str, Path]]:
+    """Yield (class, PNG file) for all files below the folder of each class, in each of the tops.
+
+    Links, files with equal content and large files are left out.
+    """
     for name, folder in classes.items():
         seen = set()
         for top in tops:
             for path in sorted((top / folder).rglob("*.png")):
-                if path.is_symlink() or path.stat().st_size > LARGE:
+                if path.is_symlink() or path.stat().st_size > LARGEST_FILE:
                     continue
                 if (content := path.read_bytes()) not in seen:
                     seen.add(content)
                     yield name, path
 
 
-def opened(files: Iterable[tuple[str, Path]]) -> Iterator[tuple[str, Image.Image]]:
+def open_images(files: Iterable[tuple[str, Path]]) -> Iterator[tuple[str, Image.Image]]:
     return ((name, Image.open(path)) for name, path in files)
 
 
 def clipart(share: Path) -> Iterator[tuple[str, Image.Image]]:
-    return opened(files_of(CLIPART, share / "openclipart/png"))
+    return open_images(list_images(CLIPART, share / "openclipart/png"))
 
 
 def peoples(share: Path) -> Iterator[tuple[str, Image.Image]]:
-    return opened(files_of(PEOPLES, share / "games/wesnoth/1.16/data/core/images/units"))
+    return open_images(list_images(PEOPLES, share / "games/wesnoth/1.16/data/core/images/units"))
 
 
 def terrains(share: Path) -> Iterator[tuple[str, Image.Image]]:
-    return opened(files_of(TERRAINS, share / "games/wesnoth/1.16/data/core/images/terrain"))
+    return open_images(list_images(TERRAINS, share / "games/wesnoth/1.16/data/core/images/terrain"))
 
 
 def icons(share: Path) -> Iterator[tuple[str, Image.Image]]:
     themes = ("oxygen/base/48x48", "Tango/32x32", "gnome/32x32")
-    return opened(files_of(CONTEXTS, *(share / "icons" / theme for theme in themes)))
+    return open_images(list_images(CONTEXTS, *(share / "icons" / theme for theme in themes)))
 
 
 def cards(share: Path) -> Iterator[tuple[str, Image.Image]]:
-    """Each deck is one drawing: thirteen ranks beside each other, a suit a row, jokers below."""
+    """Cut the decks: each is one drawing with a column per rank, a row per suit, jokers below."""
     for path in sorted((share / "aisleriot/cards").glob("[a-z]*.svgz")):
         if path.stem == "swiss-xvii" or path.is_symlink():  # suits of another kind
             continue
@@ -129,9 +132,9 @@ def cards(share: Path) -> Iterator[tuple[str, Image.Image]]:
 
 
 def kana(share: Path) -> Iterator[tuple[str, Image.Image]]:
-    """Fifteen hiragana, black on white, in every font that draws them as no other one does."""
+    """Draw fifteen hiragana in black with every font; equal pictures of two fonts count once."""
     seen = set()
-    for path in sorted((share / "fonts").rglob("*.[ot]tf")):
+    for path in sorted((share / "fonts").rglob("*.[ot]tf")):  # codespell:ignore ot
         font, _ = read_font(path)
         for name, code in KANA.items():
             glyph = render_glyph(font, code)
@@ -143,17 +146,20 @@ def kana(share: Path) -> Iterator[tuple[str, Image.Image]]:
 
 
 def make(task: str, share: Path, output: Path) -> Path:
-    """The folder of a task: at most MOST pictures a class, on white, as PNG; whole or absent."""
+    """Write a task's folder of PNG files on white, at most MOST_PER_CLASS per class.
+
+    The folder appears only when it is complete. Returns it.
+    """
     if output.exists():
         return output
     pictures: dict[str, list[Image.Image]] = {}
     for name, picture in globals()[task](share):
         pictures.setdefault(name, []).append(picture)
     partial = output.with_name(f".{output.name}.part")
-    for name, own in pictures.items():
-        own = random.Random(f"{task} {name}").sample(own, min(MOST, len(own)))
+    for name, available in pictures.items():
+        count = min(MOST_PER_CLASS, len(available))
         (partial / name).mkdir(parents=True, exist_ok=True)
-        for number, picture in enumerate(own):
+        for number, picture in enumerate(random.Random(f"{task} {name}").sample(available, count)):
             picture = ImageOps.pad(picture.convert("RGBA"), (SIDE, SIDE), color=(0, 0, 0, 0))
             paper = Image.new("RGBA", picture.size, "white")
             flat = Image.alpha_composite(paper, picture).convert("RGB")
@@ -163,7 +169,7 @@ def make(task: str, share: Path, output: Path) -> Path:
 
 
 def make_all(folder: Path) -> dict[str, dict]:
-    """All tasks below `folder`, as entries of a config; the packages are fetched once."""
+    """Make all tasks below `folder`, and return their entries in a config."""
     share = fetch(folder / "packages")
     return {
         task: {"folder": os.path.relpath(make(task, share, folder / task), ROOT), **entry}

@@ -1,10 +1,10 @@
-"""A simulation: a study of many models and datasets, from its last evaluation to its report.
+"""Simulate a study of many models and datasets, from its last evaluation to its report.
 
-Nothing is embedded, trained or evaluated: a study of 40 models, 40 datasets and 6 methods would
-take weeks of the mini encoders. Its files are made up, in the real formats, with accuracies that
-follow a made-up IIMM; Snakemake finds them complete and runs what sums up, for real, through
-the command that users run. What is measured is Snakemake's own share (the dry run, the start of
-the run), the analysis, the report, and how long a browser takes to open it.
+Nothing is embedded, trained or evaluated, because a study of 40 models, 40 datasets and 6 methods
+would take weeks even with the mini encoders. Its files are made up in the real formats, with
+accuracies that follow a made-up IIMM. Snakemake finds them complete, and runs the analysis and the
+report for real, through the command that users run. The benchmark measures the dry runs, the
+analysis, the report, and how long a browser takes to open it.
 
     python benchmarks/large_study.py [--models 40] [--datasets 40] [--folder F]
 """
@@ -42,11 +42,12 @@ from foretune.training.trials import EPOCH_SCHEMA
 
 ENCODERS = ("clip", "siglip", "coca", "eva02")
 METHODS = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())["methods"]
-# Later steps' files must be newer than earlier ones'.
+# The order of the steps: the files of a later step must be newer than those of an earlier one.
 STEPS = ("datasets", "embeddings", "measures", "trials", "evaluations")
 
 
 def make_config(models: int, datasets: int) -> dict:
+    """Return a config with all methods of the first paper on so many models and datasets."""
     tasks = yaml.safe_load((ROOT / "config.yaml").read_text())["datasets"]
     sources = [{"parquet": entry["parquet"]} for entry in tasks.values()]
     methods = {name: dict(recipe) | {"epochs": 30} for name, recipe in METHODS.items()}
@@ -62,7 +63,7 @@ def make_config(models: int, datasets: int) -> dict:
 
 
 class Simulation:
-    """Files of a study's jobs, made up."""
+    """Writes made-up files of a study's jobs."""
 
     def __init__(self, config: dict, folder: Path):
         self.study, self.folder, self.rng = check_config(config), folder, np.random.default_rng(0)
@@ -79,7 +80,7 @@ class Simulation:
             if source in prepared:
                 shutil.copytree(prepared[source], output, dirs_exist_ok=True)
                 manifest = read_manifest(output) | {"name": name}
-                # Else all that have one source would be one task to the analysis.
+                # The analysis takes datasets with the same test digest for one task.
                 write_json(manifest | {"test_digest": name}, output / "dataset.json")
             else:
                 prepare_dataset(name, {"parquet": self.folder / source}, output, 0)
@@ -122,7 +123,7 @@ class Simulation:
             self.write_evaluation(i, "zero_shot", self.zero_shot[i][None])
 
     def tuned(self, i: int, method: str) -> np.ndarray:
-        """Accuracies (trained on, tested on): more gain and more forgetting with IIMM."""
+        """Return accuracies (trained on, tested on) that gain and forget more if IIMM is higher."""
         size = len(self.datasets)
         lost = 0.3 * self.iimm[i][:, None] + self.rng.normal(0, 0.03, (size, size))
         after = np.clip(self.zero_shot[i] - lost, 0, 1)
@@ -147,7 +148,8 @@ class Simulation:
         table = pa.table([columns[name] for name in EPOCH_SCHEMA.names], schema=EPOCH_SCHEMA)
         write_parquet(table, output / "epochs.parquet", run)
         best = {**run, **trials[0], "epoch": epochs, "val_accuracy": accuracy,
-                "trained_weights": f"{output}/trained_weights.safetensors", "sha256": "simulated"}  # fmt: skip
+                "trained_weights": f"{output}/trained_weights.safetensors",
+                "sha256": "simulated"}  # fmt: skip
         write_json(best, output / "best.json")
 
     def write_evaluation(self, i: int, method: str, accuracies: np.ndarray) -> None:
@@ -175,37 +177,43 @@ class Simulation:
             if not zero_shot:
                 run = {"model": model, "method": method, "dataset": trained_on}
                 moved.append(run | dict.fromkeys(DRIFT_SCHEMA.names[3:], 0.1))
-        where = self.folder / f"results/evaluations/{model}/{method}"
-        for suffix, some, schema in (
+        stem = self.folder / f"results/evaluations/{model}/{method}"
+        for suffix, table_rows, schema in (
             ("", rows, OUTCOME_SCHEMA),
             ("_classes", classes, CLASS_SCHEMA),
             ("_confusions", confusions, CONFUSION_SCHEMA),
         ):
-            table = pa.Table.from_pylist(some, schema)
-            write_parquet(table, where.with_name(f"{method}{suffix}.parquet"), {"kind": "outcomes"})
+            table = pa.Table.from_pylist(table_rows, schema)
+            write_parquet(table, stem.with_name(f"{method}{suffix}.parquet"), {"kind": "outcomes"})
         if moved and method not in ("linear_probe", "clip_adapter"):
             moved = [row | {"wasserstein_n": 500} for row in moved]
             table = pa.Table.from_pylist(moved, DRIFT_SCHEMA)
-            write_parquet(table, where.with_name(f"{method}_drift.parquet"), {"kind": "drift"})
+            write_parquet(table, stem.with_name(f"{method}_drift.parquet"), {"kind": "drift"})
 
 
 def run(folder: Path, *arguments: str) -> tuple[str, float, float, float]:
-    """What Snakemake printed; its seconds, CPU seconds and MB (of it alone in a dry run)."""
+    """Run Snakemake; return what it printed, and its seconds, CPU seconds and MB.
+
+    The last two are Snakemake's own only in a dry run; otherwise they include its jobs.
+    """
     command = [sys.executable, "workflow_scripts/run_study.py", "--study", "large.yaml",
                "--profile", "profiles/local", *arguments]  # fmt: skip
     with tempfile.TemporaryFile("w+") as printed:
         started = time.perf_counter()
         process = subprocess.Popen(command, cwd=folder, stdout=printed, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(process.pid, 0)
+        _, status, usage = os.wait4(process.pid, 0)
         took = time.perf_counter() - started
         printed.seek(0)
         text = printed.read()
     assert status == 0, text[-3000:]
-    return text, took, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    return text, took, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def place_files(folder: Path, printed: str) -> int:
-    """Empty files for outputs that nothing reads here; each step's older than the next one's."""
+    """Make empty files for the outputs that nothing reads, each step's older than the next one's.
+
+    printed: the output of a dry run. Returns the number of its jobs.
+    """
     jobs = printed.count("\n    jobid: ")
     now = time.time()
     for names in re.findall(r"^    output: (.*)$", printed, re.M):
@@ -220,13 +228,14 @@ def place_files(folder: Path, printed: str) -> int:
     return jobs
 
 
-def benchmark_of(folder: Path, rule: str) -> dict[str, str]:
+def read_benchmark(folder: Path, rule: str) -> dict[str, str]:
+    """Return the row of the benchmark file that Snakemake wrote for a rule."""
     header, values = (folder / f"logs/benchmarks/{rule}.tsv").read_text().splitlines()[:2]
     return dict(zip(header.split("\t"), values.split("\t"), strict=True))
 
 
 def seconds_to_open(page: Path) -> float | None:
-    """Until Chromium has laid out the page and run its scripts; None without Chromium."""
+    """Return how long Chromium takes to lay out the page and run its scripts; None without it."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if not browser:
         return None
@@ -242,7 +251,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=int, default=40)
     parser.add_argument("--datasets", type=int, default=40)
-    parser.add_argument("--folder", type=Path, help="kept; default: a temporary one")
+    parser.add_argument(
+        "--folder", type=Path, help="where to work, and keep the files; default: a temporary folder"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
@@ -251,7 +262,7 @@ def main() -> None:
             shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
         for name in ("Snakefile", "config.yaml"):
             shutil.copy(ROOT / name, folder)
-        for path in folder.rglob("*"):  # older than what is made of it
+        for path in folder.rglob("*"):  # sources are older than the results
             os.utime(path, (0, 0))
         config = make_config(args.models, args.datasets)
         (folder / "large.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
@@ -266,16 +277,16 @@ def main() -> None:
         rows.append(row("the dry run, without results", took, cpu, memory, f"{jobs:,} jobs"))
         print(rows, flush=True)
         printed, took, cpu, memory = run(folder, "-n")
-        left = printed.count("\n    jobid: ")
+        remaining = printed.count("\n    jobid: ")
         rows.append(row("the dry run, all but analysis and report complete", took, cpu, memory,
-                        f"{left} jobs"))  # fmt: skip
+                        f"{remaining} jobs"))  # fmt: skip
         print(rows, flush=True)
-        assert left < 9, "made-up files are not complete"  # analysis, report, `all`
+        assert remaining < 9, "made-up files are not complete"  # analysis, report, `all`
         run(folder)
         for rule in ("analyze_study", "write_report"):
-            kept = benchmark_of(folder, rule)
-            rows.append(row(rule, float(kept["s"]), float(kept["cpu_time"]),
-                            float(kept["max_rss"]), ""))  # fmt: skip
+            usage = read_benchmark(folder, rule)
+            rows.append(row(rule, float(usage["s"]), float(usage["cpu_time"]),
+                            float(usage["max_rss"]), ""))  # fmt: skip
         page = folder / "results/report.html"
         opening = seconds_to_open(page)
         rows.append({"what": "the report opens in Chromium", "seconds": opening and round(opening),
@@ -285,12 +296,13 @@ def main() -> None:
         os.chdir(ROOT)
     write_table(
         "large_study", "A large study: a simulation", rows,
-        "Files of embeddings, training and evaluation are made up and in place; Snakemake, the "
-        "analysis and the report are real. The seconds are of a machine busy with other work.",
+        "The files of embeddings, training and evaluation are made up; Snakemake, the analysis and "
+        "the report are real. The machine had other load.",
     )  # fmt: skip
 
 
 def row(what: str, took: float, cpu: float, memory: float, more: str) -> dict:
+    """Return a row of the table; `more` goes into the last column, which has no name."""
     return {"what": what, "seconds": f"{took:.0f}", "CPU seconds": f"{cpu:.0f}",
             "MB": f"{memory:.0f}", "": more}  # fmt: skip
 

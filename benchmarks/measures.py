@@ -1,7 +1,7 @@
 """Time the measures against their authors' public definitions and scikit-learn's.
 
-Writes benchmarks/measures.md. Each case runs in a process of its own, on one thread, with both
-sides on the same input; times are CPU seconds, the median of the runs.
+Writes benchmarks/measures.md. Each measure is timed in a process of its own, on one thread, with
+ours and the reference on the same input. Times are CPU seconds, medians of the runs.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "workflow_scripts"), str(HERE.parent / "tests/support")]
 
-# measure: classes, runs of the reference, times that it must be faster, MB that it may take.
+# measure: classes, runs of the reference, how many times faster ours must be, MB it may take.
 CASES = {
     "iimm": (100, 3, 400, None),
     "silhouette_cosine": (100, 1, 800, None),
@@ -34,13 +34,16 @@ CASES = {
     "ncti": (100, 9, 1.5, None),
     "logme": (100, 3, None, None),
 }
-# What those that pass over the images take from the class statistics.
+# Measures that pass over the images need these parts of the class statistics.
 EXTENTS = dict.fromkeys(["silhouette_cosine", "silhouette_euclidean", "davies_bouldin"], "sums")
 EXTENTS |= dict.fromkeys(["transrate", "sfda", "ncti"], "scatter")
 
 
 def draw(images: int, width: int, classes: int):
-    """Unit vectors in a cone, with class structure and every class present (float64)."""
+    """Draw unit vectors (float64) in a cone, with class structure and at least one per class.
+
+    Returns images (N, width), texts (C, width), labels (N,) and three label vectors (C, width).
+    """
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -54,7 +57,8 @@ def draw(images: int, width: int, classes: int):
     return x, texts, labels, tuple(rng.normal(size=(3, classes, width)))
 
 
-def reference_of(name: str, x, texts, labels, sources):
+def make_reference(name: str, x, texts, labels, sources):
+    """Return a function that computes the measure by its public definition."""
     import numpy as np
     from sklearn import metrics
 
@@ -86,13 +90,14 @@ def reference_of(name: str, x, texts, labels, sources):
 
 
 def timed(call) -> tuple[float, float]:
+    """Return the value of a call and its CPU seconds."""
     start = time.process_time()
     value = call()
     return float(value), time.process_time() - start
 
 
 def run_case(name: str, images: int, width: int, runs: int) -> dict:
-    """Both sides of one case, in this process."""
+    """Time ours and the reference of one measure, in this process."""
     from foretune.encoders.streams import ArraySource
     from foretune.measures.class_statistics import ALL, EXTENT_FIELDS
     from foretune.measures.compute import MEASURES
@@ -113,7 +118,7 @@ def run_case(name: str, images: int, width: int, runs: int) -> dict:
     ours()
     peak = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
-    reference, times, theirs = reference_of(name, x, texts, labels, sources), [], []
+    reference, times, theirs = make_reference(name, x, texts, labels, sources), [], []
     for run in range(runs):  # in turns, so that what else the machine does falls on both alike
         value, seconds = timed(ours)
         times.append(seconds)
@@ -128,7 +133,7 @@ def run_case(name: str, images: int, width: int, runs: int) -> dict:
 
 
 def time_product(images: int, width: int) -> float:
-    """Seconds of the product that every measure with a scatter needs, alone."""
+    """Return the seconds of just the product that every measure with a scatter needs."""
     from scipy.linalg import blas
 
     x = draw(images, width, 2)[0].T
@@ -153,11 +158,11 @@ def main() -> None:
     threads = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
     lines = [
         "# Measures against their public definitions", "",
-        "Made by `python benchmarks/measures.py`, which runs "
-        "`tests/support/public_definitions.py` and scikit-learn beside ours.", "",
+        "`python benchmarks/measures.py` made this table. The reference is "
+        "`tests/support/public_definitions.py` and scikit-learn.", "",
         f"{args.images} images, {args.width} dimensions, float64, one thread; CPU seconds, median "
         f"of {args.runs} runs (the reference's number of runs is in the table). Peak memory is "
-        "what is allocated beyond the input. "
+        "what is allocated in addition to the input. "
         f"Python {platform.python_version()}, {platform.machine()}.", "",
         "| measure | classes | ours, s | reference, s (runs) | times faster | bar | "
         "peak, MB | relative difference |",
@@ -186,7 +191,7 @@ def main() -> None:
     lines += [
         "",
         "The product of the images with themselves, which EMMS, TransRate, H-score, SFDA, NCTI and "
-        f"LogME need, takes {float(printed('product')):.2f} s of theirs.",
+        f"LogME need, takes {float(printed('product')):.2f} s of the times above.",
     ]
     args.output.write_text("\n".join(lines) + "\n")
 

@@ -1,7 +1,7 @@
-"""Every method on every family of the bundled suite: what it trains, costs and reaches.
+"""Run every method on every family of the bundled suite; show parameters, time and accuracy.
 
-Fine-tuning jobs as the study runs them, with the default study's recipes (config.yaml), on three
-bundled tasks; all families get the learning rates that the study has for its CLIP.
+The jobs are those of the default study with its recipes (config.yaml), on three bundled tasks. All
+families are trained with the learning rates that the study uses for its CLIP.
 """
 
 import json
@@ -27,6 +27,7 @@ FAMILIES = ("clip", "siglip", "coca", "eva02")
 
 
 def count_parameters(trained_weights: Path) -> int:
+    """Return how many values a safetensors file has, without its scalars."""
     with safe_open(trained_weights, "pt") as file:
         shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
     return sum(int(torch.Size(shape).numel()) for shape in shapes if len(shape))
@@ -81,10 +82,10 @@ def main() -> None:
                 print(row, flush=True)
     write_table(
         "methods", "Methods by family", rows,
-        f"Best validation accuracy on {', '.join(TASKS)}; seconds of a training epoch on each, on "
-        "one thread (of methods on cached embeddings: of one trial, beside its others). Trained "
-        f"parameters are those for {TASKS[-1]}, on whose classes the probe's depend, without the "
-        "logit scale and bias.",
+        f"Best validation accuracy on {', '.join(TASKS)}, and seconds of a training epoch on each, "
+        "on one thread (methods on cached embeddings train all trials together: their seconds are "
+        "divided by the number of trials). The trained parameters are counted without the logit "
+        f"scale and bias; those of the probe depend on the number of classes, here of {TASKS[-1]}.",
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
-"""What `make plan` says of the default study against what its jobs took.
+"""Compare the times that `make plan` estimates for the default study with those of its jobs.
 
-Run it where `make demo` has ended: it reads logs/benchmarks.
+Run it after `make demo`: it reads logs/benchmarks.
 """
 
 import csv

@@ -1,7 +1,8 @@
-"""A large study's report: its size, how long it takes to make, and how fast it opens.
+"""Measure the report of a large study: its size, the time to make it, and the time to open it.
 
-Forty datasets, ten models and six methods, made up: tables as the analysis writes them, twelve
-trials of thirty epochs a run, sixty classes and ten photograph-like images a dataset.
+The study is made up: forty datasets, ten models and six methods, in tables as the analysis writes
+them, with twelve trials of thirty epochs per run, and sixty classes and ten photograph-like images
+per dataset.
 """
 
 import io
@@ -34,17 +35,19 @@ CLASSES = [f"class {i} of sixty" for i in range(60)]
 
 
 def tile_statistics(tasks, measured, names, seed, studies, output) -> None:
-    """Statistics of the first model and method, repeated for all: only their size matters."""
+    """Write the statistics of the first model and method for all: only their size matters."""
     first = tasks[(tasks.model == MODELS[0]) & (tasks.method == METHODS[0])]
     write_statistics(first, measured, names, seed, studies, output)
     for name in ("statistics", "differences"):
-        one = pd.read_parquet(output / f"{name}.parquet")
-        every = [one.assign(model=model, method=method) for model in MODELS for method in METHODS]
-        save(pd.concat(every, ignore_index=True), output / f"{name}.parquet")
+        table = pd.read_parquet(output / f"{name}.parquet")
+        copies = [
+            table.assign(model=model, method=method) for model in MODELS for method in METHODS
+        ]
+        save(pd.concat(copies, ignore_index=True), output / f"{name}.parquet")
 
 
 def photograph(colour, rng=np.random.default_rng(0)) -> bytes:  # noqa: B008
-    """A JPEG of 320 x 240 with detail at every scale, as a photograph has."""
+    """Make a JPEG of 320 x 240 pixels with detail at every scale, like a photograph."""
     pixels = np.zeros((240, 320, 3)) + colour
     for side in (5, 20, 80, 240):
         noise = rng.normal(0, 30, (side * 3 // 4 + 1, side, 3)).clip(-128, 127) + 128
@@ -56,8 +59,8 @@ def photograph(colour, rng=np.random.default_rng(0)) -> bytes:  # noqa: B008
 
 
 def open_report(path: Path, runs: int = 3) -> list[dict]:
-    """Seconds of each of a few openings in a browser of its own."""
-    found = []
+    """Open the report several times, each in a new browser; return the seconds of each step."""
+    openings = []
     for _ in range(runs):
         with sync_playwright() as playwright:
             options = {"executable_path": "/usr/bin/chromium", "args": ["--no-sandbox"]}
@@ -65,20 +68,20 @@ def open_report(path: Path, runs: int = 3) -> list[dict]:
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             page.goto(path.as_uri(), timeout=120_000)
             page.wait_for_selector("html[data-drawn]", state="attached", timeout=120_000)
-            took = page.evaluate("({...document.documentElement.dataset})")
+            drawn_at = page.evaluate("({...document.documentElement.dataset})")
             sort = """() => { const start = performance.now();
                 document.querySelector('#table-statistics th[data-key=spearman] button').click();
                 return performance.now() - start; }"""
             choose = """async () => { const start = performance.now();
                 await choose('method', 'lora'); return performance.now() - start; }"""
-            found.append({
-                "first screen": float(took["opened"]) / 1000,
-                "all drawn": float(took["drawn"]) / 1000,
+            openings.append({
+                "first screen": float(drawn_at["opened"]) / 1000,
+                "all drawn": float(drawn_at["drawn"]) / 1000,
                 "sort of the longest table": page.evaluate(sort) / 1000,
                 "another method": page.evaluate(choose) / 1000,
             })  # fmt: skip
             browser.close()
-    return found
+    return openings
 
 
 def main() -> None:
@@ -93,19 +96,19 @@ def main() -> None:
         drawn = seconds(
             lambda: draw_figures(study["analysis"], study["epochs"], MODELS, folder / "figures")
         )
-        found = open_report(report)
+        openings = open_report(report)
         rows = [
             {"what": "report.html", "value": f"{report.stat().st_size / 1e6:.1f} MB"},
             {"what": "making it", "value": f"{made:.0f} s"},
             {"what": "figures for papers", "value": f"{drawn:.0f} s"},
         ]
-        for name in found[0]:
-            value = statistics.median(run[name] for run in found)
+        for name in openings[0]:
+            value = statistics.median(run[name] for run in openings)
             rows.append({"what": f"in the browser: {name}", "value": f"{value:.2f} s"})
     write_table(
         "report", "The report of a large study", rows,
-        "40 datasets, 10 models, 6 methods; the browser is headless Chromium, medians of "
-        f"{len(found)} openings, from the start of the page's loading.",
+        "40 datasets, 10 models, 6 methods. The browser is headless Chromium; times are medians of "
+        f"{len(openings)} openings, measured from when the page starts to load.",
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""What a random search and successive halving cost and find, beside the whole grid.
+"""Compare random search and successive halving with the whole grid: cost and accuracy.
 
-Fine-tuning jobs as the study runs them, on two bundled tasks: attention weights of the mini
-CLIP, 4 learning rates x 2 weight decays. Cost is counted in epochs and measured in seconds.
+The fine-tuning jobs are those of a study, on two bundled tasks: the attention weights of the mini
+CLIP, with 4 learning rates x 2 weight decays. The cost is given in epochs and in seconds.
 """
 
 import json
@@ -70,9 +70,9 @@ def main() -> None:
                 })  # fmt: skip
                 print(rows[-1], flush=True)
     write_table(
-        "search", "Searches beside the whole grid", rows,
+        "search", "Searches compared with the whole grid", rows,
         "Attention weights of the mini CLIP, 8 trials of at most 6 epochs; one run each, one "
-        "thread. Validation splits have 109 and 77 images: 0.01 is one of them.",
+        "thread. The validation splits have 109 and 77 images, so that one image is about 0.01.",
     )  # fmt: skip
 
 

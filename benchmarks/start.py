@@ -1,4 +1,4 @@
-"""How long a job waits before it works: the imports of fine-tuning, lean and whole."""
+"""Time the imports of a fine-tuning job, as they are and with the whole of open_clip."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ import sys
 from common import ROOT, compare, write_table
 
 LEAN = "import foretune.training.finetune"
-# What `import foretune.training.finetune` would cost with open_clip imported as it comes.
+# The same with open_clip imported first, in the usual way.
 WHOLE = "import open_clip; import foretune.training.finetune"
 
 
@@ -19,11 +19,11 @@ def main() -> None:
 
     works = {
         "torch alone": "import torch",
-        "fine-tuning, lean": LEAN,
-        "fine-tuning, open_clip imported as it comes": WHOLE,
+        "fine-tuning, as it is": LEAN,
+        "fine-tuning, after `import open_clip`": WHOLE,
     }
     times = compare({name: run(code) for name, code in works.items()}, runs=5)
-    whole = times["fine-tuning, open_clip imported as it comes"]
+    whole = times["fine-tuning, after `import open_clip`"]
     rows = [
         {"imports": name, "seconds": f"{value:.1f}", "ratio": f"{value / whole:.2f}"}
         for name, value in times.items()

@@ -1,7 +1,7 @@
-"""Time measures of a Parquet cache of millions of rows, against just reading the file.
+"""Time measures of a Parquet cache of millions of rows, compared with just reading the file.
 
-Writes benchmarks/stream.md. Each run is a process of its own with one BLAS thread; the file
-(float16, row groups of 65536) is written to --folder first, and removed in the end.
+Writes benchmarks/stream.md. Each run is a process of its own with one BLAS thread. The file
+(float16, row groups of 65536) is written below --folder first, and removed at the end.
 """
 
 import argparse
@@ -20,13 +20,14 @@ WIDTH, CLASSES, GROUP = 512, 100, 65536
 
 
 def write_cache(folder: Path, images: int) -> None:
+    """Write images.parquet with so many rows, and texts.npy with the classes' vectors."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rng = np.random.default_rng(0)
     centers = 0.4 * rng.normal(size=(CLASSES, WIDTH)) + rng.normal(size=WIDTH)
-    # One block of noise serves for all, turned by a row: drawing takes longer than measuring.
+    # Every row group uses the same noise, shifted by a row: drawing takes longer than measuring.
     noise = rng.normal(size=(GROUP, WIDTH)).astype(np.float32)
     kind = pa.list_(pa.float16(), WIDTH)
     schema = pa.schema([("label", pa.int64()), ("embedding", kind)])
@@ -92,10 +93,10 @@ def main() -> None:
 
     lines = [
         "# Measures of a large cache, in one pass", "",
-        "Made by `python benchmarks/stream.py`.", "",
+        "`python benchmarks/stream.py` made this table.", "",
         f"{WIDTH} dimensions, float16, {CLASSES} classes; wall seconds, median of {args.runs} "
         "runs, one BLAS thread; the file is read ahead in a second thread while measuring. "
-        "Speed is against just reading the file. Peak memory is the whole process's.", "",
+        "Speed is relative to just reading the file. Peak memory is that of the whole process.", "",
         "| images | read, s | measures of | s | µs an image | speed | peak, MB |",
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip

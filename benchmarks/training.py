@@ -98,7 +98,7 @@ def main() -> None:
             times = compare({"bare": bare_epoch(job, trial), "job": epoch_of(job, trial)})
             n = len(job.labels["train"])
             rows.append({
-                "what": f"{family}: the job against the bare loop",
+                "what": f"{family}: the job compared with the bare loop",
                 "images/s": f"{n / times['job']:.0f}",
                 "alternative, images/s": f"{n / times['bare']:.0f}",
                 "time, ratio": f"{times['job'] / times['bare']:.3f}",

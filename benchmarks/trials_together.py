@@ -1,8 +1,8 @@
-"""What 48 trials on cached embeddings take beside one: the bare loop, and the whole job.
+"""Time 48 trials on cached embeddings compared with one: the bare loop, and the whole job.
 
-Writes the table trials_together.md beside itself. One thread, as a job has; processor time, which
-other work on the machine changes little. The caches are those of bundled datasets by the mini
-CLIP (d = 128), and random ones of a real model's size.
+Writes trials_together.md. Everything runs on one thread, like a job, and processor time is
+measured, which other load on the machine changes little. The caches are those of bundled datasets
+by the mini CLIP (d = 128), and random ones of a real model's size.
 """
 
 import json
@@ -51,7 +51,7 @@ GRIDS = {
     },
 }
 LOOPS, JOBS = 7, 3  # runs of each
-# Epochs of a whole job: the default, and few where 48 trials would take minutes.
+# dataset, epochs of a whole job (few if 48 trials would take minutes), batch sizes
 SIZES = [("mnist", 30, (32, 128)), ("letters", 30, (128,)), ("random", 3, (128,))]
 
 
@@ -75,7 +75,7 @@ def random_caches(name: str, folder: Path, width=512, classes=100, train=5000, v
 
 
 def bare_loop(method: str, folder: Path, trials: list[dict], batch_size: int, steps: int):
-    """Start the training of the trials; each call of the result is seconds a step."""
+    """Prepare the training of the trials; return a function that returns its seconds per step."""
     digest = json.loads((folder / "dataset/dataset.json").read_text())["digest"]
     images, texts = read_task_embeddings(folder / "embeddings", "train", digest)
     vectors = torch.from_numpy(images.vectors.copy())
@@ -101,7 +101,7 @@ def bare_loop(method: str, folder: Path, trials: list[dict], batch_size: int, st
 
 
 def whole_job(method: str, folder: Path, trials: list[dict], batch_size: int, epochs: int) -> float:
-    """Seconds of the script that the workflow runs, with the start of Python and torch."""
+    """Return the seconds of the workflow's script, with the start of Python and torch."""
     recipe = {**RECIPE, "epochs": epochs, "batch_size": batch_size}
     command = [
         sys.executable, ROOT / "workflow_scripts/fit_cached.py", "--model", "m", "--method",
@@ -115,12 +115,12 @@ def whole_job(method: str, folder: Path, trials: list[dict], batch_size: int, ep
 
 
 def spent_by_children() -> float:
-    """Processor seconds, the user's and the system's."""
+    """Return the processor seconds (user and system) of all child processes so far."""
     return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 
 
 def medians(one, many, runs: int) -> tuple[float, float]:
-    """Medians of the runs of each of the two, taken in turn."""
+    """Return the medians of two functions' results, called in turn."""
     pairs = [(one(), many()) for _ in range(runs)]
     return tuple(statistics.median(times) for times in zip(*pairs, strict=True))
 
@@ -158,14 +158,15 @@ def main() -> None:
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
          if line.startswith("model name")), platform.processor(),
     )  # fmt: skip
-    text = f"""# 48 trials beside one, on cached embeddings
+    text = f"""# 48 trials compared with one, on cached embeddings
 
-`{COMMAND}` made this table: processor time of one thread of {cpu}, torch
+`{COMMAND}` made this table. It shows processor time of one thread of {cpu}, torch
 {torch.__version__}; medians of {LOOPS} runs of each loop and {JOBS} of each job, one trial and 48
-in turn. The machine's load was {os.getloadavg()[2]:.1f} (mean of 15 minutes; 1 is this benchmark).
+in turn. The machine's load was {os.getloadavg()[2]:.1f} (mean of 15 minutes), of which 1 is this
+benchmark.
 
 linear_probe: 6 learning rates x 8 weight decays. clip_adapter: 4 learning rates x 3 weight decays x
-the reductions 4, 8, 16 and 32; the one trial has reduction 4. The bare loop is forward, backward
+the reductions 4, 8, 16 and 32; the single trial has reduction 4. The bare loop is forward, backward
 and SGD with momentum on batches from memory. The whole job is the workflow's script with the
 start of Python and torch, reading, validation after each epoch, and writing.
 

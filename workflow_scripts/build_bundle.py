@@ -5,10 +5,12 @@ from foretune.core import cli
 
 def work() -> None:
     parser = cli.make_parser(__doc__)
-    parser.add_argument("--name", required=True, help="of a bundle_{name} function")
-    parser.add_argument("--module", required=True, help="the library module it is in")
-    parser.add_argument("--seed", type=int, required=True)
-    cli.add_path_options(parser, sources="folder with debian/ and npm/", output="Parquet to write")
+    parser.add_argument("--name", required=True, help="the {name} of a function bundle_{name}")
+    parser.add_argument("--module", required=True, help="its module, such as suite.bundles")
+    parser.add_argument("--seed", type=int, required=True, help="seed of what is drawn")
+    cli.add_path_options(
+        parser, sources="folder with debian/ and npm/", output="Parquet file to write"
+    )
     args = parser.parse_args()
     import importlib
 

@@ -1,4 +1,4 @@
-"""Make the mini encoder: render its captioned corpus, then train it from scratch."""
+"""Render the captioned corpus of the mini encoders, or train an encoder on it from scratch."""
 
 from foretune.core import cli
 
@@ -7,12 +7,15 @@ def work() -> None:
     parser = cli.make_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     corpus = commands.add_parser("corpus", help="render pictograms, characters and drawings")
-    corpus.add_argument("--seed", type=int, required=True)
-    cli.add_path_options(corpus, packages="node_modules folder", output="Parquet to write")
-    encoder = commands.add_parser("encoder", help="train; goes on where a kill left it")
-    encoder.add_argument("--seed", type=int, required=True)
+    corpus.add_argument("--seed", type=int, required=True, help="seed of the drawings")
+    cli.add_path_options(corpus, packages="node_modules folder", output="Parquet file to write")
+    encoder = commands.add_parser("encoder", help="train; resumes after it was killed")
+    encoder.add_argument("--seed", type=int, required=True, help="seed of weights and batches")
     cli.add_path_options(
-        encoder, corpus="Parquet", architecture="open_clip_config.json", output="folder"
+        encoder,
+        corpus="Parquet file",
+        architecture="open_clip_config.json",
+        output="model folder to write",
     )
     args = parser.parse_args()
     if args.command == "corpus":

@@ -8,17 +8,19 @@ from foretune.core import cli
 def work() -> None:
     parser = cli.make_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    index = commands.add_parser("index", help="origins and pixel digests of the corpus")
-    cli.add_path_options(index, corpus="Parquet", output="Parquet to write")
-    for what, help in (("data", "byte for byte"), ("encoders", "by zero-shot accuracy")):
-        compare = commands.add_parser(f"compare-{what}", help=help)
+    index = commands.add_parser("index", help="write origins and pixel digests of the corpus")
+    cli.add_path_options(index, corpus="Parquet file", output="Parquet file to write")
+    for part, how in (("data", "by their bytes"), ("encoders", "by their zero-shot accuracies")):
+        compare = commands.add_parser(f"compare-{part}", help=f"compare rebuilt {part} {how}")
         cli.add_path_options(compare, rebuilt="folder", bundled="folder")
     zero_shot = commands.add_parser("zero-shot", help="accuracy of each encoder on each task")
     cli.add_path_options(zero_shot, bundled="folder")
-    picture = commands.add_parser("picture", help="a row of images of each task")
+    picture = commands.add_parser("picture", help="draw a row of test images for each task")
     cli.add_path_options(picture, bundled="folder", output="PNG to write")
     study = commands.add_parser("study", help="keep the default study's results for forecasts")
-    cli.add_path_options(study, results="folder", config="the study's", output="folder to write")
+    cli.add_path_options(
+        study, results="the study's folder", config="its config", output="folder to write"
+    )
     args = parser.parse_args()
     if args.command == "index":
         from foretune.suite.leak_check import index_corpus
@@ -28,7 +30,7 @@ def work() -> None:
     from foretune.suite import compare as suite
 
     if args.command == "picture":
-        suite.draw_picture(args.bundled, args.output)
+        suite.draw_overview(args.bundled, args.output)
     elif args.command == "study":
         suite.bundle_study(args.results, yaml.safe_load(args.config.read_text()), args.output)
     elif args.command == "zero-shot":

@@ -1,4 +1,4 @@
-"""Where the repository lies, and copies of its working tree to run Snakemake in."""
+"""The repository's root, and copies of its working tree in which tests run Snakemake."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A server on this machine that stands for where public files come from, hub and others."""
+"""A local server in place of Hugging Face's hub and other servers of public files."""
 
 import hashlib
 import json
@@ -13,10 +13,12 @@ COMMIT = "c" * 40
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Files under `root`; a hub's repository lies in datasets/owner/name or models/owner/name.
+    """Answers with the files under `root`.
 
-    breaks: name of a file -> bytes after which its next transfer breaks off; ranges: the first
-    bytes that were asked for of each file, in turn.
+    The repositories of the hub are in datasets/owner/name and models/owner/name.
+
+    breaks: name of a file -> number of bytes after which its next transfer breaks off;
+    ranges: (name of a file, first requested byte) of all requests, in their order.
     """
 
     root: Path
@@ -35,12 +37,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self):
         path = unquote(urlsplit(self.path).path).lstrip("/")
-        if asked := re.fullmatch(r"api/(datasets|models)/([^/]+/[^/]+)(/revision/\w+)?", path):
-            return self.say(self.describe(*asked.groups()[:2]))
-        if asked := re.fullmatch(r"api/(datasets|models)/([^/]+/[^/]+)/tree/\w+", path):
-            return self.say(self.list(*asked.groups()))
-        if asked := re.fullmatch(r"(datasets/)?([^/]+/[^/]+)/resolve/\w+/(.+)", path):
-            kind, name, file = asked.groups()
+        if match := re.fullmatch(r"api/(datasets|models)/([^/]+/[^/]+)(/revision/\w+)?", path):
+            return self.send_json(self.describe(*match.groups()[:2]))
+        if match := re.fullmatch(r"api/(datasets|models)/([^/]+/[^/]+)/tree/\w+", path):
+            return self.send_json(self.list_files(*match.groups()))
+        if match := re.fullmatch(r"(datasets/)?([^/]+/[^/]+)/resolve/\w+/(.+)", path):
+            kind, name, file = match.groups()
             path = f"{kind or 'models/'}{name}/{file}"
         file = self.root / path
         if not file.is_file():
@@ -52,22 +54,28 @@ class Handler(BaseHTTPRequestHandler):
             return None
         return self.send_file(file)
 
-    def list(self, kind: str, name: str) -> list | None:
+    def list_files(self, kind: str, name: str) -> list[dict] | None:
+        """Return a repository's files as the hub's API does; None if the repository is missing."""
         folder = self.root / kind / name
-        return folder.is_dir() and [
+        if not folder.is_dir():
+            return None
+        return [
             {"type": "file", "path": str(file.relative_to(folder)), "size": file.stat().st_size,
              "oid": hashlib.sha1(str(file).encode()).hexdigest()}
             for file in sorted(folder.rglob("*")) if file.is_file()
         ]  # fmt: skip
 
     def describe(self, kind: str, name: str) -> dict | None:
-        files = self.list(kind, name)
-        siblings = [{"rfilename": f["path"], "size": f["size"]} for f in files or []]
-        return files and {"id": name, "sha": COMMIT, "siblings": siblings, "tags": [],
-                          "private": False, "downloads": 0, "likes": 0,
-                          "cardData": {"license": "a-licence"}}  # fmt: skip
+        """Return the description of a repository as the hub's API does; None if it is missing."""
+        files = self.list_files(kind, name)
+        if not files:
+            return None
+        siblings = [{"rfilename": file["path"], "size": file["size"]} for file in files]
+        return {"id": name, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False,
+                "downloads": 0, "likes": 0, "cardData": {"license": "a-licence"}}  # fmt: skip
 
-    def say(self, content) -> None:
+    def send_json(self, content: dict | list | None) -> None:
+        """Send `content`, or the hub's error for a missing repository if it is empty."""
         body = json.dumps(content or {"error": "Repository not found"}).encode()
         self.send_response(200 if content else 404)
         if not content:
@@ -78,9 +86,10 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def send_file(self, file: Path) -> None:
+        """Send a file, or the part of it that the request's Range asks for."""
         content, start = file.read_bytes(), 0
-        if asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
-            start = int(asked[1])
+        if range_match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
+            start = int(range_match[1])
         if self.command == "GET":
             self.ranges.append((file.name, start))
         if start and start >= len(content):
@@ -89,8 +98,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        self.send_response(206 if asked else 200)
-        if asked:
+        self.send_response(206 if range_match else 200)
+        if range_match:
             span = f"bytes {start}-{len(content) - 1}/{len(content)}"
             self.send_header("Content-Range", span)
         self.send_header("Content-Length", str(len(content) - start))
@@ -106,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve(root: Path):
-    """The handler's class, with `url`, while a server answers with the files under `root`."""
+    """Serve the files under `root`; yield the handler's class, whose `url` is the server's."""
     handler = type("Served", (Handler,), {"root": root, "breaks": {}, "ranges": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     handler.url = f"http://127.0.0.1:{server.server_port}"

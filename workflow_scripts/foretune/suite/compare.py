@@ -1,4 +1,4 @@
-"""The bundled suite as a whole: its accuracies, its picture, its rebuilt twin, its study."""
+"""Describe the bundled suite, compare it with a rebuilt one, and bundle the default study."""
 
 import io
 import itertools
@@ -20,21 +20,23 @@ from foretune.encoders.loading import CONFIG_NAME, WEIGHTS_NAME, load_model
 from foretune.encoders.zero_shot import predict_classes
 from foretune.suite.leak_check import DIGEST_SIDE
 
-# Training repeats to the bit only with the same processor, libraries and threads. Elsewhere its
-# rounding takes another course, which moves an accuracy by a few points.
-TOLERANCE = 0.05
+# Training gives the same bits only with the same processor, libraries and threads. Otherwise it
+# rounds differently, which moves an accuracy by a few points.
+ACCURACY_TOLERANCE = 0.05
 
 
 def list_tasks(folder: Path) -> list[Path]:
+    """List the Parquet files of the tasks, shifted tests included."""
     return sorted(path for path in folder.glob("*.parquet") if path.stem != "corpus_index")
 
 
 def list_encoders(folder: Path) -> list[Path]:
+    """List the model folders."""
     return sorted(path.parent for path in folder.glob(f"*/{CONFIG_NAME}"))
 
 
 def zero_shot_accuracies(encoder: Path, tasks: list[Path]) -> dict[str, float]:
-    """Accuracy of a model folder on the test split of each bundled task."""
+    """Return the zero-shot accuracy of a model folder on the test of each task, by its name."""
     model, preprocess, tokenizer = load_model({"folder": encoder})
     accuracies = {}
     for path in tasks:
@@ -49,7 +51,7 @@ def zero_shot_accuracies(encoder: Path, tasks: list[Path]) -> dict[str, float]:
 
 
 def zero_shot_table(folder: Path) -> str:
-    """Markdown: a task a row, chance and each encoder's zero-shot accuracy."""
+    """Return a Markdown table of chance and each encoder's zero-shot accuracy, a row per task."""
     tasks = list_tasks(folder)
     columns = {"chance": {path.stem: 1 / len(read_parquet_source(path).classes) for path in tasks}}
     for encoder in list_encoders(folder):
@@ -62,7 +64,7 @@ def zero_shot_table(folder: Path) -> str:
 
 
 def compare_data(rebuilt: Path, bundled: Path) -> str:
-    """A line a Parquet file of the suite: whether the rebuilt one is the same to the byte."""
+    """Report for each Parquet file of the suite whether the rebuilt one has the same bytes."""
     lines = []
     for path in sorted(bundled.glob("*.parquet")):
         twin = rebuilt / path.name
@@ -72,16 +74,16 @@ def compare_data(rebuilt: Path, bundled: Path) -> str:
 
 
 def compare_encoders(rebuilt: Path, bundled: Path) -> str:
-    """A line an encoder: whether its zero-shot accuracies are those of the bundled one."""
+    """Report for each encoder whether the rebuilt one has the same zero-shot accuracies."""
     lines, tasks = [], list_tasks(bundled)
     for folder in list_encoders(bundled):
         twin = rebuilt / folder.name
         if not (twin / WEIGHTS_NAME).exists():
             lines.append(f"{folder.name}: not rebuilt")
             continue
-        both = pd.DataFrame([zero_shot_accuracies(each, tasks) for each in (folder, twin)])
+        both = pd.DataFrame([zero_shot_accuracies(encoder, tasks) for encoder in (folder, twin)])
         difference = both.diff().iloc[1].abs()
-        verdict = "the same" if difference.max() <= TOLERANCE else "DIFFERENT"
+        verdict = "the same" if difference.max() <= ACCURACY_TOLERANCE else "DIFFERENT"
         lines.append(
             f"{folder.name}: {verdict} (zero-shot accuracies differ by {difference.mean():.3f} on "
             f"average, by {difference.max():.3f} at most, on {difference.idxmax()})"
@@ -89,45 +91,47 @@ def compare_encoders(rebuilt: Path, bundled: Path) -> str:
     return "\n".join(lines)
 
 
-def study_sources(config: dict) -> dict[str, str]:
-    """What the default study's numbers come from: digests of its encoders, tasks and recipes."""
+def digest_study_sources(config: dict) -> dict[str, str]:
+    """Return digests of what determines a study's numbers: encoders, tasks, recipes, seed."""
     files = [Path(entry["folder"], WEIGHTS_NAME) for entry in config["models"].values()]
     files += [Path(entry["parquet"]) for entry in config["datasets"].values()]
-    made_of = {str(path): digest_file(path) for path in files}
-    return made_of | {"methods": digest_json(config["methods"]), "seed": str(config["seed"])}
+    digests = {str(path): digest_file(path) for path in files}
+    return digests | {"methods": digest_json(config["methods"]), "seed": str(config["seed"])}
 
 
 def bundle_study(results: Path, config: dict, output: Path) -> None:
-    """Keep what forecasts need of the default study's results, with what they were made from.
+    """Copy what forecasts need of the default study's results, with the digests of its sources.
 
-    config: the content of config.yaml. Raises ForetuneError where the results are not its.
+    config: the content of config.yaml. Raises ForetuneError if the results are of another study.
     """
     path = Path("analysis/tasks.parquet")
     facts, tasks = read_metadata(results / path), pq.read_table(results / path)
     for key, column in (("models", "model"), ("methods", "method"), ("datasets", "dataset")):
-        found = set(tasks[column].to_pylist())
-        if found != set(config[key]):
-            said = f"{', '.join(sorted(found))}; the config has {', '.join(config[key])}"
-            raise ForetuneError(f"{results / path}: its {key} are {said}")
-    write_parquet(tasks, output / path, facts | {"sources": study_sources(config)})
+        names = set(tasks[column].to_pylist())
+        if names != set(config[key]):
+            raise ForetuneError(
+                f"{results / path}: its {key} are {', '.join(sorted(names))}, but the config has "
+                f"{', '.join(config[key])}"
+            )
+    write_parquet(tasks, output / path, facts | {"sources": digest_study_sources(config)})
 
 
-def draw_picture(folder: Path, output: Path, columns: int = 18) -> None:
-    """A PNG with a row of test images of each task, under its name."""
+def draw_overview(folder: Path, output: Path, columns: int = 18) -> None:
+    """Draw a PNG with a row of test images for each task, under the name of the task."""
     tasks = list_tasks(folder)
-    large, line = 2 * DIGEST_SIDE, 2 * DIGEST_SIDE + 20
-    sheet = Image.new("RGB", (columns * (large + 4), len(tasks) * line), "white")
+    side, row_height = 2 * DIGEST_SIDE, 2 * DIGEST_SIDE + 20  # pixels
+    sheet = Image.new("RGB", (columns * (side + 4), len(tasks) * row_height), "white")
     pen = ImageDraw.Draw(sheet)
     for row, path in enumerate(tasks):
         source = read_parquet_source(path)
         names = textwrap.shorten(", ".join(source.classes), 150, placeholder=" ...")
-        pen.text((2, row * line + 2), f"{path.stem}: {names}", fill="black")
+        pen.text((2, row * row_height + 2), f"{path.stem}: {names}", fill="black")
         for column, (_, encoded, _) in enumerate(
             itertools.islice(source.rows["test"].read(), columns)
         ):
-            image = decode_image(encoded, path.name).convert("RGB").resize((large, large))
-            sheet.paste(image, (column * (large + 4), row * line + 16))
+            image = decode_image(encoded, path.name).convert("RGB").resize((side, side))
+            sheet.paste(image, (column * (side + 4), row * row_height + 16))
     buffer = io.BytesIO()
     sheet.quantize(256).save(buffer, "PNG", optimize=True)
-    with atomic_write(output) as beside:
-        beside.write_bytes(buffer.getvalue())
+    with atomic_write(output) as partial:
+        partial.write_bytes(buffer.getvalue())

@@ -1,18 +1,19 @@
-"""The captioned corpus that the mini encoders are pretrained on.
+"""Render the captioned corpus that the mini encoders are pretrained on.
 
-Four kinds of picture, none of which occurs in a bundled dataset: pictograms with names
-(Iconify's emoji and icon sets), printed digits and letters (fonts), and drawings of
-shapes, colours, counts and textures. A row is a 40 x 40 RGBA picture, its concept and
-whether it is a bare silhouette that may be given any colour, and where it comes from
-(set:name), so that `leaks` can tell it from the tasks' tests. OpenMoji, Emoji One v1,
-Firefox OS's emoji, flags and Debian's fonts are left out on purpose: tasks are made from them.
+The corpus has four kinds of picture: pictograms with names (Iconify's emoji and icon sets), printed
+digits, printed letters (both from fonts), and drawings of shapes, colours, counts and textures.
+A row holds a 40 x 40 RGBA picture, its concept, whether it is a bare silhouette that may be given
+any colour, and its origin ("set:name"), with which `leak_check` compares the tasks' test images.
+OpenMoji, Emoji One v1, Firefox OS's emoji, flags and Debian's fonts are left out on purpose: tasks
+are made from them.
 """
 
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +23,11 @@ from tqdm import tqdm
 
 from foretune.core.parquet import write_parquet
 
-CORPUS_SIDE = 40
-DRAWINGS = 8000
-CORPUS_COLOURS = {
+Colour = tuple[int, int, int]  # red, green and blue, each 0 to 255
+
+CORPUS_SIDE = 40  # pixels
+DRAWINGS = 8000  # pictures
+CORPUS_COLOURS: dict[str, Colour] = {
     "red": (220, 30, 35), "green": (30, 150, 50), "blue": (35, 70, 210),
     "yellow": (250, 215, 40), "orange": (245, 135, 20), "purple": (130, 50, 165),
     "pink": (250, 140, 185), "brown": (125, 75, 35), "black": (10, 10, 10),
@@ -37,22 +40,47 @@ SHAPES = ("circle", "square", "triangle", "diamond", "star", "cross", "ring", "p
 TEXTURES = ("horizontal stripes", "vertical stripes", "diagonal stripes", "a checkerboard",
             "dots", "a grid", "zigzag lines", "noise", "a gradient", "rings")  # fmt: skip
 
-# Emoji have a skin tone, flags are fine-grained: both are left to tasks of their own.
+# Left out: emoji with a skin tone are near-copies, and flags have a task of their own.
 UNWANTED = re.compile(r"\b(skin tone|medium|dark|light)\b|^flag\b")
-# Styles of one icon, not part of what it shows ("account-outline" shows an account).
+# The style of an icon is no part of what it shows: "account-outline" shows an account.
 ICON_STYLE = re.compile(r"-(outline|filled|fill|bold|thin|light|duotone|variant|rounded|sharp)\b")
 
 
+class CorpusRow(TypedDict):
+    """A picture of the corpus: encoded as PNG, with its concept (`kind`, `noun`) and origin."""
+
+    image: bytes
+    kind: str  # "pictogram", "digit", "letter" or "drawing"
+    noun: str
+    tintable: bool  # a bare silhouette, which may be given any colour
+    origin: str
+
+
+def make_row(picture: Image.Image, kind: str, noun: str, tintable: bool, origin: str) -> CorpusRow:
+    """Encode a picture as PNG and return its row."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return {"image": buffer.getvalue(), "kind": kind, "noun": noun, "tintable": tintable,
+            "origin": origin}  # fmt: skip
+
+
 def read_icons(folder: Path) -> dict:
-    """An Iconify set: `icons` (name -> svg body and size), the sizes' defaults, `palette`."""
+    """Read an Iconify set.
+
+    Returns a dict with `icons` (name -> SVG body and size), the default `width` and `height`, and
+    `palette`, which is true if the icons have colours of their own.
+    """
     icons = json.loads((folder / "icons.json").read_text())
     return icons | {"palette": json.loads((folder / "info.json").read_text())["palette"]}
 
 
 def render_icon(icons: dict, name: str) -> Image.Image | None:
-    """An icon as an RGBA picture SIDE high or wide (strokes in white), None where nothing shows."""
+    """Render an icon as an RGBA picture with strokes in white; None if nothing of it shows.
+
+    The longer side of the picture has CORPUS_SIDE pixels.
+    """
     icon = icons["icons"][name]
-    width, height = (icon.get(k, icons.get(k, 16)) for k in ("width", "height"))
+    width, height = (icon.get(key, icons.get(key, 16)) for key in ("width", "height"))
     svg = (
         f'<svg viewBox="0 0 {width} {height}" color="white" '
         'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
@@ -60,17 +88,17 @@ def render_icon(icons: dict, name: str) -> Image.Image | None:
     )
     png = resvg_py.svg_to_bytes(svg_string=svg, width=CORPUS_SIDE, height=CORPUS_SIDE)
     picture = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
-    return picture if picture.getextrema()[3][1] > 128 else None
+    return picture if np.asarray(picture.getchannel("A")).max() > 128 else None
 
 
-def render_pictograms(iconify: Path) -> Iterator[dict]:
-    """Named pictures of the Iconify sets under `iconify` (a folder with one set each)."""
+def render_pictograms(iconify: Path) -> Iterator[CorpusRow]:
+    """Render the icons of all Iconify sets; `iconify` has one folder per set."""
     for folder in sorted(iconify.iterdir()):
         icons = read_icons(folder)
         coloured = icons["palette"]
         for name, icon in tqdm(icons["icons"].items(), desc=folder.name, mininterval=5):
             if folder.name == "ph" and re.search(r"-(bold|thin|light|duotone)$", name):
-                continue  # one drawing in six weights
+                continue  # this set has each drawing in six weights
             noun = ICON_STYLE.sub("", name).replace("-", " ").strip()
             if icon.get("hidden") or not noun or (coloured and UNWANTED.search(noun)):
                 continue
@@ -80,15 +108,19 @@ def render_pictograms(iconify: Path) -> Iterator[dict]:
 
 
 def read_font(path: Path) -> tuple[ImageFont.FreeTypeFont, str]:
-    """A font to draw with, and its family's name, plain, so that two files of one can be told."""
+    """Load a font, and return it with the name of its family.
+
+    The name keeps only lower-case letters and digits, so that it is equal for all files of one
+    family.
+    """
     font = ImageFont.truetype(io.BytesIO(path.read_bytes()), 36)
     return font, re.sub(r"[^a-z0-9]", "", (font.getname()[0] or path.stem).lower())
 
 
 def render_glyph(font: ImageFont.FreeTypeFont, code: str) -> Image.Image | None:
-    """A character as a SIDE x SIDE silhouette, None where the font has no such shape."""
+    """Render a character as a white silhouette; None if the font draws (almost) nothing for it."""
     box = font.getbbox(code)
-    width, height = box[2] - box[0], box[3] - box[1]
+    width, height = int(box[2] - box[0]), int(box[3] - box[1])
     if min(width, height) < 2:
         return None
     scale = min(1.0, 34 / max(width, height))
@@ -103,12 +135,12 @@ def render_glyph(font: ImageFont.FreeTypeFont, code: str) -> Image.Image | None:
 
 
 def has_small_letters(font: ImageFont.FreeTypeFont) -> bool:
-    """Fonts of capitals only draw g as G: their small letters would be mislabelled."""
+    """Return False for a font that draws small letters as capitals: they would be mislabelled."""
     return font.getmask("g").size[0] != font.getmask("G").size[0]
 
 
-def render_characters(fonts: Path) -> Iterator[dict]:
-    """Digits and letters of every font under `fonts` (fontsource packages), as silhouettes."""
+def render_characters(fonts: Path) -> Iterator[CorpusRow]:
+    """Render digits and letters of every font under `fonts` (fontsource packages)."""
     for path in tqdm(sorted(fonts.glob("*/files/*-latin-[47]00-*.woff")), desc="fonts"):
         font, family = read_font(path)
         small = has_small_letters(font)
@@ -118,17 +150,17 @@ def render_characters(fonts: Path) -> Iterator[dict]:
                 yield make_row(picture, kind, code, True, f"font {family}:{code}")
 
 
-def render_drawings(count: int, seed: int) -> Iterator[dict]:
-    """`count` drawn pictures: counted, coloured shapes, and two-coloured textures."""
+def render_drawings(count: int, seed: int) -> Iterator[CorpusRow]:
+    """Draw `count` pictures: some coloured shapes each, or a texture in two colours."""
     rng = np.random.default_rng(seed)
     names = list(CORPUS_COLOURS)
     for _ in tqdm(range(count), desc="drawings"):
         front, back = rng.choice(names, 2, replace=False)
         canvas = Image.new("RGBA", (4 * CORPUS_SIDE, 4 * CORPUS_SIDE), CORPUS_COLOURS[back])
         if rng.random() < 0.35:
-            what = str(rng.choice(TEXTURES))
-            draw_texture(canvas, what, CORPUS_COLOURS[front], rng)
-            noun = f"{what} in {front} and {back}" if rng.random() < 0.7 else what
+            texture = str(rng.choice(TEXTURES))
+            draw_texture(canvas, texture, CORPUS_COLOURS[front], rng)
+            noun = f"{texture} in {front} and {back}" if rng.random() < 0.7 else texture
         else:
             number, shape = int(rng.integers(1, 7)), str(rng.choice(SHAPES))
             draw_shapes(canvas, number, shape, CORPUS_COLOURS[front], rng)
@@ -142,8 +174,10 @@ def render_drawings(count: int, seed: int) -> Iterator[dict]:
         yield make_row(picture, "drawing", noun, False, "drawing")
 
 
-def draw_shapes(canvas: Image.Image, number: int, shape: str, colour, rng) -> None:
-    """Draw `number` shapes into the cells of a grid, so that none hides another."""
+def draw_shapes(
+    canvas: Image.Image, number: int, shape: str, colour: Colour, rng: np.random.Generator
+) -> None:
+    """Draw `number` equal shapes into the cells of a grid, so that none hides another."""
     pen, side = ImageDraw.Draw(canvas), canvas.width
     cells = 1 if number == 1 else 2 if number <= 4 else 3
     cell = side / cells
@@ -152,38 +186,47 @@ def draw_shapes(canvas: Image.Image, number: int, shape: str, colour, rng) -> No
         slack = cell / 2 - radius
         x = (index % cells + 0.5) * cell + rng.uniform(-slack, slack)
         y = (index // cells + 0.5) * cell + rng.uniform(-slack, slack)
-        draw_shape(pen, shape, x, y, radius, rng.uniform(-0.3, 0.3), colour)
+        draw_shape(pen, shape, (x, y), radius, rng.uniform(-0.3, 0.3), colour)
 
 
-def draw_shape(pen: ImageDraw.ImageDraw, shape: str, x, y, radius, turn, colour) -> None:
-    """Draw one shape of the given radius about (x, y), turned by `turn` radians."""
+def draw_shape(
+    pen: ImageDraw.ImageDraw,
+    shape: str,
+    centre: tuple[float, float],
+    radius: float,
+    turn: float,
+    colour: Colour,
+) -> None:
+    """Draw a shape around `centre` (x, y), turned by `turn` radians; a circle if it is unknown."""
+    x, y = centre
 
-    def polygon(angles, radii=(1.0,)):
+    def polygon(angles: np.ndarray, radii: Sequence[float] = (1.0,)) -> None:
+        """Draw corners at these angles, clockwise from upright, at these fractions of radius."""
         pen.polygon(
             [
-                (x + radius * r * np.sin(a + turn), y - radius * r * np.cos(a + turn))
-                for a, r in zip(angles, np.resize(radii, len(angles)), strict=True)
+                (x + radius * part * np.sin(angle + turn), y - radius * part * np.cos(angle + turn))
+                for angle, part in zip(angles, np.resize(radii, len(angles)), strict=True)
             ],
             fill=colour,
         )
 
     box = (x - radius, y - radius, x + radius, y + radius)
     corners = {"triangle": 3, "pentagon": 5, "hexagon": 6}
-    right = np.pi / 2 * np.arange(4)
+    right_angles = np.pi / 2 * np.arange(4)
     if shape in corners:
         polygon(2 * np.pi * np.arange(corners[shape]) / corners[shape])
     elif shape == "star":
         polygon(np.pi / 5 * np.arange(10), (1, 0.42))
     elif shape == "square":
-        polygon(right + np.pi / 4)
+        polygon(right_angles + np.pi / 4)
     elif shape == "diamond":
-        polygon(right, (1, 0.6))
+        polygon(right_angles, (1, 0.6))
     elif shape in ("rectangle", "line"):
         tilt = 0.45 if shape == "rectangle" else 0.12
         polygon(np.array([-tilt, tilt, np.pi - tilt, np.pi + tilt]))
     elif shape == "cross":
         tilt = 0.25
-        polygon(np.repeat(right, 3) + np.tile([-tilt, tilt, np.pi / 4], 4), (1, 1, 0.34))
+        polygon(np.repeat(right_angles, 3) + np.tile([-tilt, tilt, np.pi / 4], 4), (1, 1, 0.34))
     elif shape == "ellipse":
         pen.ellipse((x - radius, y - 0.55 * radius, x + radius, y + 0.55 * radius), fill=colour)
     elif shape == "ring":
@@ -194,13 +237,15 @@ def draw_shape(pen: ImageDraw.ImageDraw, shape: str, x, y, radius, turn, colour)
         pen.ellipse(box, fill=colour)
 
 
-def draw_texture(canvas: Image.Image, what: str, colour, rng) -> None:
-    """Blend `colour` into the canvas by the pattern's mask."""
+def draw_texture(
+    canvas: Image.Image, texture: str, colour: Colour, rng: np.random.Generator
+) -> None:
+    """Blend `colour` into the canvas with the texture as the mask."""
     side = canvas.width
     y, x = np.mgrid[:side, :side].astype(float)
     x, y = x + rng.uniform(0, side), y + rng.uniform(0, side)
     period = rng.uniform(0.12, 0.45) * side
-    wave = {
+    pattern = {
         "horizontal stripes": lambda: (y // (period / 2)) % 2,
         "vertical stripes": lambda: (x // (period / 2)) % 2,
         "diagonal stripes": lambda: ((x + y) // (period / 2)) % 2,
@@ -212,21 +257,14 @@ def draw_texture(canvas: Image.Image, what: str, colour, rng) -> None:
         "a gradient": lambda: np.linspace(0, 1, side)[:, None] * np.ones(side),
         "rings": lambda: (np.hypot(*np.mgrid[-0.5:0.5:side*1j, -0.5:0.5:side*1j])
                           * side // (period / 3)) % 2,
-    }[what]()  # fmt: skip
-    mask = Image.fromarray((np.asarray(wave, float) * 255).astype(np.uint8))
+    }[texture]()  # fmt: skip
+    mask = Image.fromarray((np.asarray(pattern, float) * 255).astype(np.uint8))
     canvas.paste(Image.new("RGBA", canvas.size, colour), mask=mask)
 
 
-def make_row(picture: Image.Image, kind: str, noun: str, tintable: bool, origin: str) -> dict:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return {"image": buffer.getvalue(), "kind": kind, "noun": noun, "tintable": tintable,
-            "origin": origin}  # fmt: skip
-
-
 def build_corpus(packages: Path, output: Path, seed: int) -> None:
-    """Render the corpus from npm's `packages` (a node_modules folder) into one Parquet file."""
-    rows = [
+    """Render the whole corpus from `packages` (npm's node_modules folder) into a Parquet file."""
+    rows: list[CorpusRow] = [
         *render_pictograms(packages / "@iconify-json"),
         *render_characters(packages / "@fontsource"),
         *render_drawings(DRAWINGS, seed),

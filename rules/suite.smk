@@ -1,9 +1,9 @@
-# What is bundled under resources/mini, made again from its sources into results/resources/mini.
-# Nothing of the study depends on these rules: `make suite` runs them and says whether each file
-# equals the bundled one. They need npm, apt-get and the network.
+# Rebuild the files under resources/mini from their sources, into results/resources/mini. No study
+# depends on these rules. `make suite` runs them and reports whether each file equals the bundled
+# one. They need npm, apt-get and the network.
 
-SUITE_SEED = 0  # of the bundled files, whatever the study's is
-BUNDLES = {
+SUITE_SEED = 0  # of the bundled files, whatever the study's seed is
+BUNDLES = {  # name of the task -> library module with its function bundle_{name}
     **dict.fromkeys(["mnist", "fashion_mnist", "digits"], "suite.bundles"),
     **dict.fromkeys(["shapes", "colours", "counts", "textures", "orientation"], "suite.drawn"),
     **dict.fromkeys(
@@ -23,6 +23,8 @@ rule suite_data:
         "logs/suite_data.log",
     conda:
         "../envs/foretune.yaml"
+    message:
+        "Comparing the rebuilt tasks with the bundled ones"
     shell:
         "python {input.script} compare-data --rebuilt results/resources/mini "
         "--bundled resources/mini 2>&1 | tee {log}"
@@ -40,6 +42,8 @@ rule suite:
         "logs/suite.log",
     conda:
         "../envs/foretune.yaml"
+    message:
+        "Comparing the rebuilt tasks and encoders with the bundled ones"
     shell:
         "(python {input.script} compare-data --rebuilt results/resources/mini "
         "--bundled resources/mini && "
@@ -58,6 +62,8 @@ rule fetch_debian_packages:
         "logs/benchmarks/fetch_debian_packages.tsv"
     conda:
         "../envs/foretune.yaml"
+    message:
+        "Downloading the Debian packages of the bundled tasks"
     shell:
         "(packages=$(cat {input.packages}) && mkdir -p {output.folder} && cd {output.folder} && "
         "apt-get download $packages && for package in *.deb; do dpkg -x $package . || exit 1; "
@@ -81,6 +87,8 @@ rule fetch_npm_packages:
         use="corpus|tasks",
     conda:
         "../envs/foretune.yaml"
+    message:
+        "Downloading the npm packages of the {wildcards.use}"
     shell:
         "(mkdir -p {output.folder} && cp {input.packages} {output.folder} && "
         "cd {output.folder} && npm install --no-audit --no-fund) > {log} 2>&1"
@@ -106,6 +114,8 @@ rule build_bundle:
         code=lambda wildcards: code_digest(BUNDLES[wildcards.bundle]),
         seed=SUITE_SEED,
         sources=subpath(input.npm, parent=True),
+    message:
+        "Rebuilding the task {wildcards.bundle}"
     shell:
         "python {input.script} --name {wildcards.bundle} --module {params.module} "
         "--seed {params.seed} --sources {params.sources} --output {output.bundle} 2>&1 | tee {log}"
@@ -126,6 +136,8 @@ rule render_corpus:
     params:
         seed=SUITE_SEED,
         code=code_digest("suite.corpus"),
+    message:
+        "Rendering the pretraining corpus"
     shell:
         "python {input.script} corpus --packages {input.packages}/node_modules "
         "--seed {params.seed} --output {output.corpus} 2>&1 | tee {log}"
@@ -145,6 +157,8 @@ rule index_corpus:
         "../envs/foretune.yaml"
     params:
         code=code_digest("suite.leak_check"),
+    message:
+        "Indexing the pretraining corpus"
     shell:
         "python {input.script} index --corpus {input.corpus} --output {output.index} "
         "2>&1 | tee {log}"
@@ -167,7 +181,7 @@ rule pretrain_encoder:
         encoder=one_of(ENCODERS),
     conda:
         "../envs/foretune.yaml"
-    # Two encoders beside each other, a thread each, learn faster than one on two threads.
+    # Two encoders at a time with a thread each are faster than one after the other with two.
     threads: 1
     resources:
         mem_mb=4000,
@@ -175,6 +189,8 @@ rule pretrain_encoder:
         seed=SUITE_SEED,
         code=code_digest("suite.pretrain"),
         folder=subpath(output.weights, parent=True),
+    message:
+        "Pretraining the encoder {wildcards.encoder}"
     shell:
         "python {input.script} encoder --corpus {input.corpus} "
         "--architecture {input.architecture} --seed {params.seed} "
