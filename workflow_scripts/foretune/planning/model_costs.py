@@ -162,7 +162,7 @@ def count_costs(spec: ModelSpec) -> ModelCost:
     finally:
         logging.disable(logging.NOTSET)
     model = model.to("meta").eval()
-    text = getattr(model, "text", model)
+    text: Any = getattr(model, "text", model)
     context = getattr(model, "context_length", None) or text.context_length
     pixels, _ = get_image_size(model)
     images = torch.zeros(2, 3, pixels, pixels, device="meta")
