@@ -134,7 +134,7 @@ def test_plan_script_prints_the_jobs_that_snakemake_lists(checkout):
     assert rows["finetune_model"] == "2" and rows["fit_cached"] == "4" and "all" not in rows
     assert "timed on" in done.stdout and "counted in the file (mnist" in done.stdout
     assert not (checkout / "results").exists()
-    (checkout / "studies/smoke.yaml").write_text("metods: {}")
+    (checkout / "studies/smoke.yaml").write_text("methodz: {}")
     done = subprocess.run(command, cwd=checkout, env=ENV, capture_output=True, text=True)
     assert done.returncode == 1 and "did you mean methods?" in done.stderr
     assert "Traceback" not in done.stderr

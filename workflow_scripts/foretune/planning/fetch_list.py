@@ -11,7 +11,7 @@ from foretune.data.sources.registry import get_known_source
 
 HubKind = Literal["webdataset", "huggingface"]
 HUB_KINDS: tuple[HubKind, ...] = ("webdataset", "huggingface")
-SOURCE_KINDS: tuple[HubKind | Literal["torchvision", "table", "parquet", "folder"], ...] = (
+DATASET_KINDS: tuple[HubKind | Literal["torchvision", "table", "parquet", "folder"], ...] = (
     "torchvision", *HUB_KINDS, "table", "parquet", "folder"
 )  # fmt: skip
 UNKNOWN = "?"  # a size or licence that the hub may know
@@ -82,7 +82,7 @@ def list_items(config: dict, ask: bool) -> list[DatasetItem | ModelItem]:
 
 def describe_dataset(entry: SourceSpec) -> DatasetItem:
     """Return the item of one dataset's entry, from what foretune knows of public datasets."""
-    kind = next(kind for kind in SOURCE_KINDS if kind in entry)
+    kind = next(kind for kind in DATASET_KINDS if kind in entry)
     facts, size, source = {}, UNKNOWN, f"{kind} {entry[kind]}"
     if kind == "torchvision":
         facts = get_known_source("torchvision", entry[kind])

@@ -69,7 +69,7 @@ def estimate_gpu_memory(
     pass needs.
     """
     needed = {}
-    classes = max(sizes[name].classes for name in study["datasets"])
+    classes = max((sizes[name].classes for name in study["datasets"]), default=0)
     for method, recipe in study["methods"].items():
         for model in recipe["models"] if method not in CACHED_METHODS else ():
             cost = costs[model]
