@@ -22,12 +22,13 @@ from foretune.analysis.regression import least_squares_line
 from foretune.analysis.study_tables import gain_over_zero_shot_error, join_outcomes, read_tables
 from foretune.core.code_digest import code_digest
 from foretune.core.config import CACHED_METHODS, PROBE_METHODS
-from foretune.evaluation.finetuned import evaluate_model
+from foretune.evaluation.finetuned import BaseModel, FineTunedOutputs, evaluate_model
 from foretune.evaluation.on_embeddings import (
     evaluate_adapter,
     evaluate_probe,
     evaluate_zero_shot,
 )
+from foretune.evaluation.scores import EvaluationOutputs, EvaluationTest
 from foretune.forecast.forecast import OUTCOME_RANGES, best_rival, read_study_results
 from held_back_sets import make_all
 
@@ -71,30 +72,35 @@ def fine_tune(study: dict, new: dict) -> dict[str, list[str]]:
 def evaluate_all(study: dict, new: list[str], methods: dict[str, list[str]]) -> pd.DataFrame:
     """Accuracy of every model, zero-shot and tuned on each of `new`, on all tasks' own tests."""
     every, results, rows = [*study["datasets"], *new], ROOT / "results", []
-    tests = [results / "datasets" / name for name in every]
     for model in methods:
         caches = results / "embeddings" / model
-        images, texts = ([caches / name / f for name in every]
-                         for f in ("test.parquet", "text.parquet"))  # fmt: skip
+        tests = [
+            EvaluationTest(
+                results / "datasets" / name,
+                caches / name / "test.parquet",
+                caches / name / "text.parquet",
+            )
+            for name in every
+        ]
         for method in ("zero_shot", *methods[model]):
             out = FOLDER / "evaluations" / model / method
             kinds = ("rows", "classes", "confusions")
-            files = [FOLDER / "predictions", *(out / f"{kind}.parquet" for kind in kinds)]
+            outputs = EvaluationOutputs(
+                FOLDER / "predictions", *(out / f"{kind}.parquet" for kind in kinds)
+            )
             chosen = [results / f"trials/{model}/{method}/{name}/0/best.json" for name in new]
             if method == "zero_shot":
-                evaluate_zero_shot(model, tests, images, texts, *files)
+                evaluate_zero_shot(model, tests, outputs)
             elif method in PROBE_METHODS:
-                own = slice(-len(new), None)  # a probe has no head for other tasks
-                evaluate_probe(chosen, tests[own], images[own], *files)
+                # A probe has no head for other tasks.
+                evaluate_probe(chosen, tests[-len(new) :], outputs)
             elif method in CACHED_METHODS:
-                evaluate_adapter(chosen, tests, images, texts, *files)
+                evaluate_adapter(chosen, tests, outputs)
             else:
-                evaluate_model(
-                    chosen, study["models"][model], [], tests, texts, caches,
-                    results / "prepared", files[0], code_digest("evaluation.finetuned"), *files[1:],
-                    out / "drift.parquet",
-                )  # fmt: skip
-            rows.append(files[1])
+                base = BaseModel(study["models"][model], caches, results / "prepared")
+                outputs = FineTunedOutputs(**vars(outputs), drift=out / "drift.parquet")
+                evaluate_model(chosen, base, tests, outputs, code_digest("evaluation.finetuned"))
+            rows.append(outputs.outcomes)
     return join_outcomes(read_tables(rows))
 
 

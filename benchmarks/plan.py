@@ -12,7 +12,8 @@ import yaml
 from common import ROOT, write_table
 from foretune.core.config import check_config
 from foretune.planning.dataset_sizes import get_dataset_sizes
-from foretune.planning.plan import Plan, get_model_costs, read_jobs
+from foretune.planning.job_times import JobTimes, read_jobs
+from foretune.planning.model_costs import get_model_costs
 
 
 def main() -> None:
@@ -22,9 +23,9 @@ def main() -> None:
                "--profile", "profiles/local"]  # fmt: skip
     printed = subprocess.run(dry_run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     jobs, sizes = read_jobs(printed), get_dataset_sizes(study)
-    costs, speeds, _ = get_model_costs(study, sizes, time_steps=True, tflops=None)
+    models = get_model_costs(study, sizes, time_steps=True, tflops=None)
     planned: dict[str, float] = {}
-    for job, each in zip(jobs, Plan(study, sizes, costs, speeds).seconds(jobs), strict=True):
+    for job, each in zip(jobs, JobTimes(study, sizes, models).estimate_seconds(jobs), strict=True):
         planned[job.rule] = planned.get(job.rule, 0) + each
     rows, total = [], [0.0, 0.0]
     for rule, expected in sorted(planned.items()):

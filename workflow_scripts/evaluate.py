@@ -1,4 +1,4 @@
-"""Accuracy on every test of a zero-shot model, or of all that one method made of a model."""
+"""Evaluate a zero-shot model, or everything that one method made of a model, on every test."""
 
 import json
 from pathlib import Path
@@ -10,20 +10,36 @@ from foretune.core.devices import take_devices
 def work() -> None:
     parser = cli.make_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    zero_shot = commands.add_parser("zero-shot", help="from cached embeddings")
-    zero_shot.add_argument("--model", required=True)
-    probe = commands.add_parser("probe", help="on its own task's tests, from cached embeddings")
-    adapter = commands.add_parser("adapter", help="on every test, from cached embeddings")
+    zero_shot = commands.add_parser(
+        "zero-shot", help="the base model on every test, from cached embeddings"
+    )
+    zero_shot.add_argument("--model", required=True, help="name of the model")
+    probe = commands.add_parser(
+        "probe", help="linear probes on the tests of their own tasks, from cached embeddings"
+    )
+    adapter = commands.add_parser(
+        "adapter", help="CLIP-Adapters on every test, from cached embeddings"
+    )
     tuned = commands.add_parser("model", help="fine-tuned models on every test")
-    tuned.add_argument("--model-spec", type=json.loads, required=True, help="config entry, JSON")
-    tuned.add_argument("--wise-ft", type=float, nargs="*", default=[], help="coefficients below 1")
+    tuned.add_argument(
+        "--model-spec", type=json.loads, required=True, help="the model's config entry as JSON"
+    )
+    tuned.add_argument(
+        "--wise-ft", type=float, nargs="*", default=[], help="WiSE-FT coefficients below 1"
+    )
     cli.add_path_options(
         tuned,
         embeddings="folder of the base model's embeddings",
-        prepared="folder where prepared images are kept",
-        drift="Parquet, a row a checkpoint: how far it moved its task's embeddings",
+        prepared="folder that keeps prepared images",
+        drift="output, Parquet: how far each checkpoint moved the embeddings of its task",
     )
     tuned.add_argument("--code", required=True, help="digest of the evaluation's code")
+    helps = {
+        "selections": "best.json of each trained model",
+        "manifests": "dataset.json of each test",
+        "images": "image embeddings of each test",
+        "texts": "caption embeddings of each test",
+    }
     for command, lists in (
         (zero_shot, ("manifests", "images", "texts")),
         (probe, ("selections", "manifests", "images")),
@@ -31,37 +47,42 @@ def work() -> None:
         (tuned, ("selections", "manifests", "texts")),
     ):
         for name in lists:
-            text = "dataset.json of each test" if name == "manifests" else "a file for each"
-            command.add_argument(f"--{name}", type=Path, nargs="+", required=True, help=text)
+            command.add_argument(f"--{name}", type=Path, nargs="+", required=True, help=helps[name])
         cli.add_path_options(
             command,
-            predictions="folder of the predictions that are kept",
-            output="Parquet, a row a test",
-            classes="Parquet, a row a class of a test",
-            confusions="Parquet, a row for two classes of which one was taken for the other",
+            predictions="folder that keeps the predictions",
+            output="output, Parquet: one row per test",
+            classes="output, Parquet: one row per class of a test",
+            confusions="output, Parquet: one row per pair of true and predicted class",
         )
     args = parser.parse_args()
-    tests = [manifest.parent for manifest in args.manifests]
-    names = ("predictions", "output", "classes", "confusions")
-    to = {name: getattr(args, name) for name in names}
+    from foretune.evaluation.scores import EvaluationOutputs, EvaluationTest
+
+    files = zip(
+        args.manifests,
+        vars(args).get("images", [None] * len(args.manifests)),
+        vars(args).get("texts", [None] * len(args.manifests)),
+        strict=True,
+    )
+    tests = [EvaluationTest(manifest.parent, images, texts) for manifest, images, texts in files]
+    tables = args.predictions, args.output, args.classes, args.confusions
     if args.command == "model":
         take_devices(1, cli.log)
-        from foretune.evaluation.finetuned import evaluate_model
+        from foretune.evaluation.finetuned import BaseModel, FineTunedOutputs, evaluate_model
 
-        evaluate_model(
-            args.selections, args.model_spec, args.wise_ft, tests, args.texts,
-            args.embeddings, args.prepared, code=args.code, drift=args.drift,
-            log=cli.log, **to,
-        )  # fmt: skip
+        base = BaseModel(args.model_spec, args.embeddings, args.prepared)
+        outputs = FineTunedOutputs(*tables, args.drift)
+        evaluate_model(args.selections, base, tests, outputs, args.code, args.wise_ft, cli.log)
         return
-    from foretune.evaluation import on_embeddings  # the others need no torch
+    from foretune.evaluation import on_embeddings  # without torch, unlike the fine-tuned models
 
+    outputs = EvaluationOutputs(*tables)
     if args.command == "zero-shot":
-        on_embeddings.evaluate_zero_shot(args.model, tests, args.images, args.texts, **to)
+        on_embeddings.evaluate_zero_shot(args.model, tests, outputs)
     elif args.command == "probe":
-        on_embeddings.evaluate_probe(args.selections, tests, args.images, **to)
+        on_embeddings.evaluate_probe(args.selections, tests, outputs)
     else:
-        on_embeddings.evaluate_adapter(args.selections, tests, args.images, args.texts, **to)
+        on_embeddings.evaluate_adapter(args.selections, tests, outputs)
 
 
 if __name__ == "__main__":

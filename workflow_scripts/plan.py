@@ -1,6 +1,6 @@
 """Print what a study will take before its first job: jobs, hours, disk and memory.
 
-Nothing is run or downloaded. Jobs are those that Snakemake would run now.
+Nothing is run or downloaded. The jobs are those that Snakemake would run now.
 """
 
 import subprocess
@@ -13,17 +13,20 @@ from foretune.core import cli
 def work() -> None:
     parser = cli.make_parser(__doc__)
     parser.add_argument("--study", type=Path, default=Path("config.yaml"), help="config file")
-    parser.add_argument("--profile", default="profiles/local", help="of Snakemake")
+    parser.add_argument("--profile", default="profiles/local", help="profile of Snakemake")
     parser.add_argument(
-        "--tflops", type=float, help="a GPU's real speed in training; default: an A100's, assumed"
+        "--tflops", type=float, help="a GPU's real speed in training; by default an A100's"
     )
     parser.add_argument(
-        "--no-timing", action="store_true", help="do not time models whose weights lie here"
+        "--no-timing",
+        action="store_true",
+        help="do not time the models whose weights are on this machine",
     )
     args = parser.parse_args()
     from foretune.core.config import check_config, read_study
     from foretune.core.errors import ForetuneError
-    from foretune.planning.plan import plan_study, read_jobs
+    from foretune.planning.job_times import read_jobs
+    from foretune.planning.plan import plan_study
 
     dry_run = [sys.executable, str(Path(__file__).with_name("run_study.py")), "-n"]
     dry_run += ["--study", str(args.study), "--profile", args.profile]

@@ -1,5 +1,9 @@
+"""Evaluation of zero-shot, cached and fine-tuned models on a small task and its shifted test."""
+
+import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,11 +16,12 @@ from foretune.analysis.study_tables import gain_over_zero_shot_error, join_outco
 from foretune.core.errors import ForetuneError
 from foretune.core.files import digest_file
 from foretune.data.prepared import read_manifest
-from foretune.encoders.cache import read_embeddings, read_task_embeddings
+from foretune.encoders.cache import read_task_embeddings
 from foretune.encoders.loading import load_model
 from foretune.evaluation import finetuned
-from foretune.evaluation.finetuned import evaluate_model
+from foretune.evaluation.finetuned import BaseModel, FineTunedOutputs, evaluate_model
 from foretune.evaluation.on_embeddings import evaluate_adapter, evaluate_probe, evaluate_zero_shot
+from foretune.evaluation.scores import EvaluationOutputs, EvaluationTest
 from foretune.measures.compute import compute_measures
 from foretune.training.clip_adapter import StackedAdapters
 from foretune.training.methods import describe_trained_weights, make_trainable
@@ -24,32 +29,33 @@ from foretune.training.methods import describe_trained_weights, make_trainable
 
 @pytest.fixture
 def untuned(tmp_path):
-    """A selection whose trained_weights is the base model's own weights."""
-    return selection(tmp_path, own_weights(), method="full", dataset="mnist")
+    """A selection whose trained weights are the base model's."""
+    return write_selection(tmp_path, get_base_weights(), method="full", dataset="mnist")
 
 
-def own_weights() -> dict:
+def get_base_weights() -> dict:
     model, _, _ = load_model(CLIP_MINI)
     return {name: tensor.detach().contiguous() for name, tensor in model.named_parameters()}
 
 
-def both_tests(small_task):
-    """Folders, images' caches and captions' caches of the two tests: its own and the shifted."""
-    names = ("", "shifted/few")
-    images = [small_task / "embeddings" / name / "test.parquet" for name in names]
-    texts = [small_task / "embeddings/text.parquet"] * 2
-    return [small_task / "dataset" / name for name in names], images, texts
+def get_tests(small_task) -> list[EvaluationTest]:
+    """Return the two tests of the small task: its own and the shifted one."""
+    texts = small_task / "embeddings/text.parquet"
+    return [
+        EvaluationTest(
+            small_task / "dataset" / name, small_task / "embeddings" / name / "test.parquet", texts
+        )
+        for name in ("", "shifted/few")
+    ]
 
 
-def outputs(folder):
-    return {
-        "predictions": folder / "predictions", "output": folder / "rows.parquet",
-        "classes": folder / "classes.parquet", "confusions": folder / "confusions.parquet",
-    }  # fmt: skip
+def get_outputs(folder) -> EvaluationOutputs:
+    tables = (folder / f"{name}.parquet" for name in ("rows", "classes", "confusions"))
+    return EvaluationOutputs(folder / "predictions", *tables)
 
 
-def selection(folder, weights, **run):
-    """A selection of these weights, as select_trial leaves it."""
+def write_selection(folder, weights, **run) -> Path:
+    """Write a selection of these weights, as select_trial does; return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     described = describe_trained_weights("full", {"towers": "both"})
     save_file(weights, folder / "trained_weights.safetensors", described)
@@ -64,21 +70,20 @@ def selection(folder, weights, **run):
 
 
 def evaluate(selections, small_task, tmp_path, code="c", wise_ft=()):
-    tests, _, texts = both_tests(small_task)
     if not (tmp_path / "base").exists():
         (tmp_path / "base").mkdir()
         (tmp_path / "base/mnist").symlink_to(small_task / "embeddings")
-    evaluate_model(
-        selections, CLIP_MINI, list(wise_ft), tests, texts, tmp_path / "base",
-        tmp_path / "prepared",
-        code=code, drift=tmp_path / "drift.parquet", log=lambda line: None,
-        **outputs(tmp_path),
-    )  # fmt: skip
+    base = BaseModel(CLIP_MINI, tmp_path / "base", tmp_path / "prepared")
+    outputs = FineTunedOutputs(**vars(get_outputs(tmp_path)), drift=tmp_path / "drift.parquet")
+    tests = get_tests(small_task)
+    evaluate_model(selections, base, tests, outputs, code, wise_ft, log=lambda line: None)
     return pd.read_parquet(tmp_path / "rows.parquet")
 
 
-def test_pixels_and_caches_give_the_same_zero_shot_accuracy(untuned, small_task, tmp_path):
-    evaluate_zero_shot("clip_mini", *both_tests(small_task), **outputs(tmp_path / "zero"))
+def test_evaluate_model_of_base_weights_agrees_with_evaluate_zero_shot(
+    untuned, small_task, tmp_path
+):
+    evaluate_zero_shot("clip_mini", get_tests(small_task), get_outputs(tmp_path / "zero"))
     zero_shot = pd.read_parquet(tmp_path / "zero/rows.parquet")
     assert set(zero_shot.method) == {"zero_shot"} and zero_shot.trained_on.isna().all()
     rows = evaluate([untuned], small_task, tmp_path)
@@ -86,13 +91,13 @@ def test_pixels_and_caches_give_the_same_zero_shot_accuracy(untuned, small_task,
     assert list(rows.split) == ["test", "few"] and list(rows.n) == [50, 10]
     assert set(rows.evaluated_on) == {"mnist"} and set(rows.chance) == {0.1}
     assert set(rows.wise_ft) == {1.0} and zero_shot.wise_ft.isna().all()
-    for test, path, by_pixels in zip(both_tests(small_task)[0], zero_shot.predictions,
-                                     rows.predictions, strict=True):  # fmt: skip
-        kept = pd.read_parquet(tmp_path / "zero/predictions" / path)
-        split = pd.read_parquet(test / "test.parquet")
+    files = zip(zero_shot.predictions, rows.predictions, strict=True)
+    for test, (from_cache, from_pixels) in zip(get_tests(small_task), files, strict=True):
+        kept = pd.read_parquet(tmp_path / "zero/predictions" / from_cache)
+        split = pd.read_parquet(test.folder / "test.parquet")
         assert list(kept.id) == list(split.id) and list(kept.label) == list(split.label)
-        other = pd.read_parquet(tmp_path / "predictions" / by_pixels)
-        pd.testing.assert_frame_equal(kept, other)
+        recomputed = pd.read_parquet(tmp_path / "predictions" / from_pixels)
+        pd.testing.assert_frame_equal(kept, recomputed)
     by_class = pd.read_parquet(tmp_path / "zero/classes.parquet")
     pd.testing.assert_frame_equal(
         by_class.drop(columns=["method", "wise_ft", "trained_on"]),
@@ -105,140 +110,142 @@ def test_pixels_and_caches_give_the_same_zero_shot_accuracy(untuned, small_task,
 
 @pytest.fixture
 def forward_passes(monkeypatch):
-    """The number of images that each forward pass of an image tower had."""
-    passes, real = [], finetuned.encode_images
+    """A list that collects the number of images in each forward pass of an image tower."""
+    passes, encode_images = [], finetuned.encode_images
 
-    def count(model, preprocess, images):
+    def count_and_encode(model, preprocess, images):
         passes.append(len(images))
-        return real(model, preprocess, images)
+        return encode_images(model, preprocess, images)
 
-    monkeypatch.setattr(finetuned, "encode_images", count)
+    monkeypatch.setattr(finetuned, "encode_images", count_and_encode)
     return passes
 
 
-def test_predictions_are_made_once(untuned, small_task, tmp_path, forward_passes):
-    """For each checkpoint, test, coefficient and version of the code."""
-
-    def made(**changes):
+def test_evaluate_model_predicts_once_per_checkpoint_test_coefficient_and_code(
+    untuned, small_task, tmp_path, forward_passes
+):
+    def count_images(**changes) -> list[int]:
+        forward_passes.clear()
         evaluate([untuned], small_task, tmp_path, **changes)
-        made, forward_passes[:] = list(forward_passes), []
-        return made
+        return list(forward_passes)
 
-    # The 90 training images tell how far the embeddings of the task moved.
-    assert [made(), made(), made(code="other")] == [[50, 10, 90], [], [50, 10, 90]]
-    assert [made(wise_ft=[0.5]), made(wise_ft=[0.5, 0.9]), made()] == [[50, 10], [50, 10], []]
+    # The drift is measured on the 90 training images.
+    assert count_images() == [50, 10, 90]
+    assert count_images() == []
+    assert count_images(code="other") == [50, 10, 90]
+    assert count_images(wise_ft=[0.5]) == [50, 10]
+    assert count_images(wise_ft=[0.5, 0.9]) == [50, 10]
+    assert count_images() == []
 
 
-def disturbed(tmp_path, number, **run):
-    """A selection with other weights in two layers."""
-    weights, name = own_weights(), ("visual.proj", "text_projection")[number % 2]
+def write_disturbed_selection(tmp_path, number, **run) -> Path:
+    """Write a selection whose weights differ from the base model's in one projection."""
+    weights, name = get_base_weights(), ("visual.proj", "text_projection")[number % 2]
     torch.manual_seed(number)
     weights[name] += 4 * weights[name].std() * torch.randn_like(weights[name])
     run = {"method": "full", "dataset": f"task{number}", **run}
-    return selection(tmp_path / str(number), weights, **run)
+    return write_selection(tmp_path / str(number), weights, **run)
 
 
-def test_a_checkpoint_keeps_nothing_of_the_one_before_it(untuned, small_task, tmp_path):
-    selections = [disturbed(tmp_path, number) for number in range(2)]
+def test_evaluate_model_keeps_nothing_of_the_checkpoint_before(untuned, small_task, tmp_path):
+    selections = [write_disturbed_selection(tmp_path, number) for number in range(2)]
     together = evaluate([*selections, untuned], small_task, tmp_path)
     assert len(list((tmp_path / "predictions").glob("*.parquet"))) == 6
-    # Images, once for all checkpoints: of two tests, and the training images of one.
+    # Images are prepared once for all checkpoints: of two tests, and the training images of one.
     assert len(list((tmp_path / "prepared").iterdir())) == 3
     for best in (*selections, untuned):
         alone = evaluate([best], small_task, tmp_path, code="alone")
         same = together[together.trained_on == alone.trained_on[0]]
-        alone, same = (each.drop(columns="predictions") for each in (alone, same))
+        alone, same = (frame.drop(columns="predictions") for frame in (alone, same))
         pd.testing.assert_frame_equal(alone, same.reset_index(drop=True), check_exact=True)
 
 
-def test_wise_ft_goes_from_the_zero_shot_to_the_tuned_weights(small_task, tmp_path):
-    evaluate_zero_shot("clip_mini", *both_tests(small_task), **outputs(tmp_path / "zero"))
+def test_evaluate_model_interpolates_weights_from_zero_shot_to_fine_tuned(small_task, tmp_path):
+    evaluate_zero_shot("clip_mini", get_tests(small_task), get_outputs(tmp_path / "zero"))
     zero_shot = pd.read_parquet(tmp_path / "zero/rows.parquet")
-    best = disturbed(tmp_path, 0)
+    best = write_disturbed_selection(tmp_path, 0)
     rows = evaluate([best], small_task, tmp_path, wise_ft=[0, 0.5])
     assert list(rows.wise_ft) == [0, 0, 0.5, 0.5, 1, 1]
     assert list(rows.accuracy[:2]) == list(zero_shot.accuracy)
     whole = evaluate([best], small_task, tmp_path, code="alone")
     assert list(rows.accuracy[4:]) == list(whole.accuracy)
-    # Half way is the mean of the weights.
-    base, tuned = own_weights(), load_file(tmp_path / "0/trained_weights.safetensors")
+    # Coefficient 0.5 is the mean of the weights.
+    base, tuned = get_base_weights(), load_file(tmp_path / "0/trained_weights.safetensors")
     halves = {name: (base[name] + tuned[name]) / 2 for name in base}
-    half = selection(tmp_path / "half", halves, method="full", dataset="task0")
+    half = write_selection(tmp_path / "half", halves, method="full", dataset="task0")
     rows_of_half = evaluate([half], small_task, tmp_path)
     assert list(rows_of_half.accuracy) == list(rows.accuracy[2:4])
     assert rows.accuracy.nunique() > 2
 
 
-def test_the_measure_drift_the_tasks_embeddings(untuned, small_task, tmp_path):
+def test_evaluate_model_writes_the_drift_of_the_tasks_embeddings(untuned, small_task, tmp_path):
     evaluate([untuned], small_task, tmp_path)
     (row,) = pd.read_parquet(tmp_path / "drift.parquet").to_dict("records")
     assert (row["model"], row["method"], row["dataset"]) == ("clip_mini", "full", "mnist")
     assert row["iimm_before"] == pytest.approx(row["iimm_after"], abs=1e-6)
     assert row["mean_displacement"] == pytest.approx(0, abs=1e-5) and row["wasserstein_n"] == 90
-    evaluate([disturbed(tmp_path, 0, dataset="mnist")], small_task, tmp_path)
+    evaluate([write_disturbed_selection(tmp_path, 0, dataset="mnist")], small_task, tmp_path)
     (row,) = pd.read_parquet(tmp_path / "drift.parquet").to_dict("records")
-    before, texts = read_task_embeddings(small_task / "embeddings", "train", read_manifest(
-        small_task / "dataset")["digest"])  # fmt: skip
+    digest = read_manifest(small_task / "dataset")["digest"]
+    before, texts = read_task_embeddings(small_task / "embeddings", "train", digest)
     measured = compute_measures(before.vectors, texts.vectors, before.columns["label"])
     assert row["iimm_before"] == pytest.approx(measured["iimm"])
     assert 0.01 < abs(row["iimm_change"]) <= min(row["wasserstein_bound"], row["bound"])
 
 
-def test_low_rank_checkpoints_are_merged(small_task, tmp_path):
+def test_evaluate_model_merges_low_rank_checkpoints(small_task, tmp_path):
     model, _, _ = load_model(CLIP_MINI)
     settings = {"towers": "both", "rank": 2, "alpha": 8, "projections": "qv"}
-    attached = make_trainable(model, "lora", settings)
+    trainable = make_trainable(model, "lora", settings)
     torch.manual_seed(0)
-    low_rank = {n: torch.randn_like(p) * 0.2 for n, p in attached.trained.items()}
-    path = selection(tmp_path / "lora", low_rank, method="lora", dataset="mnist")
+    low_rank = {
+        name: torch.randn_like(parameter) * 0.2 for name, parameter in trainable.trained.items()
+    }
+    path = write_selection(tmp_path / "lora", low_rank, method="lora", dataset="mnist")
     run = json.loads(path.read_text())
     save_file(low_rank, run["trained_weights"], describe_trained_weights("lora", settings))
     path.write_text(json.dumps(run | {"sha256": digest_file(run["trained_weights"])}))
     with torch.no_grad():
-        for name, parameter in attached.trained.items():
+        for name, parameter in trainable.trained.items():
             parameter.copy_(low_rank[name])
-    attached.merge()
-    merged = {n: p.detach().contiguous() for n, p in model.named_parameters()}
-    whole = selection(tmp_path / "whole", merged, method="full", dataset="mnist")
-    rows = [evaluate([each], small_task, tmp_path) for each in (path, whole)]
+    trainable.merge()
+    merged = {name: tensor.detach().contiguous() for name, tensor in model.named_parameters()}
+    whole = write_selection(tmp_path / "whole", merged, method="full", dataset="mnist")
+    rows = [evaluate([best], small_task, tmp_path) for best in (path, whole)]
     assert list(rows[0].accuracy) == list(rows[1].accuracy)
-    assert rows[0].accuracy[0] != evaluate([untuned_of(tmp_path)], small_task, tmp_path).accuracy[0]
+    base = write_selection(tmp_path / "untuned", get_base_weights(), method="full", dataset="mnist")
+    assert rows[0].accuracy[0] != evaluate([base], small_task, tmp_path).accuracy[0]
 
 
-def untuned_of(tmp_path):
-    return selection(tmp_path / "untuned", own_weights(), method="full", dataset="mnist")
-
-
-def test_a_probe_is_tested_on_its_own_shifted_tests(small_task, tmp_path):
-    tests, images, _ = both_tests(small_task)
-    weight = np.zeros((read_embeddings(images[0]).vectors.shape[1], 10), np.float32)
-    bias = np.eye(10, dtype=np.float32)[7]  # says "7" to everything
+def test_evaluate_probe_covers_the_shifted_tests_of_its_task(small_task, tmp_path):
+    tests = get_tests(small_task)
+    weight = np.zeros((tests[0].read_images().vectors.shape[1], 10), np.float32)
+    bias = np.eye(10, dtype=np.float32)[7]  # predicts "7" for every image
     weights = {"weight": torch.tensor(weight), "bias": torch.tensor(bias)}
-    best = selection(tmp_path, weights, method="linear_probe", dataset="mnist")
-    evaluate_probe([best], tests, images, **outputs(tmp_path))
+    best = write_selection(tmp_path, weights, method="linear_probe", dataset="mnist")
+    evaluate_probe([best], tests, get_outputs(tmp_path))
     rows = pd.read_parquet(tmp_path / "rows.parquet")
     assert list(rows.split) == ["test", "few"] and set(rows.trained_on) == {"mnist"}
-    labels = [read_embeddings(path).columns["label"] for path in images]
-    assert list(rows.accuracy) == [(each == 7).mean() for each in labels]
+    labels = [test.read_images().columns["label"] for test in tests]
+    assert list(rows.accuracy) == [(column == 7).mean() for column in labels]
     assert set(rows.wise_ft) == {1.0}
-    # Right for one of the classes that each test has.
-    present = [len(np.unique(each)) for each in labels]
+    # The probe is right for one of the classes that occur in each test.
+    present = [len(np.unique(column)) for column in labels]
     assert list(rows.mean_class_accuracy) == [
-        1 / n if 7 in each else 0 for n, each in zip(present, labels, strict=True)
+        1 / n if 7 in column else 0 for n, column in zip(present, labels, strict=True)
     ]
     by_class = pd.read_parquet(tmp_path / "classes.parquet")
     assert list(by_class.groupby("split", sort=False).size()) == present
-    for split, each in zip(["test", "few"], labels, strict=True):
+    for split, column in zip(["test", "few"], labels, strict=True):
         part = by_class[by_class.split == split].set_index("class")
-        assert part.n.to_dict() == {
-            str(k): n for k, n in zip(*np.unique(each, return_counts=True), strict=True)
-        }
+        counts = zip(*np.unique(column, return_counts=True), strict=True)
+        assert part.n.to_dict() == {str(label): n for label, n in counts}
         assert part.accuracy.to_dict() == {name: float(name == "7") for name in part.index}
     kept = pd.read_parquet(tmp_path / "predictions" / rows.predictions[0])
     assert set(kept.predicted) == {7} and list(kept.label) == list(labels[0])
 
 
-def adapter_weights(seed, hidden=8, ratio=0.9):
+def make_adapter_weights(seed, hidden=8, ratio=0.9) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
     shapes = {"down": (hidden, 128), "up": (128, hidden)}
     weights = {f"{side}.{name}": torch.randn(shape) for side in ("image", "text")
@@ -246,66 +253,80 @@ def adapter_weights(seed, hidden=8, ratio=0.9):
     return {**weights, "ratio": torch.tensor(ratio, dtype=torch.float64)}
 
 
-def test_adapters_are_tested_on_every_test(small_task, tmp_path):
-    every = [adapter_weights(seed) for seed in (0, 1)]
-    selections = [selection(tmp_path / str(i), weights, method="clip_adapter", dataset=f"task{i}")
-                  for i, weights in enumerate(every)]  # fmt: skip
-    evaluate_adapter(selections, *both_tests(small_task), **outputs(tmp_path))
+def test_evaluate_adapter_covers_every_test_and_agrees_with_training(small_task, tmp_path):
+    adapters = [make_adapter_weights(seed) for seed in (0, 1)]
+    selections = [
+        write_selection(tmp_path / str(i), weights, method="clip_adapter", dataset=f"task{i}")
+        for i, weights in enumerate(adapters)
+    ]
+    tests = get_tests(small_task)
+    evaluate_adapter(selections, tests, get_outputs(tmp_path))
     rows = pd.read_parquet(tmp_path / "rows.parquet")
     assert list(rows.trained_on) == ["task0", "task0", "task1", "task1"]
     assert list(rows.split) == ["test", "few"] * 2 and rows.predictions.nunique() == 4
-    # The same as the adapters that were trained say, which are torch's.
-    _, images, texts = both_tests(small_task)
+    # The adapters of the training code, which run in torch, predict the same.
     expected = []
-    for weights in every:
+    for weights in adapters:
         order = ("image.down", "image.up", "text.down", "text.up")
         layout = [weights[name].T if name.endswith("up") else weights[name] for name in order]
-        captions = torch.from_numpy(read_embeddings(texts[0]).vectors.copy())
+        captions = torch.from_numpy(tests[0].read_captions().vectors.copy())
         trained = StackedAdapters([{}], 8, captions, 100.0, 0.9, seed=0)
         trained.parameters = [matrix[None] for matrix in layout]
-        for path in images:
-            vectors = torch.from_numpy(read_embeddings(path).vectors.copy())
+        for test in tests:
+            vectors = torch.from_numpy(test.read_images().vectors.copy())
             expected.append(trained.logits(vectors)[0].argmax(dim=0).tolist())
-    kept = [list(pd.read_parquet(tmp_path / "predictions" / name).predicted)
-            for name in rows.predictions]  # fmt: skip
+    kept = [
+        list(pd.read_parquet(tmp_path / "predictions" / name).predicted)
+        for name in rows.predictions
+    ]
     assert kept == expected
     assert kept[0] != kept[2]
 
 
-def test_an_adapter_that_does_nothing_is_the_zero_shot_model(small_task, tmp_path):
-    nothing = {name: torch.zeros_like(each) for name, each in adapter_weights(0).items()}
-    weights = {**nothing, "ratio": torch.tensor(0.2, dtype=torch.float64)}
-    best = selection(tmp_path / "adapter", weights, method="clip_adapter", dataset="mnist")
-    evaluate_adapter([best], *both_tests(small_task), **outputs(tmp_path))
-    evaluate_zero_shot("clip_mini", *both_tests(small_task), **outputs(tmp_path / "zero"))
-    rows, zero_shot = (pd.read_parquet(folder / "rows.parquet")
-                       for folder in (tmp_path, tmp_path / "zero"))  # fmt: skip
+def test_evaluate_adapter_of_zero_weights_is_the_zero_shot_model(small_task, tmp_path):
+    zeros = {name: torch.zeros_like(weight) for name, weight in make_adapter_weights(0).items()}
+    weights = {**zeros, "ratio": torch.tensor(0.2, dtype=torch.float64)}
+    best = write_selection(tmp_path / "adapter", weights, method="clip_adapter", dataset="mnist")
+    evaluate_adapter([best], get_tests(small_task), get_outputs(tmp_path))
+    evaluate_zero_shot("clip_mini", get_tests(small_task), get_outputs(tmp_path / "zero"))
+    rows, zero_shot = (
+        pd.read_parquet(folder / "rows.parquet") for folder in (tmp_path, tmp_path / "zero")
+    )
     assert list(rows.accuracy) == list(zero_shot.accuracy)
 
 
-def test_captions_of_another_version_of_the_dataset_are_refused(small_task, tmp_path):
-    test = tmp_path / "few"
-    shutil.copytree(small_task / "dataset/shifted/few", test)
-    manifest = json.loads((test / "dataset.json").read_text()) | {"parent": "older"}
-    (test / "dataset.json").write_text(json.dumps(manifest))
-    _, images, texts = both_tests(small_task)
+def test_evaluate_zero_shot_refuses_captions_of_another_version(small_task, tmp_path):
+    folder = tmp_path / "few"
+    shutil.copytree(small_task / "dataset/shifted/few", folder)
+    manifest = json.loads((folder / "dataset.json").read_text()) | {"parent": "older"}
+    (folder / "dataset.json").write_text(json.dumps(manifest))
+    shifted = dataclasses.replace(get_tests(small_task)[1], folder=folder)
     with pytest.raises(ForetuneError, match=r"text\.parquet: made from another dataset"):
-        evaluate_zero_shot("clip_mini", [test], images[1:], texts[1:], **outputs(tmp_path))
+        evaluate_zero_shot("clip_mini", [shifted], get_outputs(tmp_path))
 
 
-def test_weights_that_were_not_selected_are_refused(untuned, small_task, tmp_path):
+def test_evaluate_without_caches_is_a_readable_error(small_task, tmp_path):
+    test = EvaluationTest(small_task / "dataset")
+    with pytest.raises(ValueError, match="needs embeddings of the images"):
+        evaluate_zero_shot("clip_mini", [test], get_outputs(tmp_path))
+
+
+def test_read_selection_refuses_weights_that_were_not_selected(untuned, small_task, tmp_path):
     (tmp_path / "trained_weights.safetensors").write_bytes(b"other")
-    with pytest.raises(ForetuneError, match=r"trained_weights\.safetensors: not the weights"):
+    with pytest.raises(ForetuneError, match="these are not the weights"):
+        evaluate([untuned], small_task, tmp_path)
+    (tmp_path / "trained_weights.safetensors").unlink()
+    with pytest.raises(ForetuneError, match=r"trained_weights\.safetensors: the file is missing"):
         evaluate([untuned], small_task, tmp_path)
 
 
-def test_weights_that_the_model_lacks_are_refused(untuned, small_task, tmp_path):
+def test_evaluate_model_refuses_weights_that_the_model_lacks(untuned, small_task, tmp_path):
     weights = {"visual.nothing": torch.zeros(1)}
-    odd = selection(tmp_path / "odd", weights, method="full", dataset="mnist")
+    foreign = write_selection(tmp_path / "foreign", weights, method="full", dataset="mnist")
     with pytest.raises(
         ForetuneError, match=r"trained_weights\.safetensors: not trained on this model"
     ):
-        evaluate([odd], small_task, tmp_path)
+        evaluate([foreign], small_task, tmp_path)
 
 
 def evaluations():

@@ -1,4 +1,4 @@
-"""Fetching from a server on this machine: what breaks off, what is wrong, what is there already."""
+"""Fetching from a server on this machine: broken downloads, wrong files, files already there."""
 
 import gzip
 import json
@@ -19,7 +19,7 @@ from foretune.core.config import check_config
 from foretune.core.errors import ForetuneError
 from foretune.data.prepare import prepare_dataset
 from foretune.encoders.loading import load_model
-from foretune.planning import fetch
+from foretune.planning import download, fetch, fetch_list
 
 pytestmark = pytest.mark.long
 
@@ -33,26 +33,29 @@ def served(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    monkeypatch.setattr(fetch.time, "sleep", lambda seconds: None)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
 
 
-def config_of(datasets: dict, tmp_path, **more) -> dict:
-    return {**SMOKE, "datasets": datasets, "data": str(tmp_path / "data"), **more}
+def make_config(datasets: dict, tmp_path) -> dict:
+    return {**SMOKE, "datasets": datasets, "data": str(tmp_path / "data")}
+
+
+def list_datasets(config: dict) -> list[fetch_list.DatasetItem]:
+    items = fetch_list.list_items(check_config(config), ask=False)
+    return [item for item in items if isinstance(item, fetch_list.DatasetItem)]
 
 
 def fetch_all(config: dict) -> list[str]:
-    """Fetch what a config has of datasets; what was said."""
-    said = []
-    config = check_config(config)
-    items = [item for item in fetch.list_items(config, ask=False) if item.splits]
-    fetch.fetch_items(items, said.append)
-    return said
+    """Fetch a config's datasets; return the lines that were logged."""
+    lines = []
+    fetch.fetch_items(list_datasets(config), lines.append)
+    return lines
 
 
 @pytest.fixture
 def cifar(tmp_path, served, monkeypatch):
-    """CIFAR100's archive on the server, as torchvision asks for it; the config that names it."""
+    """A config with CIFAR100, its archive on the server, and the folder it is fetched to."""
     from torchvision.datasets import CIFAR100
 
     monkeypatch.chdir(ROOT)
@@ -63,11 +66,11 @@ def cifar(tmp_path, served, monkeypatch):
         tar.add(tmp_path / "made" / CIFAR100.base_folder, CIFAR100.base_folder)
     monkeypatch.setattr(CIFAR100, "url", f"{served.url}/{archive.name}")
     monkeypatch.setattr(CIFAR100, "tgz_md5", public_files.md5(archive))
-    config = config_of({"cifar": {"torchvision": "CIFAR100"}}, tmp_path)
+    config = make_config({"cifar": {"torchvision": "CIFAR100"}}, tmp_path)
     return config, archive, tmp_path / "data/torchvision"
 
 
-def test_a_download_goes_on_where_the_connection_broke(cifar, served):
+def test_fetch_items_resumes_where_the_connection_broke(cifar, served):
     config, archive, folder = cifar
     served.breaks[archive.name] = 100_000
     assert fetch_all(config) == ["cifar: 100 classes; 300 train, 100 test"]
@@ -79,39 +82,39 @@ def test_a_download_goes_on_where_the_connection_broke(cifar, served):
     prepare_dataset("cifar", spec, folder.parent / "out", seed=0)
 
 
-def test_a_killed_download_goes_on_in_the_next_run(cifar, served, monkeypatch):
+def test_fetch_items_resumes_a_killed_run(cifar, served):
     config, archive, folder = cifar
     part = folder / f"CIFAR100.downloads/{archive.name}.part"
     public_files.put(part, archive.read_bytes()[:70_000])
-    (folder / ".CIFAR100/cifar-100-python").mkdir(parents=True)  # unpacked by half
+    (folder / ".CIFAR100/cifar-100-python").mkdir(parents=True)  # half unpacked
     fetch_all(config)
     assert served.ranges == [(archive.name, 70_000)]
     assert sorted(path.name for path in folder.iterdir()) == ["CIFAR100"]
 
 
-def test_a_server_that_knows_no_ranges_sends_all_again(cifar, served, monkeypatch):
+def test_download_file_starts_again_on_a_server_without_ranges(cifar, served, monkeypatch):
     config, archive, folder = cifar
     part = folder / f"CIFAR100.downloads/{archive.name}.part"
     public_files.put(part, b"x" * 5000)
-    real = served.send_file
+    send_file = served.send_file
 
-    def whole(self, file):
+    def send_whole_file(self, file):
         del self.headers["Range"]
-        real(self, file)
+        send_file(self, file)
 
-    monkeypatch.setattr(served, "send_file", whole)
+    monkeypatch.setattr(served, "send_file", send_whole_file)
     fetch_all(config)
     assert (folder / "CIFAR100" / archive.name).read_bytes() == archive.read_bytes()
 
 
-def test_a_wrong_checksum_is_named_and_the_right_file_by_hand_is_taken(cifar, served):
+def test_fetch_items_names_a_wrong_checksum_and_takes_the_right_file_by_hand(cifar):
     config, archive, folder = cifar
     right = archive.read_bytes()
     archive.write_bytes(gzip.compress(b"not it"))
     with pytest.raises(ForetuneError) as caught:
         fetch_all(config)
     message = str(caught.value)
-    assert f"{folder}/CIFAR100.downloads/{archive.name}: not the file that torchvision" in message
+    assert f"{folder}/CIFAR100.downloads/{archive.name}: this is not the file that" in message
     assert "by hand: put cifar-100-python.tar.gz from https://www.cs.toronto.edu" in message
     assert f"into {folder}/CIFAR100.downloads" in message and "Traceback" not in message
     assert not (folder / "CIFAR100").exists()
@@ -122,18 +125,18 @@ def test_a_wrong_checksum_is_named_and_the_right_file_by_hand_is_taken(cifar, se
     assert fetch_all(config) == ["cifar: 100 classes; 300 train, 100 test"]
 
 
-def test_an_archive_that_does_not_unpack_leaves_nothing_that_looks_whole(cifar, monkeypatch):
+def test_fetch_items_leaves_no_folder_if_an_archive_does_not_unpack(cifar, monkeypatch):
     from torchvision.datasets import CIFAR100
 
     config, archive, folder = cifar
-    archive.write_bytes(archive.read_bytes()[:-5000])  # and the checksum is that of the half
+    archive.write_bytes(archive.read_bytes()[:-5000])  # with the checksum of the cut file
     monkeypatch.setattr(CIFAR100, "tgz_md5", public_files.md5(archive))
-    with pytest.raises(ForetuneError, match=r"tar\.gz\.wrong now: run it again"):
+    with pytest.raises(ForetuneError, match=r"renamed to .*tar\.gz\.wrong: run it again"):
         fetch_all(config)
     assert not (folder / "CIFAR100").exists()
 
 
-def test_each_of_several_archives_is_resumed(tmp_path, served, monkeypatch):
+def test_fetch_items_resumes_each_of_several_archives(tmp_path, served, monkeypatch):
     from torchvision.datasets import MNIST
 
     monkeypatch.chdir(ROOT)
@@ -143,32 +146,49 @@ def test_each_of_several_archives_is_resumed(tmp_path, served, monkeypatch):
     monkeypatch.setattr(MNIST, "mirrors", [f"{served.url}/"])
     monkeypatch.setattr(MNIST, "resources", archives)
     served.breaks = {archives[0][0]: 1000, archives[3][0]: 10}
-    said = fetch_all(config_of({"mnist": {"torchvision": "MNIST"}}, tmp_path))
-    assert said == ["mnist: 10 classes; 60 train, 20 test"]
+    lines = fetch_all(make_config({"mnist": {"torchvision": "MNIST"}}, tmp_path))
+    assert lines == ["mnist: 10 classes; 60 train, 20 test"]
     assert len(served.ranges) == 6
 
 
-def test_what_torchvision_cannot_download_is_said(tmp_path, monkeypatch):
+@pytest.mark.parametrize("change", ["is gone", "has other arguments"])
+def test_fetch_items_says_if_torchvision_has_changed(cifar, monkeypatch, change):
+    from torchvision.datasets import utils
+
+    config, _, folder = cifar
+    if change == "is gone":
+        monkeypatch.delattr(utils, "_urlretrieve")
+    else:
+        monkeypatch.setattr(utils, "_urlretrieve", lambda request, path: None)
+    message = r"has no torchvision\.datasets\.utils\._urlretrieve\(url, filename\).*download=True"
+    with pytest.raises(ForetuneError, match=message):
+        fetch_all(config)
+    assert not (folder / "CIFAR100").exists()
+
+
+def test_fetch_items_says_what_torchvision_cannot_download(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     datasets = {"cars": {"torchvision": "StanfordCars"}, "mine": SMOKE["datasets"]["digits"]}
     with pytest.raises(ForetuneError) as caught:
-        fetch_all(config_of(datasets, tmp_path))
+        fetch_all(make_config(datasets, tmp_path))
     assert "1 of 2 are missing:\ncars: torchvision cannot download it" in str(caught.value)
     assert "clip-benchmark/wds_cars" in str(caught.value)
 
 
-def test_other_splits_of_one_dataset_are_fetched_too(tmp_path, monkeypatch):
+def test_list_items_has_other_splits_of_one_dataset(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    birds = {"webdataset": "me/birds", "shifted": {
-        "night": {"webdataset": "me/birds", "splits": {"test": "night"}}}}  # fmt: skip
-    named = {"birds": birds, "again": {"webdataset": "me/birds", "caption": "a {}"}}
-    items = fetch.list_items(check_config(config_of(named, tmp_path)), ask=False)
-    wanted = {tuple(item.names): fetch.get_hub_patterns(item)[2:] for item in items if item.splits}
-    assert wanted == {("birds", "again"): ["test/*", "train/*"], ("birds/night",): ["night/*"]}
+    night = {"webdataset": "me/birds", "splits": {"test": "night"}}
+    birds = {"webdataset": "me/birds", "shifted": {"night": night}}
+    datasets = {"birds": birds, "again": {"webdataset": "me/birds", "caption": "a {}"}}
+    patterns = {
+        tuple(item.names): fetch_list.get_hub_patterns(item)[2:]
+        for item in list_datasets(make_config(datasets, tmp_path))
+    }
+    assert patterns == {("birds", "again"): ["test/*", "train/*"], ("birds/night",): ["night/*"]}
 
 
 def make_model(folder) -> None:
-    """A small model as the hub has open_clip's: config, weights, tokenizer, no config.json."""
+    """Write a small model as open_clip keeps them on the hub, without a config.json."""
     from safetensors.torch import save_file
 
     from foretune.encoders.imports import open_clip
@@ -192,16 +212,16 @@ def make_model(folder) -> None:
 
 
 def run(script: str, *arguments, cwd, **environment) -> subprocess.CompletedProcess:
-    # What this process has imported has set it for itself.
-    clean = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
+    # The imports of this process have set it for this process only.
+    clean = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
     return subprocess.run(
         [sys.executable, ROOT / "workflow_scripts" / script, *map(str, arguments)],
         cwd=cwd, capture_output=True, text=True, env=clean | environment,
     )  # fmt: skip
 
 
-def test_a_study_is_fetched_from_the_hub_and_run_without_a_network(tmp_path, served):
-    """Tars that break off, a shifted test, a model; then jobs with a hub that answers no more."""
+def test_fetch_study_script_fetches_all_that_jobs_without_a_network_need(tmp_path, served):
+    """Two tars break off, there is a shifted test and a model; then the hub stops answering."""
     data, home = tmp_path / "served/datasets/me", tmp_path / "home"
     public_files.clip_benchmark(data / "birds", ["crow", "jay"], {"train": 40, "test": 20})
     public_files.put(data / "birds/extra/0.tar", b"not wanted")
@@ -224,8 +244,8 @@ def test_a_study_is_fetched_from_the_hub_and_run_without_a_network(tmp_path, ser
     assert fetched.returncode == 0, fetched.stdout + fetched.stderr
     assert fetched.stdout.startswith(listed.stdout)
     assert "birds: 2 classes; 40 train, 20 test\nbirds/painted: 2 classes; 8 test" in fetched.stdout
-    assert "1.tar" not in served.breaks  # it broke off
-    # The hub's library keeps pieces of ten megabytes.
+    assert "1.tar" not in served.breaks  # it did break off
+    # huggingface_hub keeps pieces of ten megabytes.
     assert ("open_clip_model.safetensors", 10 << 20) in served.ranges
     assert not (tmp_path / "data/me/birds/extra").exists()
     assert not (tmp_path / "data/me/painted/train").exists()
@@ -250,26 +270,28 @@ def test_a_study_is_fetched_from_the_hub_and_run_without_a_network(tmp_path, ser
     assert served.ranges == [("1.tar", 0)]
 
 
-def test_what_the_hub_does_not_have_is_named(tmp_path, served):
-    """In a process of its own: the library reads the hub's address when it is imported."""
+def test_fetch_study_script_names_what_the_hub_does_not_have(tmp_path, served):
+    """In a process of its own, because huggingface_hub reads the address when it is imported."""
     study = tmp_path / "study.yaml"
-    study.write_text(yaml.safe_dump(config_of({"x": {"huggingface": "me/no"}}, tmp_path)))
-    asked = {"HF_ENDPOINT": served.url, "HF_HOME": str(tmp_path / "home")}
-    found = run("fetch_study.py", "--study", study, cwd=ROOT, **asked)
-    assert found.returncode == 1 and "Traceback" not in found.stderr
-    assert "x: me/no cannot be fetched (RepositoryNotFoundError: " in found.stderr
-    assert "`hf auth login`" in found.stderr
+    study.write_text(yaml.safe_dump(make_config({"x": {"huggingface": "me/no"}}, tmp_path)))
+    online = {"HF_ENDPOINT": served.url, "HF_HOME": str(tmp_path / "home")}
+    done = run("fetch_study.py", "--study", study, cwd=ROOT, **online)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "x: me/no cannot be fetched (RepositoryNotFoundError: " in done.stderr
+    assert "`hf auth login`" in done.stderr
 
 
-def test_nothing_is_fetched_where_the_network_is_forbidden(tmp_path, monkeypatch, capsys):
+def test_fetch_study_script_fetches_nothing_if_the_network_is_forbidden(
+    tmp_path, monkeypatch, capsys
+):
     import fetch_study
 
     monkeypatch.chdir(ROOT)
     study = tmp_path / "study.yaml"
-    study.write_text(yaml.safe_dump(config_of({"digits": {"torchvision": "MNIST"}}, tmp_path)))
+    study.write_text(yaml.safe_dump(make_config({"digits": {"torchvision": "MNIST"}}, tmp_path)))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(sys, "argv", ["fetch_study.py", "--study", str(study)])
-    with pytest.raises(ForetuneError, match="HF_HUB_OFFLINE is set: nothing is fetched"):
+    with pytest.raises(ForetuneError, match="HF_HUB_OFFLINE is set, so nothing is fetched"):
         fetch_study.work()
     assert "CC BY-SA 3.0  about 12 MB  torchvision MNIST" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--list"])

@@ -1,4 +1,4 @@
-"""What jobs ask of a cluster."""
+"""The memory and time that jobs ask of a cluster."""
 
 import json
 import re
@@ -24,17 +24,19 @@ from smoke import run
      ("ViT-L-14", 428), ("ViT-L-16-SigLIP-256", 652), ("ViT-SO400M-14-SigLIP", 877),
      ("ViT-H-14", 986), ("ViT-g-14", 1367), ("ViT-bigG-14", 2540), ("EVA02-E-14", 4704)],
 )  # fmt: skip
-def test_a_size_is_read_from_a_name(architecture, millions):
+def test_count_parameters_reads_the_size_from_a_name(architecture, millions):
     assert 1 <= count_parameters({"architecture": architecture}) / (millions * 1e6) < 1.8
 
 
-def test_a_size_is_read_from_weights_or_given():
+def test_count_parameters_reads_weights_or_the_config():
     model, _, _ = load_model(CLIP_MINI)
-    assert count_parameters(CLIP_MINI) == sum(each.numel() for each in model.state_dict().values())
+    assert count_parameters(CLIP_MINI) == sum(
+        tensor.numel() for tensor in model.state_dict().values()
+    )
     assert count_parameters({"architecture": "mine", "parameters": 7e8}) == 7e8
 
 
-def test_needs_follow_model_and_data():
+def test_job_resources_grow_with_model_and_data():
     base, large = {"architecture": "ViT-B-32"}, {"architecture": "ViT-bigG-14"}
     assert (
         get_memory_mb(10)
@@ -43,9 +45,8 @@ def test_needs_follow_model_and_data():
         < get_memory_mb(1000, large, 8)
     )
     assert get_memory_mb(1000, large, 8) > 8 * 4 * 2540  # its weights in float32, eight times
-    assert get_memory_mb(10, images_mb=40_000) < get_memory_mb(
-        10_000
-    )  # images are read a few at a time
+    # Images are read a few at a time.
+    assert get_memory_mb(10, images_mb=40_000) < get_memory_mb(10_000)
     manifest = {"splits": {"train": {"rows": 1000}}, "classes": ["a", "b"]}
     recipe = {"epochs": 3, "batch_size": 100}
     assert count_training_images(recipe, 2, manifest) == 2 * 3 * (1000 + 10 * 2)
@@ -56,8 +57,8 @@ def test_needs_follow_model_and_data():
     assert get_minutes(base, 1e6) < get_minutes(base, 1e7) < get_minutes(large, 1e7)
 
 
-def test_a_large_datasets_jobs_ask_by_their_share_of_it(checkout):
-    """Its images are read a few at a time, by each shard's job only its own."""
+def test_rules_ask_by_their_share_of_a_large_dataset(checkout):
+    """Images are read a few at a time, and each shard's job reads only its own."""
     study = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
     source = {"parquet": "resources/mini/digits.parquet"}
     study["datasets"] = {"whole": source, "divided": {**source, "shards": 4}}
@@ -70,7 +71,7 @@ def test_a_large_datasets_jobs_ask_by_their_share_of_it(checkout):
         folder.mkdir(parents=True)
         for split in ("train", "val", "test"):
             with open(folder / f"{split}.parquet", "w") as file:
-                file.truncate(20_000 << 20)  # of nothing
+                file.truncate(20_000 << 20)  # a sparse file
         content = {"splits": rows, "classes": ["a", "b"]}
         (folder / "dataset.json").write_text(json.dumps(content))
     wanted = [f"results/embeddings/clip_mini/{name}/train.parquet" for name in study["datasets"]]
@@ -78,10 +79,11 @@ def test_a_large_datasets_jobs_ask_by_their_share_of_it(checkout):
     printed = run(checkout, "-n", "--study", "large.yaml", *wanted)
     asked = {}
     for rule, block in re.findall(r"^rule (\w+):\n((?:    .*\n)+)", printed, re.M):
-        known = re.findall(r"(mem_mb|runtime)=(\d+)", block)  # the others, when inputs are there
+        # Rules whose inputs do not exist yet ask later.
+        known = re.findall(r"(mem_mb|runtime)=(\d+)", block)
         asked[rule] = {name: int(value) for name, value in known}
     whole, shard = asked["embed_images"], asked["embed_shard"]
     assert whole["mem_mb"] == shard["mem_mb"] == pytest.approx(3000 + 6000 + 800, abs=2)
     assert shard["runtime"] - 30 == pytest.approx((whole["runtime"] - 30) / 4, abs=1)
-    assert asked["finetune_model"]["runtime"] == 24 * 60  # it goes on at its last epoch
+    assert asked["finetune_model"]["runtime"] == 24 * 60  # it resumes at its last epoch
     assert whole["runtime"] - 30 == pytest.approx(10.4e6 / 2 * 1e8 / 4e10 / 60, abs=1)

@@ -19,6 +19,7 @@ from foretune.encoders.cache import read_task_embeddings
 from foretune.encoders.encode import embed_captions, embed_images
 from foretune.encoders.loading import digest_weights, encode_text, load_model
 from foretune.evaluation.on_embeddings import evaluate_zero_shot
+from foretune.evaluation.scores import EvaluationOutputs, EvaluationTest
 from foretune.forecast.forecast import read_study_results
 from foretune.measures.compute import compute_measures
 from foretune.suite.compare import (
@@ -105,8 +106,9 @@ def test_suite_spans_a_range_of_accuracies_and_of_iimm(encoder, tmp_path):
 def test_evaluate_zero_shot_is_above_twice_chance_on_digits(name, tmp_path):
     folder = prepare_and_embed(name, tmp_path)
     images, texts = (tmp_path / f"embeddings/{name}.parquet" for name in ("test", "text"))
-    kept = [tmp_path / f"{name}.parquet" for name in ("rows", "classes", "confusions")]
-    evaluate_zero_shot("clip_mini", [folder], [images], [texts], tmp_path, *kept)
+    tables = [tmp_path / f"{name}.parquet" for name in ("rows", "classes", "confusions")]
+    test = EvaluationTest(folder, images, texts)
+    evaluate_zero_shot("clip_mini", [test], EvaluationOutputs(tmp_path, *tables))
     row = pd.read_parquet(tmp_path / "rows.parquet").iloc[0]
     assert row.n == len(read_split(folder, "test")) and row.chance == 0.1
     assert row.accuracy > 2 * row.chance
@@ -116,7 +118,7 @@ def test_evaluate_zero_shot_is_above_twice_chance_on_digits(name, tmp_path):
 def test_finetune_in_full_reaches_95_percent_on_mnist(tmp_path):
     from foretune.core.config import check_config
     from foretune.core.grid import expand_grid
-    from foretune.evaluation.finetuned import evaluate_model
+    from foretune.evaluation.finetuned import BaseModel, FineTunedOutputs, evaluate_model
     from foretune.training.finetune import finetune
     from foretune.training.trials import select_trial
 
@@ -128,11 +130,11 @@ def test_finetune_in_full_reaches_95_percent_on_mnist(tmp_path):
     run = {"model": "clip_mini", "method": "full", "dataset": "mnist"}
     finetune(run, CLIP_MINI, folder, text, recipe, expand_grid(recipe), 0, tmp_path / "trials")
     select_trial([tmp_path / "trials/best.json"], tmp_path / "best.json")
-    evaluate_model(
-        [tmp_path / "best.json"], CLIP_MINI, [], [folder], [text], tmp_path / "base",
-        tmp_path / "prepared", tmp_path, "c", tmp_path / "r.parquet", tmp_path / "c.parquet",
-        tmp_path / "pairs.parquet", tmp_path / "m.parquet",
-    )  # fmt: skip
+    base = BaseModel(CLIP_MINI, tmp_path / "base", tmp_path / "prepared")
+    tables = [tmp_path / f"{name}.parquet" for name in ("r", "c", "pairs", "m")]
+    tests = [EvaluationTest(folder, texts=text)]
+    outputs = FineTunedOutputs(tmp_path, *tables)
+    evaluate_model([tmp_path / "best.json"], base, tests, outputs, code="c")
     assert pd.read_parquet(tmp_path / "r.parquet").accuracy[0] >= 0.95
 
 

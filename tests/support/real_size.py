@@ -94,12 +94,13 @@ def run(architecture: str, tag: str, folder: Path) -> dict:
     """Run all steps; return the seconds of each, the peak memory and what was written."""
     from foretune.core.grid import expand_grid
     from foretune.encoders.encode import embed_captions, embed_images
-    from foretune.evaluation.finetuned import evaluate_model
+    from foretune.evaluation.finetuned import BaseModel, FineTunedOutputs, evaluate_model
     from foretune.evaluation.on_embeddings import (
         evaluate_adapter,
         evaluate_probe,
         evaluate_zero_shot,
     )
+    from foretune.evaluation.scores import EvaluationOutputs, EvaluationTest
     from foretune.training.finetune import finetune
     from foretune.training.on_embeddings import fit_on_embeddings
 
@@ -120,11 +121,10 @@ def run(architecture: str, tag: str, folder: Path) -> dict:
     embed_captions(spec, dataset, "a photo of a {}", text)
     lap("embed")
     predictions, outcomes, tuned = folder / "predictions", {}, []
-    images = [embeddings / "birds/test.parquet"]
-    outputs = {"predictions": predictions, "output": folder / "rows.parquet",
-               "classes": folder / "classes.parquet",
-               "confusions": folder / "confusions.parquet"}  # fmt: skip
-    evaluate_zero_shot("it", [dataset], images, [text], **outputs)
+    tests = [EvaluationTest(dataset, embeddings / "birds/test.parquet", text)]
+    tables = [folder / f"{name}.parquet" for name in ("rows", "classes", "confusions")]
+    outputs = EvaluationOutputs(predictions, *tables)
+    evaluate_zero_shot("it", tests, outputs)
     for method, more in METHODS.items():
         recipe = {
             "learning_rate": [1e-5], "weight_decay": [0.0], "optimizer": "sgd", "momentum": 0.9,
@@ -145,16 +145,16 @@ def run(architecture: str, tag: str, folder: Path) -> dict:
         gc.collect()  # in a study each of these is a process
         lap(method)
         if method == "linear_probe":
-            evaluate_probe(best, [dataset], images, **outputs)
+            evaluate_probe(best, tests, outputs)
         elif method == "clip_adapter":
-            evaluate_adapter(best, [dataset], images, [text], **outputs)
+            evaluate_adapter(best, tests, outputs)
         else:
             tuned += best
         outcomes[method] = json.loads(best[0].read_text())["sha256"]
     if architecture != "ViT-B-32-quickgelu":
         tuned = tuned[:1]  # in the paper the other models are tuned in full only
-    evaluate_model(tuned, spec, [], [dataset], [text], embeddings, prepared,
-                   drift=folder / "drift.parquet", code="", **outputs)  # fmt: skip
+    outputs = FineTunedOutputs(predictions, *tables, folder / "drift.parquet")
+    evaluate_model(tuned, BaseModel(spec, embeddings, prepared), tests, outputs, code="")
     lap("evaluate")
     used = resource.getrusage(resource.RUSAGE_SELF)
     return {

@@ -1,21 +1,35 @@
-"""Which classes are taken for which: counts among the most confused classes of each test."""
+"""Confusion counts among the classes that a model confuses most on a test."""
+
+from typing import TypedDict
 
 import numpy as np
 
-MAX_CONFUSED_CLASSES = 8  # of a test, at most: as many as a matrix on a telephone holds
+MAX_CONFUSED_CLASSES = 8  # per test: as many as a matrix on a telephone's screen can show
+
+# How many of the `class_n` images of `class` are predicted as `predicted`. In this form of a
+# TypedDict a key may be a Python keyword.
+Confusion = TypedDict(
+    "Confusion",
+    {"class": str, "predicted": str, "n": int, "class_n": int, "share": float},
+)
 
 
 def find_most_confused(counts: np.ndarray, most: int = MAX_CONFUSED_CLASSES) -> np.ndarray:
-    """The classes of the most frequent confusions, of a matrix (C, C) of true x predicted.
+    """Return the classes that take part in the most frequent confusions.
 
-    Pairs are taken by how often either is taken for the other, until `most` classes are found;
-    a pair that would be one class too many is skipped. Returns ascending rows; empty where all
-    predictions are right.
+    Pairs of classes are taken in descending order of how often either is predicted for the other,
+    until `most` classes are chosen. A pair that would exceed `most` is skipped.
+
+    Args:
+        counts: confusion matrix (C, C), true classes in rows, predicted classes in columns.
+
+    Returns:
+        Class indices in ascending order; empty if every prediction is right.
     """
-    either = np.triu(counts + counts.T, 1)
-    first, second = np.nonzero(either)
+    either_way = np.triu(counts + counts.T, 1)
+    first, second = np.nonzero(either_way)
     chosen: set[int] = set()
-    for pair in np.argsort(-either[first, second], kind="stable"):
+    for pair in np.argsort(-either_way[first, second], kind="stable"):
         grown = chosen | {int(first[pair]), int(second[pair])}
         if len(grown) <= most:
             chosen = grown
@@ -25,21 +39,28 @@ def find_most_confused(counts: np.ndarray, most: int = MAX_CONFUSED_CLASSES) -> 
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """The matrix (C, C) of how many images of a class, in rows, were given each class."""
+    """Return the counts (C, C) of images by true class (rows) and predicted class (columns)."""
     pairs = np.bincount(labels * classes + predicted, minlength=classes**2)
     return pairs.reshape(classes, classes)
 
 
-def count_confusions(labels: np.ndarray, predicted: np.ndarray, names: list[str]) -> list[dict]:
-    """Rows of (class, predicted, n, class_n, share) among a test's most confused classes.
+def count_confusions(
+    labels: np.ndarray, predicted: np.ndarray, names: list[str]
+) -> list[Confusion]:
+    """Return one row per pair of a test's most confused classes that occurs.
 
-    labels, predicted: (N,) rows of `names`, the classes; a row for each pair that occurs. share:
-    n over class_n, the test's images of the class.
+    Args:
+        labels, predicted: indices (N,) into `names`.
+        names: the names of all classes.
+
+    Returns:
+        Rows with `n` images of `class` predicted as `predicted`, out of the `class_n` images of
+        that class in the test; `share` is n / class_n.
     """
     counts = confusion_matrix(labels, predicted, len(names))
-    some, totals = find_most_confused(counts), counts.sum(axis=1)
+    confused, totals = find_most_confused(counts), counts.sum(axis=1)
     return [
         {"class": names[i], "predicted": names[j], "n": int(counts[i, j]),
          "class_n": int(totals[i]), "share": float(counts[i, j] / totals[i])}
-        for i in some for j in some if counts[i, j]
+        for i in confused for j in confused if counts[i, j]
     ]  # fmt: skip

@@ -1,20 +1,24 @@
-"""Accuracy of fine-tuned models, those of one (model, method), on every test.
+"""Evaluation of the fine-tuned models of one (model, method) on every test.
 
-Predictions are kept one file a (checkpoint, coefficient, test), named by a digest of all they
-depend on, so that a new dataset costs its own row and column only, and a failing job loses
-nothing.
+Predictions are kept in one file per (checkpoint, WiSE-FT coefficient, test), named by a digest of
+everything they depend on. A new dataset therefore costs only its own predictions, and a job that
+fails keeps those it has made.
 """
 
+import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import torch
 
+from foretune.core.entries import ModelSpec, Selection
 from foretune.core.files import write_json
 from foretune.core.parquet import write_parquet
-from foretune.data.prepared import get_dataset_title, read_manifest, read_split
+from foretune.data.prepared import Manifest, get_dataset_title, read_manifest, read_split
 from foretune.encoders.cache import read_task_embeddings
 from foretune.encoders.encode import DEVICE, encode_captions, encode_images
 from foretune.encoders.image_cache import prepare_images
@@ -22,8 +26,9 @@ from foretune.encoders.loading import load_model
 from foretune.encoders.zero_shot import predict_classes
 from foretune.evaluation.scores import (
     DRIFT_SCHEMA,
+    EvaluationOutputs,
+    EvaluationTest,
     get_predictions_path,
-    read_captions,
     read_selection,
     score_predictions,
     write_predictions,
@@ -32,124 +37,169 @@ from foretune.evaluation.scores import (
 from foretune.measures.drift import measure_drift
 from foretune.training.methods import apply_trained_weights
 
-TRANSPORT_SAMPLE = (
-    500  # images between whose clouds the transport is solved: time grows with its cube
-)
+# Images that the optimal transport of the drift is solved for: its time grows with their cube.
+TRANSPORT_SAMPLE = 500
 
 
-def evaluate_model(
-    selections: list[Path], model_spec: dict, wise_ft: list[float], tests: list[Path],
-    text_caches: list[Path], embeddings: Path, prepared: Path, predictions: Path, code: str,
-    output: Path, classes: Path, confusions: Path, drift: Path, log=print,
-) -> None:  # fmt: skip
-    """Every selected checkpoint of one base model on every test, with that test's captions.
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model, and the folders that keep its embeddings and its prepared images."""
 
-    wise_ft: coefficients c in [0, 1) of further evaluations at (1 - c) zero-shot + c tuned
-    weights (WiSE-FT, Wortsman et al. 2022, equation 1). prepared: where prepared images are
-    kept (see images.py). predictions: the folder of files by digest; code: digest of the code
-    that evaluates. The model is loaded, and weights are set, only where predictions are missing.
-    drift: a file of rows on how far the embeddings of each task's own training images moved
-    (distance.py), from those of the base model in `embeddings`, a folder with one a dataset.
-    """
-    tuned, scores, drifts = None, [], []
-    described = [describe_test(*pair) for pair in zip(tests, text_caches, strict=True)]
-    for run in map(read_selection, selections):
-        for coefficient in (*wise_ft, 1.0):
-            paths = [
-                get_predictions_path(predictions, run["sha256"], coefficient, each.made_from, code)
-                for each in described
-            ]
-            # Of the tuned weights themselves: how far they moved their own task's embeddings.
-            kept = [
-                (path.with_suffix(".drift.json"), each.folder)
-                for path, each in zip(paths, described, strict=True)
-                if coefficient == 1 and each.is_own(run)
-            ]
-            if not all(path.exists() for path in (*paths, *(path for path, _ in kept))):
-                tuned = tuned or FineTunedModel(model_spec, prepared, log)
-                tuned.load(run["trained_weights"], coefficient)
-            for path, test in zip(paths, described, strict=True):
-                if not path.exists():
-                    rows = read_split(test.folder, "test", ["id", "label"])
-                    predicted = tuned.predict(test)
-                    title = get_dataset_title(test.manifest)
-                    write_predictions(path, rows["id"], rows["label"], predicted, title)
-                key = run["model"], run["method"], run["dataset"], coefficient
-                scores.append(score_predictions(*key, test.manifest, path))
-                part = f" at {coefficient}" if wise_ft else ""
-                log(
-                    f"tuned on {run['dataset']}{part}, tested on {get_dataset_title(test.manifest)}: "
-                    f"{scores[-1][0]['accuracy']:.3f}"
-                )
-            for path, dataset in kept:
-                if not path.exists():
-                    write_json(tuned.measure_drift(dataset, embeddings / run["dataset"]), path)
-                who = {name: run[name] for name in ("model", "method", "dataset")}
-                drifts.append(who | json.loads(path.read_text()))
-    write_scores(scores, output, classes, confusions)
-    write_parquet(pa.Table.from_pylist(drifts, DRIFT_SCHEMA), drift, {"kind": "drift"})
+    spec: ModelSpec
+    embeddings: Path  # with one subfolder per dataset
+    prepared: Path  # see encoders/image_cache.py
 
 
-@dataclass
-class EvaluationTest:
-    """A test, its captions, and what predictions depend on beside the weights."""
+@dataclass(frozen=True)
+class FineTunedOutputs(EvaluationOutputs):
+    """The outputs of an evaluation, and the table of how far each checkpoint moved embeddings."""
+
+    drift: Path  # of DRIFT_SCHEMA
+
+
+@dataclass(frozen=True)
+class CaptionedTest:
+    """A test with its captions, and the values its predictions depend on besides the weights."""
 
     folder: Path
-    manifest: dict
+    manifest: Manifest
     captions: list[str]
     made_from: list
 
-    def is_own(self, run: dict) -> bool:
-        """Whether it is the own test of the dataset that a checkpoint was tuned on."""
+    def is_own_test(self, run: Selection) -> bool:
+        """Whether this is the unshifted test of the dataset that a checkpoint was trained on."""
         return self.manifest["name"] == run["dataset"] and self.manifest["split"] == "test"
 
 
-def describe_test(folder: Path, text_cache: Path) -> EvaluationTest:
-    manifest = read_manifest(folder)
-    texts = read_captions(text_cache, manifest)
+def evaluate_model(
+    selections: list[Path], base: BaseModel, tests: list[EvaluationTest],
+    outputs: FineTunedOutputs, code: str, wise_ft: Sequence[float] = (), log=print,
+) -> None:  # fmt: skip
+    """Evaluate every selected checkpoint of a base model on every test with that test's captions.
+
+    The drift of the embeddings is measured for each checkpoint on its own task's training images,
+    compared with the base model's embeddings of them. The model is loaded only if a prediction or
+    a drift is missing.
+
+    Args:
+        tests: with the files of the captions' embeddings; the images' embeddings are not read.
+        code: digest of the code that evaluates; a new one makes all predictions anew.
+        wise_ft: coefficients c in [0, 1). The weights (1 - c) zero-shot + c fine-tuned are
+            evaluated too (WiSE-FT; Wortsman et al. 2022, equation 1).
+    """
+    model, scores, drifts = FineTunedModel(base, log), [], []
+    captioned = [add_captions(test) for test in tests]
+    for run in map(read_selection, selections):
+        for coefficient in (*wise_ft, 1.0):
+            model.choose(run["trained_weights"], coefficient)
+            paths = [
+                get_predictions_path(
+                    outputs.predictions, run["sha256"], coefficient, test.made_from, code
+                )
+                for test in captioned
+            ]
+            for path, test in zip(paths, captioned, strict=True):
+                title = get_dataset_title(test.manifest)
+                if not path.exists():
+                    rows = read_split(test.folder, "test", ["id", "label"])
+                    write_predictions(path, rows["id"], rows["label"], model.predict(test), title)
+                key = run["model"], run["method"], run["dataset"], coefficient
+                scores.append(score_predictions(*key, test.manifest, path))
+                at_coefficient = f" at {coefficient}" if wise_ft else ""
+                log(
+                    f"fine-tuned on {run['dataset']}{at_coefficient}, tested on {title}: "
+                    f"{scores[-1].outcome['accuracy']:.3f}"
+                )
+            for path, test in zip(paths, captioned, strict=True):
+                if coefficient == 1 and test.is_own_test(run):
+                    drifts.append(read_or_measure_drift(model, run, test, path))
+    write_scores(scores, outputs)
+    write_parquet(pa.Table.from_pylist(drifts, DRIFT_SCHEMA), outputs.drift, {"kind": "drift"})
+
+
+def add_captions(test: EvaluationTest) -> CaptionedTest:
+    manifest, texts = test.read_manifest(), test.read_captions()
     captions = list(texts.columns["caption"])
     base = [texts.metadata["weights"], texts.metadata["preprocessing"]]
-    return EvaluationTest(folder, manifest, captions, [*base, manifest["digest"], captions])
+    return CaptionedTest(test.folder, manifest, captions, [*base, manifest["digest"], captions])
+
+
+def read_or_measure_drift(
+    model: "FineTunedModel", run: Selection, test: CaptionedTest, predictions: Path
+) -> dict[str, Any]:
+    """Return the drift row of a checkpoint, kept in a file next to its own test's predictions."""
+    path = predictions.with_suffix(".drift.json")
+    if not path.exists():
+        write_json(model.measure_drift(test.folder), path)
+    key = {"model": run["model"], "method": run["method"], "dataset": run["dataset"]}
+    return key | json.loads(path.read_text())
 
 
 class FineTunedModel:
-    """A base model that takes the trained weights of one checkpoint after another."""
+    """A base model that takes the trained weights of one checkpoint after another.
 
-    def __init__(self, model_spec: dict, prepared: Path, log=print):
-        self.model, self.preprocess, self.tokenizer = load_model(model_spec, DEVICE)
-        self.base = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        self.prepared, self.log = prepared, log
+    The model is loaded, and the chosen weights are set, when they are first used.
+    """
+
+    def __init__(self, base: BaseModel, log=print):
+        self.base, self.log = base, log
+        self.chosen = self.current = ("", 0.0)  # file of trained weights, coefficient
+        self.vectors: dict[str, torch.Tensor] = {}  # of each test's images, by their digest
+
+    def choose(self, trained_weights: str, coefficient: float) -> None:
+        """Choose the weights (1 - coefficient) base + coefficient fine-tuned; 1 is exact."""
+        self.chosen = trained_weights, coefficient
+
+    @functools.cached_property
+    def loaded(self) -> tuple:
+        """The model, its preprocessing, its tokenizer, and a copy of its base weights."""
+        model, preprocess, tokenizer = load_model(self.base.spec, DEVICE)
+        base_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        return model, preprocess, tokenizer, base_weights
 
     @torch.no_grad()
-    def load(self, trained_weights: str, coefficient: float) -> None:
-        """Weights at (1 - coefficient) base + coefficient tuned; 1 is the tuned ones exactly."""
-        self.vectors: dict[str, torch.Tensor] = {}
-        self.model.load_state_dict(self.base)
-        if coefficient == 0:
-            return
-        apply_trained_weights(self.model, trained_weights)
-        if coefficient < 1:
-            for name, tensor in self.model.state_dict().items():
-                if tensor.is_floating_point():
-                    tensor.copy_(torch.lerp(self.base[name], tensor, coefficient))
+    def get_model(self) -> tuple:
+        """Return the model with the chosen weights, its preprocessing and its tokenizer."""
+        model, preprocess, tokenizer, base_weights = self.loaded
+        if self.current != self.chosen:
+            trained_weights, coefficient = self.chosen
+            self.vectors.clear()
+            model.load_state_dict(base_weights)
+            if coefficient > 0:
+                apply_trained_weights(model, trained_weights)
+            if 0 < coefficient < 1:
+                for name, tensor in model.state_dict().items():
+                    if tensor.is_floating_point():
+                        tensor.copy_(torch.lerp(base_weights[name], tensor, coefficient))
+            self.current = self.chosen
+        return model, preprocess, tokenizer
 
-    def predict(self, test: EvaluationTest) -> torch.Tensor:
-        # A test may be another task's shifted test too: the same images, other captions.
+    def encode_split(self, dataset: Path, split: str) -> torch.Tensor:
+        """Return the raw embeddings (N, d) of the images of a split."""
+        model, preprocess, _ = self.get_model()
+        images = prepare_images(dataset, split, preprocess, self.base.prepared, self.log)
+        return encode_images(model, preprocess, images)
+
+    def predict(self, test: CaptionedTest) -> torch.Tensor:
+        """Return the predicted class (N,) of each image of a test."""
+        model, _, tokenizer = self.get_model()
+        # A test can be another task's shifted test too: the same images with other captions.
         digest = test.manifest["test_digest"]
         if digest not in self.vectors:
-            images = prepare_images(test.folder, "test", self.preprocess, self.prepared, self.log)
-            self.vectors[digest] = encode_images(self.model, self.preprocess, images)
-        return predict_classes(
-            self.vectors[digest], encode_captions(self.model, self.tokenizer, test.captions)
-        )
+            self.vectors[digest] = self.encode_split(test.folder, "test")
+        captions = encode_captions(model, tokenizer, test.captions)
+        return predict_classes(self.vectors[digest], captions)
 
-    def measure_drift(self, dataset: Path, embeddings: Path) -> dict[str, float]:
-        """How far the dataset's training images are from where the base model had them."""
-        before, texts = read_task_embeddings(embeddings, "train", read_manifest(dataset)["digest"])
-        images = prepare_images(dataset, "train", self.preprocess, self.prepared, self.log)
-        after = encode_images(self.model, self.preprocess, images).numpy()
-        captions = encode_captions(self.model, self.tokenizer, list(texts.columns["caption"]))
-        labels = before.columns["label"]
-        return measure_drift(
-            before.vectors, after, labels, texts.vectors, captions.numpy(), TRANSPORT_SAMPLE
+    def measure_drift(self, dataset: Path) -> dict[str, float]:
+        """Measure how far a dataset's training images are from the base model's embeddings."""
+        manifest = read_manifest(dataset)
+        before, texts = read_task_embeddings(
+            self.base.embeddings / manifest["name"], "train", manifest["digest"]
         )
+        after = self.encode_split(dataset, "train").numpy()
+        model, _, tokenizer = self.get_model()
+        captions = encode_captions(model, tokenizer, list(texts.columns["caption"]))
+        return measure_drift(
+            before.vectors, after, before.columns["label"], texts.vectors, captions.numpy(),
+            TRANSPORT_SAMPLE,
+        )  # fmt: skip

@@ -1,29 +1,34 @@
-"""Accuracy on tests, and what needs no torch for it: zero-shot models, probes and adapters.
+"""Tests, predictions and scores that every kind of evaluation shares. Free of torch.
 
-A test is the folder of a prepared dataset or of a shifted test. Predictions are kept, one small
-file for each checkpoint and test, so that no later statistic needs a forward pass.
+A test is the folder of a prepared dataset or of one of its shifted tests. Predictions are kept in
+one small file per checkpoint and test, so that no later statistic needs another forward pass.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from foretune.core.entries import Selection
 from foretune.core.errors import ForetuneError
 from foretune.core.files import digest_file, digest_json
 from foretune.core.parquet import write_parquet
+from foretune.data.prepared import Manifest, read_manifest
 from foretune.encoders.cache import Embeddings, read_embeddings
 from foretune.evaluation.confusions import count_confusions
 
 OUTCOME_KEY = (
     ("model", pa.string()),
     ("method", pa.string()),
-    ("wise_ft", pa.float64()),  # coefficient of the tuned weights: 1 is all of them, null none
+    # Share of the fine-tuned weights: 1 for all of them, null for the zero-shot model.
+    ("wise_ft", pa.float64()),
     ("trained_on", pa.string()),
     ("evaluated_on", pa.string()),
-    ("split", pa.string()),  # "test", or a shifted test's name beside its dataset's
+    ("split", pa.string()),  # "test", or the name of a shifted test of that dataset
 )
 
 
@@ -31,11 +36,11 @@ OUTCOME_SCHEMA = pa.schema(
     [
         *OUTCOME_KEY,
         ("accuracy", pa.float64()),
-        ("mean_class_accuracy", pa.float64()),  # over the classes that the test has
+        ("mean_class_accuracy", pa.float64()),  # mean over the classes that occur in the test
         ("n", pa.int64()),
         ("chance", pa.float64()),
         ("test_digest", pa.string()),
-        ("predictions", pa.string()),  # the file's name
+        ("predictions", pa.string()),  # name of the file
     ]
 )
 
@@ -45,7 +50,7 @@ CLASS_SCHEMA = pa.schema(
 )
 
 
-# Of the zero-shot model on every test, and of a tuned one on the tests of its own task.
+# Rows of zero-shot models on every test, and of trained models on their own task's tests.
 CONFUSION_SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("model", "method", "evaluated_on", "split")),
@@ -62,20 +67,70 @@ DRIFT_SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("model", "method", "dataset")),
         *((name, pa.float64()) for name in (
-            "iimm_before", "iimm_after", "iimm_change", "mean_displacement", "text_displacement", "bound",
-            "wasserstein", "wasserstein_by_class", "wasserstein_bound")),
+            "iimm_before", "iimm_after", "iimm_change", "mean_displacement", "text_displacement",
+            "bound", "wasserstein", "wasserstein_by_class", "wasserstein_bound")),
         ("wasserstein_n", pa.int64()),
     ]
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class EvaluationTest:
+    """A test's folder, and the files with one model's embeddings of its images and captions.
+
+    A file that the evaluation does not read may be None.
+    """
+
+    folder: Path
+    images: Path | None = None
+    texts: Path | None = None
+
+    def read_manifest(self) -> Manifest:
+        return read_manifest(self.folder)
+
+    def read_images(self) -> Embeddings:
+        """Return the embeddings of the test's images, in the order of its rows."""
+        if self.images is None:
+            raise ValueError(f"{self.folder}: the evaluation needs embeddings of the images")
+        return read_embeddings(self.images, dataset=self.read_manifest()["digest"])
+
+    def read_captions(self, **expected: str) -> Embeddings:
+        """Return the embeddings of the class captions; a shifted test has those of its dataset.
+
+        `expected` holds metadata that the file must have, as in `read_embeddings`.
+        """
+        if self.texts is None:
+            raise ValueError(f"{self.folder}: the evaluation needs embeddings of the captions")
+        manifest = self.read_manifest()
+        digest = manifest.get("parent", manifest["digest"])
+        return read_embeddings(self.texts, dataset=digest, **expected)
+
+
+@dataclass(frozen=True)
+class EvaluationOutputs:
+    """The folder that keeps predictions by digest, and the three tables that are written."""
+
+    predictions: Path
+    outcomes: Path  # of OUTCOME_SCHEMA
+    classes: Path  # of CLASS_SCHEMA
+    confusions: Path  # of CONFUSION_SCHEMA
+
+
+class Scores(NamedTuple):
+    """The rows of one predictor on one test, for each of the three tables."""
+
+    outcome: dict[str, Any]
+    classes: list[dict[str, Any]]
+    confusions: list[dict[str, Any]]
+
+
 def get_predictions_path(folder: Path, *made_from) -> Path:
-    """The file of predictions that were made from all this (anything that JSON has)."""
+    """Return the file of predictions, named by the digest of the JSON values they depend on."""
     return folder / f"{digest_json(made_from)}.parquet"
 
 
 def write_predictions(path: Path, ids, labels, predicted, title: str) -> None:
-    """Write (id, label, predicted) of a test's N images; title: the test's, for people."""
+    """Write (id, label, predicted) of a test's N images; `title` names the test for people."""
     table = pa.table({
         "id": ids,
         "label": pa.array(np.asarray(labels), pa.int32()),
@@ -85,11 +140,13 @@ def write_predictions(path: Path, ids, labels, predicted, title: str) -> None:
 
 
 def score_predictions(
-    model: str, method: str, trained_on: str | None, wise_ft: float | None, manifest: dict,
+    model: str, method: str, trained_on: str | None, wise_ft: float | None, manifest: Manifest,
     predictions: Path,
-) -> tuple[dict, list[dict], list[dict]]:  # fmt: skip
-    """Rows of kept predictions: one of SCHEMA, one of CLASS_SCHEMA for each class that the test
-    has, and those of CONFUSION_SCHEMA.
+) -> Scores:  # fmt: skip
+    """Score the predictions that were kept for one test.
+
+    Confusions are counted for the zero-shot model (`trained_on` and `wise_ft` are None), and for
+    fully fine-tuned weights (`wise_ft` is 1) on the tests of the dataset they were trained on.
     """
     table = pq.read_table(predictions)
     labels, predicted = table["label"].to_numpy(), table["predicted"].to_numpy()
@@ -107,46 +164,46 @@ def score_predictions(
         }
         for label in np.unique(labels)
     ]
-    row = {
+    outcome = {
         **key,
         "accuracy": float(correct.mean()),
-        "mean_class_accuracy": float(np.mean([each["accuracy"] for each in classes])),
+        "mean_class_accuracy": float(np.mean([row["accuracy"] for row in classes])),
         "n": len(correct),
         "chance": 1 / len(manifest["classes"]),
         "test_digest": manifest["test_digest"],
         "predictions": predictions.name,
     }
-    confused = []
+    confusions = []
     if trained_on in (None, manifest["name"]) and wise_ft in (None, 1):
-        of = {name: key[name] for name in ("model", "method", "evaluated_on", "split")}
+        test_key = {name: key[name] for name in ("model", "method", "evaluated_on", "split")}
         pairs = count_confusions(labels, predicted, manifest["classes"])
-        confused = [of | pair for pair in pairs]
-    return row, classes, confused
+        confusions = [test_key | dict(pair) for pair in pairs]
+    return Scores(outcome, classes, confusions)
 
 
-def write_scores(scores: list[tuple], output: Path, classes: Path, confusions: Path) -> None:
-    """Write what `score_predictions` gave of each test, a file for each of its three kinds of rows."""
+def write_scores(scores: list[Scores], outputs: EvaluationOutputs) -> None:
+    """Write the rows of all scores to the three tables."""
     for path, schema, kind, rows in (
-        (output, OUTCOME_SCHEMA, "outcomes", [row for row, _, _ in scores]),
-        (classes, CLASS_SCHEMA, "class_outcomes", [row for _, some, _ in scores for row in some]),
-        (confusions, CONFUSION_SCHEMA, "confusions", [row for *_, some in scores for row in some]),
-    ):
+        (outputs.outcomes, OUTCOME_SCHEMA, "outcomes", [each.outcome for each in scores]),
+        (outputs.classes, CLASS_SCHEMA, "class_outcomes",
+         [row for each in scores for row in each.classes]),
+        (outputs.confusions, CONFUSION_SCHEMA, "confusions",
+         [row for each in scores for row in each.confusions]),
+    ):  # fmt: skip
         write_parquet(pa.Table.from_pylist(rows, schema), path, {"kind": kind})
 
 
-def read_captions(text_cache: Path, manifest: dict, **expected) -> Embeddings:
-    """The captions that a test is predicted from; a shifted test has those of its dataset."""
-    digest = manifest.get("parent", manifest["digest"])
-    return read_embeddings(text_cache, dataset=digest, **expected)
+def read_selection(path: Path) -> Selection:
+    """Return a selection (`best.json`) after checking that its weights are the selected ones.
 
-
-def read_selection(path: Path) -> dict:
-    """A selection, after a check that its weights are those that were selected."""
-    run = json.loads(Path(path).read_text())
-    if not Path(run["trained_weights"]).exists():
-        raise ForetuneError(f"{run['trained_weights']}: lost; delete {path} too and run again")
-    if digest_file(run["trained_weights"]) != run["sha256"]:
+    Raises ForetuneError if the file of weights is missing or has another digest.
+    """
+    selection: Selection = json.loads(Path(path).read_text())
+    weights = selection["trained_weights"]
+    if not Path(weights).exists():
+        raise ForetuneError(f"{weights}: the file is missing; delete {path} too and run again")
+    if digest_file(weights) != selection["sha256"]:
         raise ForetuneError(
-            f"{run['trained_weights']}: not the weights that {path} selected; delete both"
+            f"{weights}: these are not the weights that {path} selected; delete both and run again"
         )
-    return run
+    return selection

@@ -1,10 +1,14 @@
-"""How large datasets are before they are prepared: images, classes, bytes. Free of torch."""
+"""Sizes of datasets before they are prepared: images, classes and bytes. Free of torch."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-# Images of public datasets: train, test, classes; found by a part of the source's name.
+from foretune.core.entries import SourceSpec
+
+# (train images, test images, classes) of public datasets, found by a part of the source's name.
+# The first part that matches counts, so longer names come first.
 KNOWN_SIZES = {
     "imagenetv2": (0, 10_000, 1000), "imagenet_sketch": (0, 50_889, 1000),
     "imagenetr": (0, 30_000, 200), "imageneta": (0, 7_500, 200),
@@ -17,12 +21,18 @@ KNOWN_SIZES = {
     "svhn": (73_257, 26_032, 10), "fmow": (76_863, 22_108, 62),
 }  # fmt: skip
 UNKNOWN_SIZE = (10_000, 2_000, 20)
-PHOTOGRAPH = 110e3  # bytes of an image, ImageNet's mean, where the files do not lie here
+IMAGE_BYTES = 110e3  # mean of ImageNet's files, for datasets whose files are not on this machine
+NAMED_KINDS: tuple[Literal["torchvision", "webdataset", "huggingface", "table"], ...] = (
+    "torchvision", "webdataset", "huggingface", "table"
+)  # fmt: skip
 
 
 @dataclass
 class DatasetSize:
-    """Of a dataset or shifted test: images a split, classes, and how that is known."""
+    """Number of images per split and of classes, of a dataset or a shifted test.
+
+    `basis` says where the numbers come from, for the reader of a plan.
+    """
 
     train: int
     val: int
@@ -30,26 +40,36 @@ class DatasetSize:
     classes: int
     basis: str
 
+    @property
+    def images(self) -> int:
+        return self.train + self.val + self.test
+
 
 def get_dataset_sizes(study: dict, results: Path = Path("results")) -> dict[str, DatasetSize]:
-    """Size of each dataset, and of each shifted test as `dataset/shift`."""
+    """Return the size of each dataset of a checked config, and of each `dataset/shifted test`."""
     sizes = {}
     for name, entry in (study["datasets"] | study["forecast"]["datasets"]).items():
         sizes[name] = get_dataset_size(name, entry, results / "datasets" / name)
-        for shift, each in entry.get("shifted", {}).items():
+        for shift, shifted_entry in entry.get("shifted", {}).items():
             folder = results / "datasets" / name / "shifted" / shift
-            size = get_dataset_size(shift, each, folder)
-            # Of an undivided folder all images are the test.
-            whole = "folder" in each and not Path(each["folder"], "test").is_dir()
-            test = size.train + size.val + size.test if whole else size.test
+            size = get_dataset_size(shift, shifted_entry, folder)
+            # All images of a folder without a subfolder `test` are the test.
+            undivided = (
+                "folder" in shifted_entry and not Path(shifted_entry["folder"], "test").is_dir()
+            )
+            test = size.images if undivided else size.test
             sizes[f"{name}/{shift}"] = DatasetSize(0, 0, test, sizes[name].classes, size.basis)
     return sizes
 
 
-def get_dataset_size(name: str, entry: dict, prepared: Path) -> DatasetSize:
+def get_dataset_size(name: str, entry: SourceSpec, prepared: Path) -> DatasetSize:
+    """Return the size from the prepared dataset if it exists, or else from the best source.
+
+    That is the source's file or folder, the published size of a known dataset, or a guess.
+    """
     if (prepared / "dataset.json").is_file():
         manifest = json.loads((prepared / "dataset.json").read_text())
-        rows = {split: each["rows"] for split, each in manifest["splits"].items()}
+        rows = {split: facts["rows"] for split, facts in manifest["splits"].items()}
         classes = len(manifest["classes"])
         return DatasetSize(
             rows.get("train", 0), rows.get("val", 0), rows["test"], classes, "as prepared"
@@ -62,33 +82,34 @@ def get_dataset_size(name: str, entry: dict, prepared: Path) -> DatasetSize:
         path = Path(entry["parquet"])
         splits = pq.read_table(path, columns=["split"])["split"].to_pylist()
         train, test = splits.count("train"), splits.count("test")
-        return assume_split(train, test, len(read_metadata(path)["classes"]), "counted in its file")
+        return assume_split(train, test, len(read_metadata(path)["classes"]), "counted in the file")
     if "folder" in entry and Path(entry["folder"]).is_dir():
         return count_folder_images(Path(entry["folder"]))
-    kinds = ("torchvision", "webdataset", "huggingface", "table")
-    said = next((str(entry[kind]) for kind in kinds if kind in entry), name)
-    plain = said.lower().replace("-", "_")
+    source = next((entry[kind] for kind in NAMED_KINDS if kind in entry), name)
+    plain = source.lower().replace("-", "_")
     key = next((key for key in KNOWN_SIZES if key in plain or key in plain.replace("_", "")), None)
     if key:
-        return assume_split(*KNOWN_SIZES[key], "its published size")
-    return assume_split(*UNKNOWN_SIZE, f"not known, taken for {UNKNOWN_SIZE[0]:,} images")
+        return assume_split(*KNOWN_SIZES[key], "published")
+    return assume_split(*UNKNOWN_SIZE, f"unknown, assumed to be {UNKNOWN_SIZE[0]:,}")
 
 
 def count_folder_images(folder: Path) -> DatasetSize:
-    def images(top: Path) -> int:
+    """Count the files of an image folder; a fifth is the test if there is no subfolder `test`."""
+
+    def count_files(top: Path) -> int:
         return sum(1 for path in top.rglob("*") if path.is_file() and path.name[0] != ".")
 
     parts = [folder / "train", folder / "test"]
-    own = all(part.is_dir() for part in parts)
-    top = parts[0] if own else folder
+    divided = all(part.is_dir() for part in parts)
+    top = parts[0] if divided else folder
     classes = sum(1 for path in top.iterdir() if path.is_dir())
-    n = images(top)
-    train, test = (n, images(parts[1])) if own else (n - n // 5, n // 5)
-    return assume_split(train, test, classes, "counted in its folder")
+    count = count_files(top)
+    train, test = (count, count_files(parts[1])) if divided else (count - count // 5, count // 5)
+    return assume_split(train, test, classes, "counted in the folder")
 
 
-def get_image_bytes(entry: dict, size: DatasetSize, prepared: Path) -> float:
-    """Of a prepared dataset's files, which keep the images as they came."""
+def get_image_bytes(entry: SourceSpec, size: DatasetSize, prepared: Path) -> float:
+    """Return the bytes of a prepared dataset's files, which keep the original image files."""
     if (prepared / "dataset.json").is_file():
         return sum(path.stat().st_size for path in prepared.glob("*.parquet"))
     if "parquet" in entry:
@@ -100,9 +121,10 @@ def get_image_bytes(entry: dict, size: DatasetSize, prepared: Path) -> float:
 
         number, unit = get_known_source("torchvision", entry["torchvision"])["size"].split()
         return float(number) * {"MB": 1e6, "GB": 1e9}[unit]
-    return PHOTOGRAPH * (size.train + size.val + size.test)
+    return IMAGE_BYTES * size.images
 
 
 def assume_split(train: int, test: int, classes: int, basis: str) -> DatasetSize:
+    """Return the size after validation images are split off, as `prepare_dataset` does it."""
     val = min(train // 10, 5000)
     return DatasetSize(train - val, val, test, classes, basis)

@@ -1,0 +1,83 @@
+"""Disk and memory that a study takes. Free of torch."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foretune.core.config import CACHED_METHODS, PROBE_METHODS
+from foretune.planning.dataset_sizes import DatasetSize, get_image_bytes
+
+if TYPE_CHECKING:  # it imports torch
+    from foretune.planning.model_costs import ModelCost
+
+# Copies of the trained parameters that an optimizer keeps, besides weights and gradients.
+OPTIMIZER_MOMENTS = {"adamw": 2, "sgd": 1}
+# Share of a model's parameters that a method trains, and so of the bytes of its trained weights.
+TRAINED_SHARES = {"full": 1, "attention": 0.25, "bitfit": 0.002, "lora": 0.01}
+
+
+def estimate_disk(
+    study: dict, sizes: dict[str, DatasetSize], costs: dict[str, "ModelCost"],
+    results: Path = Path("results"),
+) -> dict[str, float]:  # fmt: skip
+    """Return the bytes of each folder of `results` after all jobs."""
+    methods, entries = study["methods"], study["datasets"] | study["forecast"]["datasets"]
+    files, shown = 0.0, 0
+    # A shard's job keeps no prepared images, but jobs that fine-tune and evaluate do.
+    tuned = study["datasets"] if methods.keys() - CACHED_METHODS else ()
+    for name, size in sizes.items():
+        dataset, _, shift = name.partition("/")
+        entry, folder = entries[dataset], results / "datasets" / dataset
+        if shift:
+            entry, folder = entry["shifted"][shift], folder / "shifted" / shift
+        files += get_image_bytes(entry, size, folder)
+        shown += size.images if entry.get("shards", 1) == 1 or dataset in tuned else 0
+    images = sum(size.images for size in sizes.values())
+    vectors = sum(4 * cost.width for cost in costs.values()) * images
+    # Models with the same preprocessing share prepared images. Their image size stands for it.
+    sides = {cost.pixels for cost in costs.values()}
+    weights = sum(
+        len(study["datasets"]) * recipe["parts"] * count_weight_bytes(costs[model], method)
+        for method, recipe in methods.items()
+        for model in recipe["models"]
+    )
+    return {
+        "datasets (original images)": files,
+        "embeddings": vectors,
+        "prepared (may be deleted)": sum(3 * side * side for side in sides) * shown,
+        "trials (trained weights)": weights,
+    }
+
+
+def count_weight_bytes(cost: "ModelCost", method: str) -> float:
+    """Return the bytes of the trained weights that are kept per run and part.
+
+    The best trial's file is a hard link, so that it takes no space of its own.
+    """
+    if method in PROBE_METHODS:
+        return 4 * cost.width * 100
+    if method in CACHED_METHODS:
+        return 4 * cost.width * cost.width
+    return 4 * cost.parameters * TRAINED_SHARES[method]
+
+
+def estimate_gpu_memory(
+    study: dict, sizes: dict[str, DatasetSize], costs: dict[str, "ModelCost"]
+) -> dict[tuple[str, str], float]:
+    """Return the bytes of a training step by (model, method).
+
+    They hold weights, gradients, the optimizer's moments, and the activations that the backward
+    pass needs.
+    """
+    needed = {}
+    classes = max((sizes[name].classes for name in study["datasets"]), default=0)
+    for method, recipe in study["methods"].items():
+        for model in recipe["models"] if method not in CACHED_METHODS else ():
+            cost = costs[model]
+            trained = cost.parameters if method == "full" else 0.05 * cost.parameters
+            images = recipe["batch_size"] / study["models"][model]["gpus"]
+            activations = images * cost.image_bytes + classes * cost.caption_bytes
+            moments = OPTIMIZER_MOMENTS[recipe["optimizer"]]
+            fixed = 4 * (2 * cost.parameters + (1 + moments) * trained)
+            # Activations are counted in float32; mixed precision halves them.
+            needed[model, method] = fixed + activations / (1 + (recipe["precision"] != "fp32"))
+    return needed
