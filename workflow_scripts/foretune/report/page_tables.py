@@ -133,7 +133,7 @@ def arrange_paper_table(cells: pd.DataFrame) -> tuple[pd.DataFrame, ColumnSpecs]
     return frame, specs
 
 
-def make_paper_tables(cells: pd.DataFrame) -> dict[str, PageTableData]:
+def arrange_paper_tables(cells: pd.DataFrame) -> dict[str, PageTableData]:
     """Return the tables in the form of the paper's, by name, from the table `paper_tables`."""
     tables = {}
     for number, table_cells in cells.groupby("table"):
@@ -180,4 +180,4 @@ def make_study_tables(
     for name, (caption, frame, specs) in contents.items():
         data = "tasks" if frame is tasks else name
         tables[name] = (make_table(caption, data, drop_empty_columns(specs, frame)), frame)
-    return tables | make_paper_tables(study["paper_tables"])
+    return tables | arrange_paper_tables(study["paper_tables"])
