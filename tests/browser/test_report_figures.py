@@ -209,7 +209,7 @@ def test_figure_shows_its_numbers_as_a_table(page):
 
 
 def test_every_figure_shows_its_numbers(page):
-    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
     page.wait_for_function(
         "() => [...document.querySelectorAll('figure')].every(f => f.querySelector('svg'))"
     )

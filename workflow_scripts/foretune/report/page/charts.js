@@ -132,9 +132,12 @@ function evidence(arg) {
   };
 }
 
+// Whether an outcome is of the zero-shot model, or of a model on a test of the dataset that it was trained on.
+const isOwnTest = ({method, trained_on: dataset, test}) => method === "zero_shot" || test === dataset || test.startsWith(`${dataset} · `);
+
 function task(arg) {
   const dataset = settings.titles[arg];
-  const accuracies = rowsOf("outcomes").filter(row => row.test === dataset && (row.method === "zero_shot" || dataset === row.trained_on || dataset.startsWith(`${row.trained_on} · `)))
+  const accuracies = rowsOf("outcomes").filter(row => row.test === dataset && isOwnTest(row))
     .map(row => ({model: row.model, method: row.method, accuracy: row.accuracy, zero_shot: row.method === "zero_shot"}));
   const models = inOrder(accuracies.map(row => row.model), settings.models);
   return {
@@ -160,7 +163,7 @@ function confusion(arg) {
     label: `Images of the most confused classes of ${test} by predicted class, ${run}`, headings: {x: "predicted class", y: "class", value: "share"},
     caption: `Images of the most confused classes by predicted class, ${run}. The colour is the share of the class’s images.`,
     note: pairs.length ? `Most frequent errors: ${mistakes.map(row => `${row.class} predicted as ${row.predicted} (${row.n} of ${row.class_n})`).join("; ")}.`
-      : find("outcomes", {model: state.model, method, test}).length ? "Every image was classified correctly." : NOTHING,
+      : find("outcomes", {model: state.model, method, test}).some(row => isOwnTest(row) && row.accuracy === 1) ? "Every image was classified correctly." : NOTHING,
   };
 }
 
