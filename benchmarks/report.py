@@ -88,8 +88,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         study = make_study(
-            folder, DATASETS, MODELS, METHODS, MEASURES, CLASSES, analyze=tile_statistics,
-            image=photograph, trials=12, epochs=30,
+            folder, names=DATASETS, models=MODELS, methods=METHODS, measures=MEASURES,
+            classes=CLASSES, analyze=tile_statistics, image=photograph, trials=12, epochs=30,
         )  # fmt: skip
         report = folder / "report.html"
         made = seconds(lambda: build_report(**study, output=report, title="A large study"))

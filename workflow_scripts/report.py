@@ -1,4 +1,4 @@
-"""Write the study's report, one self-contained HTML file, and its provenance."""
+"""Write the report of a study as one self-contained HTML file, and its provenance as JSON."""
 
 import json
 from pathlib import Path
@@ -8,13 +8,18 @@ from foretune.core import cli
 
 def work() -> None:
     parser = cli.make_parser(__doc__)
-    for name in ("epochs", "datasets", "measures"):
-        parser.add_argument(f"--{name}", type=Path, nargs="+", required=True)
-    parser.add_argument("--config", type=json.loads, required=True, help="the study, as JSON")
-    parser.add_argument("--forecast", type=Path, help="folder of forecasts, where there are some")
+    for name, text in [
+        ("epochs", "Parquet files with the epochs of all trials"),
+        ("datasets", "manifests of the datasets and of their shifted tests"),
+        ("measures", "JSON files with the measures of each model and dataset"),
+    ]:
+        parser.add_argument(f"--{name}", type=Path, nargs="+", required=True, help=text)
+    parser.add_argument("--config", type=json.loads, required=True, help="study's config as JSON")
+    parser.add_argument("--forecast", type=Path, help="folder with forecasts, if there are any")
     cli.add_path_options(
-        parser, analysis="folder", provenance="JSON to write", output="HTML to write"
-    )
+        parser, analysis="folder with the tables of the analysis",
+        provenance="JSON file to write", output="HTML file to write",
+    )  # fmt: skip
     args = parser.parse_args()
     from foretune.report.build import build_report
     from foretune.report.provenance import write_provenance

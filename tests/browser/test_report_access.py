@@ -1,4 +1,4 @@
-"""Whom the report reaches: light and dark, phone and paper, keyboard and screen reader."""
+"""Tests of the report's accessibility: colour schemes, phone, print, keyboard, screen reader."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from foretune.report.build import build_report
-from report_browser import contrast, opened
+from report_browser import measure_contrast, opened
 from report_study import NAMES, add_forecast, make_study
 
 MEDIA = [
@@ -18,7 +18,7 @@ MEDIA = [
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """Everything that a report can have, with long names."""
+    """A report with all of its parts and with long names."""
     folder = tmp_path_factory.mktemp("study")
     names = [f"{name}-with-a-rather-long-name" for name in NAMES]
     classes = [f"{name} with a rather long name" for name in "abcdefgh"]
@@ -30,49 +30,51 @@ def report(tmp_path_factory):
     return folder / "report.html"
 
 
-def open_all(page) -> None:
+def open_details(page) -> None:
+    """Open every other pair of details and the numbers of a figure."""
     page.evaluate(
-        """document.querySelectorAll('details').forEach((each, i) => { each.open = i % 4 < 2; })"""
+        """document.querySelectorAll('details').forEach((details, i) => {
+            details.open = i % 4 < 2; })"""
     )
-    page.evaluate("document.querySelector('#trade_off figcaption button').click()")  # its numbers
+    page.evaluate("document.querySelector('#trade_off figcaption button').click()")
     page.wait_for_timeout(1000)
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (375, "dark")])
-def test_axe_finds_nothing_serious(browser, report, scheme, width):
+def test_report_passes_axe(browser, report, scheme, width):
     view = {"width": width, "height": 900}
     with opened(browser, report, viewport=view, color_scheme=scheme) as page:
-        open_all(page)
-        found = Axe().run(page).response["violations"]
+        open_details(page)
+        violations = Axe().run(page).response["violations"]
         serious = {
-            each["id"]: [node["html"][:200] for node in each["nodes"][:3]]
-            for each in found
-            if each["impact"] in ("serious", "critical")
+            violation["id"]: [node["html"][:200] for node in violation["nodes"][:3]]
+            for violation in violations
+            if violation["impact"] in ("serious", "critical")
         }
         assert serious == {}, json.dumps(serious, indent=1)
 
 
-def test_figures_are_legible_in_light_dark_and_print(browser, report):
-    seen = set()
+def test_report_is_legible_in_light_dark_and_print(browser, report):
+    backgrounds = set()
     with opened(browser, report) as page:
         for media in MEDIA:
             page.emulate_media(**media)
-            assert contrast(page, "#matrix .role-axis-label text") > 7, media
-            assert contrast(page, "#scatter .mark-symbol path") > 3, media
-            assert contrast(page, ".faint", "color") > 4.5, media
-            seen.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-    assert len(seen) == 2  # paper is white, however dark the screen
+            assert measure_contrast(page, "#matrix .role-axis-label text") > 7, media
+            assert measure_contrast(page, "#scatter .mark-symbol path") > 3, media
+            assert measure_contrast(page, ".faint", "color") > 4.5, media
+            backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert len(backgrounds) == 2  # print is white even in the dark colour scheme
 
 
 @pytest.mark.parametrize(("width", "media"), [(375, "screen"), (1280, "screen"), (794, "print")])
-def test_nothing_overflows(browser, report, width, media):
+def test_report_does_not_overflow(browser, report, width, media):
     with opened(browser, report, viewport={"width": width, "height": 900}) as page:
         page.emulate_media(media=media)
-        open_all(page)
+        open_details(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_a_matrix_on_a_phone_has_room_for_its_numbers(browser, report):
+def test_matrix_has_room_for_its_numbers_on_a_phone(browser, report):
     with opened(browser, report, viewport={"width": 375, "height": 800}) as page:
         page.evaluate("location.hash = 'dataset-0'")
         page.wait_for_selector("#dataset-0[open] #confusion-0-zero svg")
@@ -81,7 +83,7 @@ def test_a_matrix_on_a_phone_has_room_for_its_numbers(browser, report):
             assert cell["width"] > 30, figure
 
 
-def test_on_paper_everything_is_open_and_no_button_is_left(browser, report):
+def test_print_opens_everything_and_hides_buttons(browser, report):
     with opened(browser, report) as page:
         page.evaluate("dispatchEvent(new Event('beforeprint'))")
         page.wait_for_selector("#task-8 svg", state="attached", timeout=120_000)
@@ -89,23 +91,23 @@ def test_on_paper_everything_is_open_and_no_button_is_left(browser, report):
         assert page.locator("details:not([open])").count() == 0
         assert page.locator("nav").is_hidden() and page.locator("[data-csv]").first.is_hidden()
         assert page.locator("#table-results th").first.is_visible()
-        # A long table is cut and says so, a wide one is left to the page.
+        # A long table is cut and has a note; a wide one is not printed.
         assert page.locator("#table-results tbody tr:visible").count() == 25
         assert page.locator("[data-table=results] .on-paper").is_visible()
         assert page.locator("#table-statistics").is_hidden()
 
 
-def test_the_keyboard_reaches_every_list_table_and_page(browser, report):
+def test_keyboard_reaches_every_control(browser, report):
     with opened(browser, report) as page:
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.className") == "skip"
-        reached = page.evaluate(
+        unreachable = page.evaluate(
             """() => [...document.querySelectorAll(
                 'select, input, .rows, summary, th button, [data-csv], figcaption button, .strip')]
-                .filter(each => each.checkVisibility() && each.tabIndex < 0)
-                .map(each => each.outerHTML)"""
+                .filter(control => control.checkVisibility() && control.tabIndex < 0)
+                .map(control => control.outerHTML)"""
         )
-        assert reached == []
+        assert unreachable == []
         page.locator("#dataset-0 summary").focus()
         page.keyboard.press("Enter")
         page.wait_for_selector("#dataset-0[open]")

@@ -1,4 +1,4 @@
-"""The report's figures and tables in a real browser."""
+"""Tests of the report's figures and tables in a real browser."""
 
 import pandas as pd
 import pyarrow.compute as pc
@@ -8,7 +8,7 @@ import pytest
 from foretune.analysis.outcomes import GAIN
 from foretune.core.parquet import write_parquet
 from foretune.report.build import build_report
-from report_browser import marks, opened
+from report_browser import count_marks, opened
 from report_study import (
     EVIL,
     MEASURES,
@@ -23,7 +23,7 @@ from report_study import (
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """Five datasets, two of them forecast."""
+    """A report on five datasets with forecasts of two others."""
     folder = tmp_path_factory.mktemp("study")
     study = make_study(folder, names=NAMES[:5])
     add_forecast(folder, study)
@@ -37,40 +37,46 @@ def page(browser, report):
         yield page
 
 
-def titles(page, figure: str) -> list[str]:
+def get_axis_titles(page, figure: str) -> list[str]:
+    """Return the axis titles of a figure."""
     return page.locator(f"#{figure} .role-axis-title text").all_text_contents()
 
 
-def test_every_figure_is_drawn(page):
-    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+def test_report_draws_every_figure(page):
+    page.evaluate(
+        "document.querySelectorAll('details').forEach(details => { details.open = true; })"
+    )
     page.wait_for_function(
         """() => [...document.querySelectorAll('figure')].every(
-            figure => figure.querySelector('svg') || /Nothing|-zero/.test(figure.textContent))"""
+            figure => figure.querySelector('svg') || /No data|-zero/.test(figure.textContent))"""
     )
-    kinds = page.eval_on_selector_all("figure", "all => all.map(each => each.dataset.kind)")
+    kinds = page.eval_on_selector_all("figure", "all => all.map(figure => figure.dataset.kind)")
     assert set(kinds) == {
         "scatter", "ranking", "matrix", "trade_off", "epochs", "convergence", "evidence",
         "task", "confusion", "expected",
     }  # fmt: skip
     assert kinds.count("task") == 5 and kinds.count("confusion") == 10
-    ids = page.eval_on_selector_all("[id]", "all => all.map(each => each.id)")
+    ids = page.eval_on_selector_all("[id]", "all => all.map(element => element.id)")
     assert len(ids) == len(set(ids))
     empty = page.eval_on_selector_all(
-        "figure", "all => all.filter(each => !each.querySelector('svg')).map(each => each.id)"
+        "figure",
+        "all => all.filter(figure => !figure.querySelector('svg')).map(figure => figure.id)",
     )
     assert empty == []
     labels = page.eval_on_selector_all(
-        "figure svg[role=img]", "all => all.map(each => each.getAttribute('aria-label'))"
+        "figure svg[role=img]", "all => all.map(svg => svg.getAttribute('aria-label'))"
     )
     assert labels and all(labels)
-    assert marks(page, "matrix") == 6 * 5  # zero-shot and five trained rows, by five datasets
-    assert marks(page, "confusion-0-zero") == 9  # three classes
+    assert (
+        count_marks(page, "matrix") == 6 * 5
+    )  # rows: zero-shot and five datasets; columns: five datasets
+    assert count_marks(page, "confusion-0-zero") == 9  # three classes
     legend = page.locator("#convergence .role-legend-label text").all_text_contents()
     assert sorted(legend) == sorted(NAMES[:5])
 
 
-def test_choices_choose_what_is_drawn(page):
-    assert titles(page, "scatter") == ["iimm", "gain over zero-shot error"]
+def test_lists_select_what_figures_show(page):
+    assert get_axis_titles(page, "scatter") == ["iimm", "gain over zero-shot error"]
     note = page.locator("#scatter .note")
     before = note.text_content()
     assert "Spearman’s ρ" in before and "permutation p" in before
@@ -78,19 +84,19 @@ def test_choices_choose_what_is_drawn(page):
     page.wait_for_function(
         "before => document.querySelector('#scatter .note').textContent !== before", arg=before
     )
-    assert titles(page, "scatter") == ["iimm", "change on other tasks"]
+    assert get_axis_titles(page, "scatter") == ["iimm", "change on other tasks"]
     page.select_option("#prediction [data-param=measure]", "modality_gap")
     page.wait_for_function(
         "() => document.querySelector('#scatter .note').textContent.includes('the same')"
     )
-    # Every list of a section shows the same choice, and the matrix follows the method.
+    # All lists of a parameter show the same choice, and the matrix follows the method.
     page.select_option("#accuracy [data-param=method]", "linear_probe")
     page.wait_for_function("() => document.querySelector('#prediction [data-param=method]').value"
                            " === 'linear_probe'")  # fmt: skip
     page.wait_for_function(
-        "() => /Nothing to show/.test(document.querySelector('#scatter').textContent)"
+        "() => /No data for this selection/.test(document.querySelector('#scatter').textContent)"
     )
-    # A probe is tested on its own task only.
+    # A linear probe is tested only on the dataset that it was trained on.
     page.wait_for_function("() => document.querySelectorAll('#matrix .mark-rect path').length"
                            " === 10")  # fmt: skip
     drawn = page.locator("#epochs .mark-line path").first.get_attribute("d")
@@ -101,31 +107,34 @@ def test_choices_choose_what_is_drawn(page):
     )
 
 
-def test_a_point_that_is_hovered_is_named(page, report):
-    # The line lies where the statistics have it, within its band.
+def test_scatter_names_the_point_under_the_pointer(page, report):
     tasks = pd.read_parquet(report.parent / "analysis" / "tasks.parquet")
     point = page.locator("#scatter .mark-symbol path").first
     point.scroll_into_view_if_needed()
     point.hover()
     tooltip = page.locator("#vg-tooltip-element.visible")
     tooltip.wait_for()
-    said = dict(zip(*(tooltip.locator(f"td.{part}").all_text_contents()
-                      for part in ("key", "value")), strict=True))  # fmt: skip
-    own = tasks[(tasks.method == "full") & (tasks.dataset == said["dataset"])].iloc[0]
-    assert said["iimm"] == f"{own.iimm:.4f}"
-    assert said["gain over zero-shot error"].replace("−", "-") == f"{own[GAIN]:.4f}"
-    assert marks(page, "scatter") >= 5 + 1 and page.locator("#scatter .mark-area path").count() == 1
+    texts = dict(zip(*(tooltip.locator(f"td.{part}").all_text_contents()
+                       for part in ("key", "value")), strict=True))  # fmt: skip
+    task = tasks[(tasks.method == "full") & (tasks.dataset == texts["dataset"])].iloc[0]
+    assert texts["iimm"] == f"{task.iimm:.4f}"
+    assert texts["gain over zero-shot error"].replace("−", "-") == f"{task[GAIN]:.4f}"
+    assert (
+        count_marks(page, "scatter") >= 5 + 1
+        and page.locator("#scatter .mark-area path").count() == 1
+    )
 
 
-def test_gain_against_forgetting_has_a_point_a_method_and_wise_fts_curve(page):
-    # Of full: half way, all the way, and the zero-shot model; a probe has no other tasks.
+def test_trade_off_has_a_point_per_method_and_the_curve_of_wise_ft(page):
+    # Full fine-tuning has a point at coefficients 0, 0.5 and 1; a linear probe has none.
     figure = page.locator("#trade_off")
     assert figure.locator(".mark-symbol.role-mark path").count() == 3
     assert figure.locator(".mark-line path").count() == 1
     assert figure.locator(".role-legend-label text").all_text_contents() == ["full"]
 
 
-def column(page, table: str, key: str) -> list[str]:
+def read_column(page, table: str, key: str) -> list[str]:
+    """Return the texts of a column of a table."""
     return page.eval_on_selector(
         f"#table-{table} th[data-key={key}]",
         """head => [...head.closest("table").tBodies[0].rows]
@@ -133,11 +142,11 @@ def column(page, table: str, key: str) -> list[str]:
     )
 
 
-def test_a_table_is_sorted_by_a_column(page):
+def test_table_sorts_by_a_column(page):
     head = page.locator("#table-results th[data-key=accuracy]")
 
-    def numbers(key="accuracy"):
-        return [float(text.strip("%")) for text in column(page, "results", key) if text != "–"]
+    def numbers():
+        return [float(text.strip("%")) for text in read_column(page, "results", "accuracy")]
 
     before = numbers()
     head.locator("button").focus()
@@ -148,18 +157,18 @@ def test_a_table_is_sorted_by_a_column(page):
     assert numbers() == sorted(before, reverse=True)
     assert head.get_attribute("aria-sort") == "descending"
     page.click("#table-results th[data-key=ood_change] button")
-    changes = column(page, "results", "ood_change")
+    changes = read_column(page, "results", "ood_change")
     assert changes[5:] == ["–"] * 5 and "–" not in changes[:5]
     assert head.get_attribute("aria-sort") is None
 
 
-def test_a_table_is_filtered_and_downloads_what_it_shows(page, report):
+def test_table_filters_rows_and_downloads_csv(page, report):
     box = page.locator("[data-table=measures] input")
     box.fill("tiny coin")
-    assert column(page, "measures", "dataset") == ["coins"]
+    assert read_column(page, "measures", "dataset") == ["coins"]
     assert page.locator("[data-table=measures] [role=status]").text_content() == "1 of 6 rows"
     box.fill("nothing like it")
-    assert column(page, "measures", "dataset") == []
+    assert read_column(page, "measures", "dataset") == []
     box.fill("")
     with page.expect_download() as download:
         page.click("[data-csv=measures]")
@@ -170,7 +179,7 @@ def test_a_table_is_filtered_and_downloads_what_it_shows(page, report):
     pd.testing.assert_frame_equal(read[names], measured[names], check_dtype=False)
 
 
-def test_a_long_table_begins_with_a_part(page):
+def test_table_shows_the_first_rows_of_many(page):
     page.evaluate(
         """() => {
             const host = document.createElement("div");
@@ -180,54 +189,69 @@ def test_a_long_table_begins_with_a_part(page):
             drawTable(host, "long", "long", columns, rows);
         }"""
     )
-    assert len(column(page, "long", "value")) == 100
+    assert len(read_column(page, "long", "value")) == 100
     page.click("#table-long th button")
     page.click("#table-long th button")
-    assert column(page, "long", "value")[0] == "249"  # of all rows, not of those shown
+    assert (
+        read_column(page, "long", "value")[0] == "249"
+    )  # all rows are sorted, not only those shown
     page.click("text=Show all 250 rows")
-    assert len(column(page, "long", "value")) == 250
+    assert len(read_column(page, "long", "value")) == 250
 
 
-def test_a_figures_numbers_are_a_table(page):
+def test_figure_shows_its_numbers_as_a_table(page):
     button = page.locator("#trade_off figcaption button")
     button.click()
     assert button.get_attribute("aria-expanded") == "true"
-    assert column(page, "trade_off-numbers", "method") == ["full"] * 3
+    assert read_column(page, "trade_off-numbers", "method") == ["full"] * 3
     button.click()
     assert page.locator("#trade_off table").count() == 0
 
 
-def test_a_datasets_page_opens_by_its_link(page):
+def test_every_figure_shows_its_numbers(page):
+    page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('figure')].every(f => f.querySelector('svg'))"
+    )
+    buttons = page.locator("figcaption button").count()
+    page.evaluate("document.querySelectorAll('figcaption button').forEach(b => b.click())")
+    assert page.locator("figure .data table").count() == buttons > 0
+    heads = page.locator("#matrix-numbers th, #table-matrix-numbers th").all_text_contents()
+    assert heads[:3] == ["evaluated on", "trained on", "accuracy"]
+
+
+def test_dataset_opens_by_its_link(page):
     page.evaluate("location.hash = 'dataset-2'")
     page.wait_for_selector("#dataset-2[open] #confusion-2-tuned svg")
-    said = page.locator("#confusion-2-tuned .note").text_content()
-    assert f"taken for {EVIL}" in said and "(1 of 4)" in said
+    note = page.locator("#confusion-2-tuned .note").text_content()
+    assert f"predicted as {EVIL}" in note and "(1 of 4)" in note
     assert page.locator("#dataset-2 .strip img").count() == 10
-    # It follows the method that was chosen while it was closed, too.
+    # It also follows a method that was chosen while it was closed.
     page.select_option("#accuracy [data-param=method]", "linear_probe")
     page.wait_for_function(
         "() => document.querySelector('#confusion-2-tuned').textContent.includes('linear_probe')"
     )
 
 
-def test_forecasts_follow_the_outcome(page, report):
+def test_forecasts_follow_the_selected_outcome(page, report):
     forecasts = pd.read_parquet(report.parent / "forecast" / "forecasts.parquet")
-    own = forecasts[(forecasts.dataset == "birds") & (forecasts.outcome == GAIN)]
+    rows = forecasts[(forecasts.dataset == "birds") & (forecasts.outcome == GAIN)]
     button = page.locator("#expected-0 figcaption button")
     button.click()
-    assert len(column(page, "expected-0-numbers", "run")) == len(own) == 2
-    # Of the study that it is forecast from, which may be another than the report's.
+    assert len(read_column(page, "expected-0-numbers", "run")) == len(rows) == 2
+    # The means are those of the study behind the forecast, which may differ from the report's.
     means = [
-        float(text.replace("−", "-")) for text in column(page, "expected-0-numbers", "study_mean")
+        float(text.replace("−", "-"))
+        for text in read_column(page, "expected-0-numbers", "study_mean")
     ]
-    assert sorted(means) == pytest.approx(sorted(own.study_mean), rel=1e-2)
+    assert sorted(means) == pytest.approx(sorted(rows.study_mean), rel=1e-2)
     page.select_option("#forecasts [data-param=outcome] >> nth=0", "ood_change")
-    page.wait_for_function(  # a probe has no other tasks
+    page.wait_for_function(  # a linear probe is not tested on other tasks
         "() => document.querySelectorAll('#expected-0 .mark-symbol path').length === 1"
     )
 
 
-def test_wide_matrices_fit_a_desktop(browser, tmp_path):
+def test_matrix_of_many_datasets_fits_a_desktop(browser, tmp_path):
     names = [f"task {i}" for i in range(12)]
     path = build(tmp_path, names=names)
     with opened(browser, path, viewport={"width": 1280, "height": 900}) as page:
@@ -236,8 +260,8 @@ def test_wide_matrices_fit_a_desktop(browser, tmp_path):
         assert box.evaluate("e => e.scrollWidth <= e.clientWidth")
 
 
-def test_names_in_figures_are_data(browser, tmp_path):
-    """A model's and a dataset's name stand in JSON within a script, in axes and in tooltips."""
+def test_figures_escape_names(browser, tmp_path):
+    """Names of models and datasets occur in JSON within a script, in axes and in tooltips."""
     evil = f"</script>{EVIL}<img src=x onerror=alert(1)>"
     path = build(tmp_path, models=(evil,), names=["$measure", "$rows", "plain"], methods=("full",))
     assert EVIL not in path.read_text()
@@ -255,21 +279,21 @@ def test_names_in_figures_are_data(browser, tmp_path):
         assert page.locator("img[src=x]").count() == 0
 
 
-def test_one_epoch_is_a_point(browser, tmp_path):
+def test_epochs_figure_draws_one_epoch_as_a_point(browser, tmp_path):
     study = make_study(tmp_path, methods=("full",))
     epochs = pq.read_table(study["epochs"][0])
     write_parquet(epochs.filter(pc.equal(epochs["epoch"], 1)), study["epochs"][0], {})
     build_report(**study, output=tmp_path / "report.html", title="Short")
     with opened(browser, tmp_path / "report.html") as page:
-        assert marks(page, "epochs") >= 4
+        assert count_marks(page, "epochs") >= 4
 
 
-def test_a_shifted_test_is_a_column_and_an_outcome(browser, tmp_path):
+def test_shifted_test_is_a_column_and_an_outcome(browser, tmp_path):
     study = make_study(tmp_path, methods=("full",))
     add_shifted_test(tmp_path, study)
     build_report(**study, output=tmp_path / "report.html", title="Shifted")
     with opened(browser, tmp_path / "report.html") as page:
-        assert marks(page, "matrix") == 4 * 4  # three datasets and a shifted test
+        assert count_marks(page, "matrix") == 4 * 4  # three datasets and a shifted test
         page.select_option("#prediction [data-param=outcome]", "shifted_change")
         page.wait_for_function(
             "() => document.querySelector('#scatter .note').textContent.includes('n = 1')"
@@ -277,13 +301,17 @@ def test_a_shifted_test_is_a_column_and_an_outcome(browser, tmp_path):
 
 
 @pytest.mark.parametrize("names", [NAMES[:1], NAMES[:2]])
-def test_few_datasets_draw_without_errors(browser, tmp_path, names):
+def test_report_draws_few_datasets_without_errors(browser, tmp_path, names):
     path = build(tmp_path, names=names, methods=("linear_probe", "full"))
     with opened(browser, path) as page:
-        assert marks(page, "matrix") and marks(page, "scatter") and marks(page, "epochs")
+        assert (
+            count_marks(page, "matrix")
+            and count_marks(page, "scatter")
+            and count_marks(page, "epochs")
+        )
 
 
-def test_a_study_that_tuned_nothing_opens(browser, tmp_path):
+def test_report_opens_without_fine_tuning(browser, tmp_path):
     study = make_study(tmp_path)
     for name in ("tasks", "statistics", "wise_ft", "drift"):
         table = study["analysis"] / f"{name}.parquet"
@@ -294,9 +322,9 @@ def test_a_study_that_tuned_nothing_opens(browser, tmp_path):
         assert page.locator("#table-results").count() == 0
 
 
-def test_unpacking_in_the_page_is_that_of_the_tests(page, report):
-    """The tests read packed tables as the page does."""
-    found = page.evaluate("rowsOf('measures')")
-    again = unpack(page.evaluate("read('data-measures')"))
-    assert [row["dataset"] for row in found] == list(again.dataset)
-    assert found[-1]["model"] is None and again.model.iloc[-1] is None
+def test_unpack_in_the_page_equals_that_of_the_tests(page, report):
+    """The tests unpack tables just as the page does."""
+    rows = page.evaluate("rowsOf('measures')")
+    frame = unpack(page.evaluate("read('data-measures')"))
+    assert [row["dataset"] for row in rows] == list(frame.dataset)
+    assert rows[-1]["model"] is None and frame.model.iloc[-1] is None

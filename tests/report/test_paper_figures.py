@@ -1,4 +1,4 @@
-"""Figures for papers: what is drawn is what the tables have."""
+"""Tests that the figures for papers draw what the tables contain."""
 
 import xml.etree.ElementTree as ET
 
@@ -34,55 +34,56 @@ def tables(study):
     return {name: pd.read_parquet(study["analysis"] / f"{name}.parquet") for name in names}
 
 
-def test_iimm_against_gain_and_forgetting_by_model(tables):
+def test_draw_fits_draws_the_points_and_the_line_of_each_model(tables):
     figure = draw_fits(tables["tasks"], tables["statistics"], get_runs_by_model(tables["tasks"]))
     panels = np.reshape(figure.axes, (2, 2))
     for column, model in zip(panels.T, sorted(MODELS), strict=True):
         for axes, outcome in zip(column, (GAIN, "ood_change"), strict=True):
-            own = tables["tasks"][tables["tasks"].method == "full"]
-            own = own[own.model == model]
-            points = np.concatenate([each.get_offsets() for each in axes.collections[:5]])
-            np.testing.assert_allclose(points, own[["iimm", outcome]].astype(float))
-            # The line is numpy's.
+            tasks = tables["tasks"][tables["tasks"].method == "full"]
+            tasks = tasks[tasks.model == model]
+            points = np.concatenate([dots.get_offsets() for dots in axes.collections[:5]])
+            np.testing.assert_allclose(points, tasks[["iimm", outcome]].astype(float))
+            # The line equals numpy's least-squares fit.
             x, y = axes.lines[0].get_data()
             np.testing.assert_allclose(y, np.polyval(np.polyfit(*points.T, 1), x))
             assert "n 5" in axes.get_title(loc="right")
 
 
-def test_by_method_a_panel_a_method(tables):
+def test_draw_fits_draws_a_column_of_panels_per_method(tables):
     runs = get_runs_by_method(tables["tasks"])
     assert [method for _, _, method in runs] == ["linear_probe", "full"]
     figure = draw_fits(tables["tasks"], tables["statistics"], runs)
-    # A probe has no other tasks.
+    # A linear probe is not tested on other tasks.
     assert len(figure.axes) == 4 and not figure.axes[2].collections and not figure.axes[2].lines
 
 
-def test_the_matrix_is_the_outcomes(tables):
+def test_draw_matrices_draws_the_accuracies(tables):
     figure = draw_matrices(tables["outcomes"], "clip")
     full = next(axes for axes in figure.axes if axes.get_title() == "clip, full")
     drawn = full.images[0].get_array()
-    own = tables["outcomes"].query("model == 'clip'")
-    zero = own[own.method == "zero_shot"].set_index("evaluated_on").accuracy
-    np.testing.assert_allclose(drawn[0], zero[NAMES[:5]])
-    tuned = own[own.method == "full"].set_index(["trained_on", "evaluated_on"]).accuracy
+    outcomes = tables["outcomes"].query("model == 'clip'")
+    zero_shot = outcomes[outcomes.method == "zero_shot"].set_index("evaluated_on").accuracy
+    np.testing.assert_allclose(drawn[0], zero_shot[NAMES[:5]])
+    tuned = outcomes[outcomes.method == "full"]
+    tuned = tuned.set_index(["trained_on", "evaluated_on"]).accuracy
     assert drawn[1, 3] == tuned[NAMES[0], NAMES[3]]
     probe = next(axes for axes in figure.axes if axes.get_title() == "clip, linear_probe")
     assert np.isfinite(probe.images[0].get_array()).sum() == 5 + 5
 
 
-def test_curves_begin_at_the_zero_shot_model(tables):
+def test_draw_trade_off_starts_curves_at_the_zero_shot_model(tables):
     figure = draw_trade_off(tables["tasks"], tables["wise_ft"])
-    line = figure.axes[0].lines[2]  # after the axes' zeros
+    line = figure.axes[0].lines[2]  # after the two lines at 0
     assert line.get_xydata()[0].tolist() == [0, 0] and len(line.get_xydata()) == 3
 
 
-def test_training_draws_the_chosen_trial(study, tables):
+def test_draw_training_draws_the_selected_trial(study, tables):
     figure = draw_training(study["epochs"], tables["tasks"])
     epochs = pd.read_parquet(study["epochs"][0]).query("dataset == @NAMES[0] and trial == 2")
     np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), epochs.val_accuracy)
 
 
-def test_files_are_whole_and_the_same_each_time(study, tmp_path):
+def test_draw_figures_writes_the_same_bytes_each_time(study, tmp_path):
     for folder in ("one", "two"):
         draw_figures(study["analysis"], study["epochs"], ["clip"], tmp_path / folder)
     names = {"models", "methods", "trade_off", "training", "accuracy_clip"}
@@ -93,7 +94,7 @@ def test_files_are_whole_and_the_same_each_time(study, tmp_path):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
-def test_without_anything_to_draw_the_figure_says_so(study, tmp_path):
+def test_draw_figures_writes_messages_for_a_study_without_data(study, tmp_path):
     for name in ("tasks", "statistics", "wise_ft"):
         frame = pd.read_parquet(study["analysis"] / f"{name}.parquet")
         save(frame.iloc[:0], tmp_path / f"{name}.parquet")
@@ -103,7 +104,7 @@ def test_without_anything_to_draw_the_figure_says_so(study, tmp_path):
     assert len(list((tmp_path / "figures").glob("*.svg"))) == 5
 
 
-def test_many_datasets_are_alike(tables):
+def test_draw_fits_has_no_legend_for_many_datasets(tables):
     many = pd.concat([
         tables["tasks"].query("model == 'clip' and method == 'full'").assign(dataset=f"d{i}")
         for i in range(MAX_NAMED_DATASETS + 1)

@@ -1,4 +1,4 @@
-"""The report's page, read as text: what it says, and that names are data."""
+"""Tests of the report's HTML as text: its contents, and that names are escaped."""
 
 import io
 import json
@@ -20,11 +20,11 @@ from foretune.report.build import FEW_DATASETS, build_report
 from foretune.report.page_data import (
     MAX_DRAWN_TRIALS,
     format_json,
+    make_trial_rows,
     pack_columns,
     round_values,
-    training_rows,
 )
-from foretune.report.thumbnails import data_uri
+from foretune.report.thumbnails import make_data_uri
 from report_study import (
     EVIL,
     MEASURES,
@@ -50,31 +50,31 @@ def markup(report) -> str:
     return without_vega(report)
 
 
-def test_loads_nothing_from_the_network(markup):
+def test_report_loads_nothing_from_the_network(markup):
     assert not re.findall(r"""src\s*=\s*["']?\s*(?:https?:)?//""", markup)
     assert not re.findall(r'<link[^>]+href="(?!data:)', markup)
     assert "@import" not in markup and not re.search(r"url\(", markup)
-    # Addresses are only those that a dataset names as its source, as plain links.
+    # The only addresses are the sources of the datasets, as plain links.
     addresses = set(re.findall(r"https?://[^\s\"'<)]+", markup))
     assert addresses == {f"https://example.org/{name}" for name in NAMES[:3]}
 
 
-def test_names_are_text(markup):
+def test_report_escapes_names(markup):
     assert EVIL not in markup
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in markup
     assert "A &lt;study&gt;" in markup
     scripts = re.findall(r"<script\b[^>]*>", markup)
-    assert scripts.count("<script>") == 2  # Vega's, emptied here, and ours
+    assert scripts.count("<script>") == 2  # the page's own, and Vega's, which without_vega emptied
     assert all("application/json" in tag for tag in scripts if tag != "<script>")
 
 
-def test_json_is_text_within_a_script():
+def test_format_json_cannot_end_a_script():
     written = format_json({"</script>": "<!-- \u2028"})
     assert "<" not in written and "\u2028" not in written
     assert json.loads(written) == {"</script>": "<!--  "}
 
 
-def test_says_what_the_study_found(markup, report):
+def test_report_states_the_results_of_the_study(markup, report):
     tasks = pd.read_parquet(report.parent / "analysis" / "tasks.parquet")
     means = unpack(embedded(markup, "data-means")).set_index("method")
     for method, run in tasks.groupby("method"):
@@ -85,12 +85,12 @@ def test_says_what_the_study_found(markup, report):
     assert format_percent(best.max()) in markup
     for fact in ["digest-of-aurora", "weights-digest", "seed: 1", "CC0-1.0"]:
         assert fact in markup
-    # Three datasets show nothing, and the page says so.
-    assert "Not shown: no measure predicts the gain in any of the 2 pairs" in markup
+    # Three datasets are too few to show anything, and the page states that.
+    assert "Not shown: no measure predicts the gain for any of the 2 pairs" in markup
     assert markup.count('class="verdict') == 5
 
 
-def test_every_table_is_whole_in_the_page(markup, report):
+def test_report_embeds_every_table_completely(markup, report):
     analysis = report.parent / "analysis"
     for name, shown in embedded(markup, "tables").items():
         data = unpack(embedded(markup, f"data-{shown['data']}"))
@@ -103,40 +103,40 @@ def test_every_table_is_whole_in_the_page(markup, report):
         np.testing.assert_allclose(data[name].astype(float), whole[name], rtol=1e-5)
 
 
-def test_measures_have_their_intervals_and_notes(markup):
+def test_report_shows_intervals_and_notes_of_measures(markup):
     measured = unpack(embedded(markup, "data-measures"))
     assert measured.dataset.iloc[-1] == "elsewhere" and measured.model.iloc[-1] is None
     np.testing.assert_allclose((measured["iimm.high"] - measured["iimm.low"])[:3], 0.02, rtol=1e-3)
     assert "<li>emms: noise (1 task)</li>" in markup
-    # The third dataset is within 10% from 48 images on, the others from 24.
-    said = embedded(markup, "setting")["enough"]["tiny-clip"]["iimm"]
-    assert said.startswith("From 48 images on, iimm deviates by at most 10%")
+    # The third dataset is within 10% with 48 images or more, the others with 24 or more.
+    sentence = embedded(markup, "settings")["enough"]["tiny-clip"]["iimm"]
+    assert sentence.startswith("With 48 images or more, iimm deviates by at most 10%")
 
 
-def test_warns_of_few_datasets_only(tmp_path, markup):
-    assert "n = 3 says very little" in markup and "p-value of 0.333" in markup
+def test_report_warns_only_of_few_datasets(tmp_path, markup):
+    assert (
+        "Too few datasets for general conclusions (n = 3)" in markup
+        and "p-value of 0.333" in markup
+    )
     page = build(tmp_path, names=NAMES[:FEW_DATASETS]).read_text()
-    assert "says very little" not in page
+    assert "Too few datasets" not in page
 
 
-def test_counts_have_all_their_digits():
+def test_format_plain_keeps_all_digits_of_counts():
     assert [format_plain(v) for v in (1800, 1e-05, 0.002, 12.0)] == ["1800", "1e−05", "0.002", "12"]
 
 
-def test_unknown_values_are_dashes():
-    assert [show(None) for show in (format_percent, format_points, format_number)] == ["–"] * 3
-    assert [show(float("nan")) for show in (format_percent, format_points, format_number)] == [
-        "–"
-    ] * 3
-    assert (format_percent(0.5), format_points(-0.031), format_number(-0.7)) == (
-        "50.0%",
-        "−3.1",
-        "−0.700",
-    )
+def test_formatting_shows_unknown_values_as_dashes():
+    formatters = (format_percent, format_points, format_number)
+    for unknown in (None, float("nan")):
+        assert [show(unknown) for show in formatters] == ["–"] * 3
+    assert format_percent(0.5) == "50.0%"
+    assert format_points(-0.031) == "−3.1"
+    assert format_number(-0.7) == "−0.700"
     assert [format_number(value) for value in (-1554.2, 123.4, 99.94)] == ["−1550", "123", "99.9"]
 
 
-def test_headings_are_in_order(tmp_path):
+def test_report_does_not_skip_heading_levels(tmp_path):
     study = make_study(tmp_path, names=NAMES[:5])
     add_forecast(tmp_path, study)
     build_report(**study, output=tmp_path / "report.html", title="Headings")
@@ -146,14 +146,14 @@ def test_headings_are_in_order(tmp_path):
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
-def test_samples_have_alt_text(markup):
+def test_report_gives_samples_an_alt_text(markup):
     images = re.findall(r'<li><img src="data:image/png;base64,[^"]+"[^>]* alt="([^"]+)"', markup)
     assert len(images) == 3 * 10
     assert set(images) == {"red", "&lt;script&gt;alert(1)&lt;/script&gt;", "big &amp; blue"}
 
 
-def test_the_study_without_anything_to_spare(tmp_path):
-    """No epochs, no statistics, one dataset without test images."""
+def test_build_report_accepts_a_minimal_study(tmp_path):
+    """The study has no epochs, no statistics, and one dataset without test images."""
     study = make_study(tmp_path, names=NAMES[:1], methods=("linear_probe",))
     description = json.loads(study["datasets"][0].read_text())
     del description["splits"]["test"]
@@ -167,7 +167,7 @@ def test_the_study_without_anything_to_spare(tmp_path):
     assert "No method was tested on other tasks" in page
 
 
-def test_a_study_that_tuned_nothing(tmp_path):
+def test_build_report_accepts_a_study_without_fine_tuning(tmp_path):
     study = make_study(tmp_path)
     tasks = study["analysis"] / "tasks.parquet"
     write_parquet(pq.read_table(tasks).slice(0, 0), tasks, {"measures": []})
@@ -175,46 +175,46 @@ def test_a_study_that_tuned_nothing(tmp_path):
     assert "Nothing was fine-tuned" in (tmp_path / "report.html").read_text()
 
 
-def test_shifted_tests_are_shown_where_there_are_some(tmp_path, markup):
-    assert "shifted_change" not in embedded(markup, "setting")["outcomes"]
+def test_report_shows_shifted_tests_if_there_are_any(tmp_path, markup):
+    assert "shifted_change" not in embedded(markup, "settings")["outcomes"]
     study = make_study(tmp_path, names=NAMES[:FEW_DATASETS])
     add_shifted_test(tmp_path, study)
     build_report(**study, output=tmp_path / "report.html", title="Shifted")
     page = without_vega(tmp_path / "report.html")
-    assert "a dataset that is a shifted test of the task tuned on" in page
+    assert "a dataset that is a shifted test of the task fine-tuned on" in page
     means = unpack(embedded(page, "data-means"))
     assert (means.shifted_change == -0.125).all()
     assert '<option value="shifted_change">change on shifted tests</option>' in page
     title = f"{NAMES[0]} · sketch"
     assert f"<h3>{title}</h3>" in page
     assert title in set(unpack(embedded(page, "data-outcomes")).test)
-    assert "says very little" not in page  # the study has datasets enough, if not shifted tests
-    for said in ("of the sketches", "of its dataset"):
-        assert f"<dt>Licence</dt><dd>{said}</dd>" in page
+    assert "Too few datasets" not in page  # enough datasets, though few of them have shifted tests
+    for licence in ("of the sketches", "of its dataset"):
+        assert f"<dt>Licence</dt><dd>{licence}</dd>" in page
     assert page.count("<dt>Caption</dt><dd>a thing, {}</dd>") == 2
 
 
-def test_forecasts_are_cards_with_their_errors_and_warnings(tmp_path, markup):
+def test_report_shows_forecasts_with_errors_and_warnings(tmp_path, markup):
     assert 'id="forecasts"' not in markup
     study = make_study(tmp_path, names=NAMES[:5])
     add_forecast(tmp_path, study)
     build_report(**study, output=tmp_path / "report.html", title="Forecast")
     page = without_vega(tmp_path / "report.html")
     forecasts = pd.read_parquet(tmp_path / "forecast" / "forecasts.parquet")
-    own = forecasts[(forecasts.dataset == "birds") & (forecasts.method == "full")]
-    for row in own.to_dict("records"):
+    rows = forecasts[(forecasts.dataset == "birds") & (forecasts.method == "full")]
+    for row in rows.to_dict("records"):
         show = {"accuracy": format_percent, "ood_change": format_points}.get(
             row["outcome"], format_number
         )
         assert f"<dd>{show(row['expected'])} <small>95% interval {show(row['low'])} to" in page
-    assert "Off by" in page and "the best other measure by" in page
+    assert "Mean error" in page and "best other measure:" in page
     cards = page.split('id="forecasts"')[1].split("</section>")[0]
-    assert cards.count("Outside the study’s range") == 1  # of the second, which has 0.9
-    assert "weight of 0.5 on forgetting" in cards
+    assert cards.count("Outside the study’s range") == 1  # the second dataset, with an IIMM of 0.9
+    assert "if forgetting has a weight of 0.5" in cards
     assert EVIL not in page
 
 
-def test_a_forecast_from_too_few_datasets_says_so(tmp_path):
+def test_report_explains_a_missing_forecast(tmp_path):
     study = make_study(tmp_path, names=NAMES[:2])
     add_forecast(tmp_path, study)
     build_report(**study, output=tmp_path / "report.html", title="Forecast")
@@ -223,7 +223,7 @@ def test_a_forecast_from_too_few_datasets_says_so(tmp_path):
     assert "too few datasets" in unpack(embedded(page, "data-forecasts")).note[0]
 
 
-def test_a_method_may_lack_a_model(tmp_path):
+def test_report_offers_only_pairs_of_model_and_method_that_exist(tmp_path):
     study = make_study(tmp_path, models=("one", "two"))
     for name in ("tasks", "outcomes", "statistics"):
         path = study["analysis"] / f"{name}.parquet"
@@ -231,11 +231,11 @@ def test_a_method_may_lack_a_model(tmp_path):
         save(frame[(frame.model == "one") | (frame.method != "full")], path, measures=MEASURES)
     study["epochs"] = [path for path in study["epochs"] if path.name != "two-full-epochs.parquet"]
     build_report(**study, output=tmp_path / "report.html", title="Partly")
-    runs = embedded(without_vega(tmp_path / "report.html"), "setting")["runs"]
+    runs = embedded(without_vega(tmp_path / "report.html"), "settings")["runs"]
     assert ["two", "linear_probe"] in runs and ["two", "full"] not in runs
 
 
-def test_packed_tables_are_the_frames():
+def test_pack_columns_keeps_the_values():
     frame = pd.DataFrame({
         "word": ["a", None, "</b>", "a"], "number": [0.123456789, np.nan, np.inf, -1e-9],
         "count": pd.array([1, None, 3, 4], dtype="Int64"), "list": [[1.23456789], [], [2.0], [3]],
@@ -252,10 +252,10 @@ def test_packed_tables_are_the_frames():
     assert list(back.flag) == [True, None, False, True]
 
 
-def test_training_keeps_the_chosen_trial_and_the_best_others(tmp_path):
+def test_make_trial_rows_keeps_the_chosen_trial_and_the_best_others(tmp_path):
     study = make_study(tmp_path, names=NAMES[:1], methods=("full",), trials=12, epochs=90)
     tasks = pd.read_parquet(study["analysis"] / "tasks.parquet").assign(trial=0, best_epoch=7)
-    kept = training_rows(study["epochs"], tasks)
+    kept = make_trial_rows(study["epochs"], tasks)
     assert len(kept) == MAX_DRAWN_TRIALS and (kept.left_out == 12 - MAX_DRAWN_TRIALS).all()
     chosen = kept[kept.trial == 0].iloc[0]
     assert chosen.best == 7 and 7 in chosen.epoch and len(chosen.epoch) <= 41
@@ -264,7 +264,7 @@ def test_training_keeps_the_chosen_trial_and_the_best_others(tmp_path):
     assert set(kept.trial) == {0, *best.drop(0).nlargest(MAX_DRAWN_TRIALS - 1).index}
 
 
-def test_a_broken_image_is_named_and_leaves_no_report(tmp_path):
+def test_build_report_names_a_broken_image_and_writes_nothing(tmp_path):
     study = make_study(tmp_path)
     test = study["datasets"][0].parent / "test.parquet"
     table = pq.read_table(test)
@@ -275,9 +275,9 @@ def test_a_broken_image_is_named_and_leaves_no_report(tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
-def test_large_images_become_thumbnails(tmp_path):
+def test_make_data_uri_shrinks_large_images(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "PNG")
-    uri = data_uri(file.getvalue(), "noise")
+    uri = make_data_uri(file.getvalue(), "noise")
     assert uri.startswith("data:image/jpeg") and len(uri) < len(file.getvalue()) / 4

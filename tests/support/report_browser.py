@@ -1,4 +1,4 @@
-"""How the tests open a report in a browser, and what they read there."""
+"""Helpers that open a report in a browser and read what it shows."""
 
 import re
 from contextlib import contextmanager
@@ -9,16 +9,17 @@ import numpy as np
 
 @contextmanager
 def opened(browser, path: Path, drawn="html[data-drawn]", quiet=True, **options):
-    """A page, closed in the end; no request may leave the file.
+    """Open a page and close it in the end; check that it requests nothing but its own file.
 
-    drawn: what there is once all is drawn; quiet: whether nothing may complain in the console.
+    drawn: selector that exists once everything is drawn; quiet: whether errors and warnings in
+    the console fail the test; options: of the browser's `new_page`.
     """
     page = browser.new_page(**options)
     errors, requests = [], []
     page.on("console", lambda m: m.type in ("error", "warning") and errors.append(m.text))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
-    page.goto(path.as_uri(), timeout=120_000)  # a busy machine
+    page.goto(path.as_uri(), timeout=120_000)  # the machine may be busy
     page.wait_for_selector(drawn, state="attached", timeout=120_000)
     page.set_default_timeout(60_000)
     yield page
@@ -27,24 +28,24 @@ def opened(browser, path: Path, drawn="html[data-drawn]", quiet=True, **options)
     assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [path.as_uri()]
 
 
-def marks(page, figure: str) -> int:
-    """How many marks with an extent a figure shows."""
+def count_marks(page, figure: str) -> int:
+    """Return how many visible marks a figure has, that is, marks with an extent."""
     return page.eval_on_selector_all(
         f"#{figure} .chart svg :is(.mark-rect, .mark-symbol, .mark-line) path",
         """all => all.filter(mark => mark.getBBox().width + mark.getBBox().height > 0).length""",
     )
 
 
-def contrast(page, selector: str, ink: str = "fill") -> float:
-    """Contrast of an element's ink with the page, by WCAG's formula."""
+def measure_contrast(page, selector: str, ink: str = "fill") -> float:
+    """Return the WCAG contrast of an element's colour, a CSS property, with the page."""
     colours = page.evaluate(
         """([s, ink]) => [getComputedStyle(document.querySelector(s))[ink],
                           getComputedStyle(document.body).backgroundColor]""",
         [selector, ink],
     )
-    levels = []
+    luminances = []
     for colour in colours:
         rgb = np.array([int(part) for part in re.findall(r"\d+", colour)[:3]]) / 255
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-        levels.append(float(linear @ [0.2126, 0.7152, 0.0722]) + 0.05)
-    return max(levels) / min(levels)
+        luminances.append(float(linear @ [0.2126, 0.7152, 0.0722]) + 0.05)
+    return max(luminances) / min(luminances)

@@ -1,8 +1,10 @@
-"""Synthetic studies for the report: tables and images without a model."""
+"""Make synthetic studies for tests of the report: tables and images, without any model."""
 
 import io
 import json
 import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from foretune.analysis.paper_tables import OTHER
 from foretune.analysis.study_tables import WISE_FT, write_statistics
 from foretune.core.files import write_json
 from foretune.core.parquet import write_parquet
-from foretune.evaluation.confusions import MAX_CONFUSED_CLASSES as MOST
+from foretune.evaluation.confusions import MAX_CONFUSED_CLASSES
 from foretune.evaluation.scores import CONFUSION_SCHEMA, DRIFT_SCHEMA
 from foretune.forecast.forecast import forecast_datasets
 from foretune.report.build import build_report
@@ -27,17 +29,41 @@ NAMES = ["aurora", "beetles", "coins", "dunes", "engines", "ferns", "glyphs", "h
 
 
 def save(frame: pd.DataFrame, path: Path, **metadata) -> None:
+    """Write a table as Parquet with the given metadata."""
     write_parquet(pa.Table.from_pandas(frame, preserve_index=False), path, metadata)
 
 
-def png(colour, side: int = 24) -> bytes:
+def make_png(colour, side: int = 24) -> bytes:
+    """Return an encoded square image of one RGB colour."""
     file = io.BytesIO()
     Image.new("RGB", (side, side), tuple(int(c) for c in colour)).save(file, "PNG")
     return file.getvalue()
 
 
-def make_dataset(folder: Path, name: str, rng, classes: list[str], image=png) -> Path:
-    """A prepared dataset; image: what makes an encoded image of a colour."""
+@dataclass
+class StudyShape:
+    """What a synthetic study consists of.
+
+    analyze writes the tables of statistics, as `write_statistics` does; image encodes an image of
+    an RGB colour; trials and epochs are the numbers per run and per trial.
+    """
+
+    names: Sequence[str] = tuple(NAMES[:3])
+    models: Sequence[str] = ("tiny-clip",)
+    methods: Sequence[str] = ("full", "linear_probe")
+    measures: Sequence[str] = tuple(MEASURES)
+    classes: Sequence[str] = tuple(CLASSES)
+    seed: int = 0
+    analyze: Callable = write_statistics
+    image: Callable = make_png
+    trials: int = 4
+    epochs: int = 6
+
+
+def make_dataset(
+    folder: Path, name: str, rng: np.random.Generator, classes: Sequence[str], image=make_png
+) -> Path:
+    """Write a prepared dataset and return the path of its manifest."""
     folder = folder / "datasets" / name
     splits = {}
     for split, rows in [("train", 24), ("val", 6), ("test", 12)]:
@@ -50,7 +76,7 @@ def make_dataset(folder: Path, name: str, rng, classes: list[str], image=png) ->
         write_parquet(table, folder / f"{split}.parquet", {}, row_group_size=5)
         splits[split] = {"file": f"{split}.parquet", "rows": rows}
     description = {
-        "name": name, "split": "test", "classes": classes,
+        "name": name, "split": "test", "classes": list(classes),
         "caption": "a photo of a {}", "licence": "CC0-1.0",
         "source": f"https://example.org/{name}", "digest": f"digest-of-{name}", "splits": splits,
     }  # fmt: skip
@@ -58,131 +84,160 @@ def make_dataset(folder: Path, name: str, rng, classes: list[str], image=png) ->
     return folder / "dataset.json"
 
 
-def make_epochs(folder: Path, run: dict, names, zero, rng, trials=4, epochs=6) -> Path:
+def make_epochs(
+    folder: Path, run: dict, shape: StudyShape, zero_shot: dict[str, float], rng
+) -> Path:
+    """Write the epochs of all trials of a model and method, and return the path of the file.
+
+    zero_shot: each dataset's zero-shot accuracy, from which the validation accuracy rises.
+    """
+    decays = 10.0 ** -np.arange(5, 3, -4 / shape.trials)
+    grid = [(rate, decay) for rate in (1e-4, 1e-3) for decay in decays][: shape.trials]
     rows = [
         run | {"dataset": name, "trial": trial, "learning_rate_peak": rate, "weight_decay": decay,
                "rank": None, "reduction": None, "epoch": epoch, "loss": 1 / epoch,
-               "val_accuracy": zero[name] + (0.95 - zero[name]) * (1 - np.exp(-epoch * rate * 900))
+               "val_accuracy": zero_shot[name]
+               + (0.95 - zero_shot[name]) * (1 - np.exp(-epoch * rate * 900))
                - rng.uniform(0, 0.03)}
-        for name in names
-        for trial, (rate, decay) in enumerate(
-            [(r, d) for r in (1e-4, 1e-3) for d in 10.0 ** -np.arange(5, 3, -4 / trials)][:trials])
-        for epoch in range(1, epochs + 1)
+        for name in shape.names
+        for trial, (rate, decay) in enumerate(grid)
+        for epoch in range(1, shape.epochs + 1)
     ]  # fmt: skip
     slug = re.sub(r"[^a-z0-9]", "_", f"{run['model']}-{run['method']}")
     save(pd.DataFrame(rows), folder / f"{slug}-epochs.parquet")
     return folder / f"{slug}-epochs.parquet"
 
 
-def make_tables(names, models, methods, measures, classes, rng) -> dict[str, pd.DataFrame]:
-    """What was found: gain rises and ood_change falls with IIMM; a probe has none."""
-    outcomes, tasks, confused = [], [], []
-    for model in models:
-        zero = {name: rng.uniform(0.3, 0.8) for name in names}
-        values = {name: rng.uniform(0.2, 0.5, len(measures)) for name in names}
-        rows = [("zero_shot", None, other, zero[other]) for other in names]
-        for method in methods:
-            probe = method == "linear_probe"
-            for name in names:
-                found = dict(zip(measures, values[name], strict=True)) | {"modality_gap": 0.5}
-                gain = min(0.95, 2 * found["iimm"] + rng.normal(0, 0.05))
-                accuracy = zero[name] + gain * (1 - zero[name])
-                change = -found["iimm"] / 3 + rng.normal(0, 0.02)
+def make_task_tables(shape: StudyShape, rng) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the tables `outcomes` and `tasks`.
+
+    Gain rises and ood_change falls with IIMM; a linear probe has no ood_change.
+    """
+    outcomes, tasks = [], []
+    for model in shape.models:
+        zero_shot = {name: rng.uniform(0.3, 0.8) for name in shape.names}
+        values = {name: rng.uniform(0.2, 0.5, len(shape.measures)) for name in shape.names}
+        rows = [("zero_shot", None, name, zero_shot[name]) for name in shape.names]
+        for method in shape.methods:
+            for name in shape.names:
+                others = [other for other in shape.names
+                          if other != name and method != "linear_probe"]  # fmt: skip
+                measured = dict(zip(shape.measures, values[name], strict=True))
+                measured["modality_gap"] = 0.5
+                gain = min(0.95, 2 * measured["iimm"] + rng.normal(0, 0.05))
+                accuracy = zero_shot[name] + gain * (1 - zero_shot[name])
+                change = -measured["iimm"] / 3 + rng.normal(0, 0.02)
                 rows.append((method, name, name, accuracy))
-                if not probe:
-                    rows += [(method, name, o, zero[o] + change) for o in names if o != name]
+                rows += [(method, name, other, zero_shot[other] + change) for other in others]
                 tasks.append({
                     "model": model, "method": method, "dataset": name,
-                    "zero_shot_accuracy": zero[name], "accuracy": accuracy, "chance": 1 / 3,
-                    GAIN: gain, "ood_change": None if probe or len(names) == 1 else change,
+                    "zero_shot_accuracy": zero_shot[name], "accuracy": accuracy, "chance": 1 / 3,
+                    GAIN: gain, "ood_change": change if others else None,
                     "shifted_change": None, "val_accuracy": accuracy, "trial": 2,
-                    "learning_rate": 1e-3, "weight_decay": 1e-4, "best_epoch": 5, **found,
+                    "learning_rate": 1e-3, "weight_decay": 1e-4, "best_epoch": 5, **measured,
                 })  # fmt: skip
         outcomes += [
-            {"model": model, "method": method, "trained_on": on, "evaluated_on": other,
+            {"model": model, "method": method, "trained_on": trained_on, "evaluated_on": name,
              "split": "test", "accuracy": accuracy, "n": 12, "chance": 1 / 3,
-             "wise_ft": 1.0 if on else None, "zero_shot_accuracy": zero[other]}
-            for method, on, other, accuracy in rows
-        ]  # fmt: skip
-        confused += [
-            (model, method, name, "test", one, other, 3 if one == other else 1, 4,
-             0.75 if one == other else 0.25)
-            for method in ("zero_shot", *methods) for name in names
-            for i, one in enumerate(classes[:MOST]) for other in {one, classes[i - 1]}
+             "wise_ft": 1.0 if trained_on else None, "zero_shot_accuracy": zero_shot[name]}
+            for method, trained_on, name, accuracy in rows
         ]  # fmt: skip
     numbers = [GAIN, "accuracy", "ood_change", "shifted_change"]
-    tasks = pd.DataFrame(tasks).astype(dict.fromkeys(numbers, float))
+    return pd.DataFrame(outcomes), pd.DataFrame(tasks).astype(dict.fromkeys(numbers, float))
+
+
+def make_measure_table(tasks: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+    """Return the table `measures` with intervals, and with one dataset that has no model."""
     measured = tasks.drop_duplicates(["model", "dataset"])[["model", "dataset", *measures]]
     ends = {f"{m}.{end}": measured[m] + by for m in measures
             for end, by in (("low", -0.01), ("high", 0.01)) if m != "modality_gap"}  # fmt: skip
     elsewhere = {"model": None, "dataset": "elsewhere", "n_train": 100, "iimm": 0.25,
                  "notes": "emms: noise; ncti: one class"}  # fmt: skip
     measured = measured.assign(n_train=24, notes="", **ends)
+    return pd.concat([measured, pd.DataFrame([elsewhere])], ignore_index=True)
+
+
+def make_tables(shape: StudyShape, rng) -> dict[str, pd.DataFrame]:
+    """Return the tables of a study that `analyze` does not write, by name."""
+    outcomes, tasks = make_task_tables(shape, rng)
+    confusions = [
+        (model, method, name, "test", label, predicted, 3 if label == predicted else 1, 4,
+         0.75 if label == predicted else 0.25)
+        for model in shape.models for method in ("zero_shot", *shape.methods)
+        for name in shape.names
+        for i, label in enumerate(shape.classes[:MAX_CONFUSED_CLASSES])
+        for predicted in dict.fromkeys([label, shape.classes[i - 1]])
+    ]  # fmt: skip
+    curves = [
+        {"model": model, "dataset": name, "measure": measure, "n": n, "mean": 0.3,
+         "deviation": 1 / n, "relative": 2 / n + (0.01 * place if place < 3 else 0.0)}
+        for model in shape.models for place, name in enumerate(shape.names)
+        for measure in shape.measures if measure != "modality_gap" for n in (12, 24, 48)
+    ]  # fmt: skip
+    drift = [
+        dict.fromkeys(DRIFT_SCHEMA.names, 0.1) | {"model": model, "method": method, "dataset": name}
+        for model in shape.models for method in shape.methods if method != "linear_probe"
+        for name in shape.names
+    ]  # fmt: skip
     halves = tasks[tasks.method == "full"]
     halves = halves[["model", "method", "dataset", "accuracy", *WISE_FT]].assign(wise_ft=0.5)
     halves[list(WISE_FT)] /= 2
+    columns = ["model", "dataset", "measure", "n", "mean", "deviation", "relative"]
     return {
-        "outcomes": pd.DataFrame(outcomes), "tasks": tasks, "wise_ft": halves,
-        "measures": pd.concat([measured, pd.DataFrame([elsewhere])], ignore_index=True),
-        "curves": pd.DataFrame(
-            [{"model": model, "dataset": name, "measure": measure, "n": n, "mean": 0.3,
-              "deviation": 1 / n, "relative": 2 / n + (0.01 * place if place < 3 else 0.0)}
-             for model in models for place, name in enumerate(names)
-             for measure in measures if measure != "modality_gap" for n in (12, 24, 48)],
-            columns=["model", "dataset", "measure", "n", "mean", "deviation", "relative"]),
-        "drift": pd.DataFrame(
-            [dict.fromkeys(DRIFT_SCHEMA.names, 0.1)
-             | {"model": model, "method": method, "dataset": name}
-             for model in models for method in methods if method != "linear_probe"
-             for name in names], columns=DRIFT_SCHEMA.names),
-        "confusions": pd.DataFrame(confused, columns=CONFUSION_SCHEMA.names),
-    }  # fmt: skip
+        "outcomes": outcomes,
+        "tasks": tasks,
+        "wise_ft": halves,
+        "measures": make_measure_table(tasks, shape.measures),
+        "curves": pd.DataFrame(curves, columns=columns),
+        "drift": pd.DataFrame(drift, columns=DRIFT_SCHEMA.names),
+        "confusions": pd.DataFrame(confusions, columns=CONFUSION_SCHEMA.names),
+    }
 
 
-def make_study(
-    folder: Path, names=NAMES[:3], models=("tiny-clip",), methods=("full", "linear_probe"),
-    measures=MEASURES, classes=CLASSES, seed=0, analyze=write_statistics, image=png, **training,
-) -> dict:  # fmt: skip
-    """Write a study into the folder; what build_report wants of it.
+def make_study(folder: Path, **fields) -> dict:
+    """Write a study into the folder and return its part of the arguments of `build_report`.
 
-    analyze: what writes the tables of statistics, as foretune.analyze.write_statistics does.
+    fields: of StudyShape.
     """
-    rng, analysis = np.random.default_rng(seed), folder / "analysis"
-    tables = make_tables(names, models, methods, measures, classes, rng)
-    weights = dict.fromkeys(models, "weights-digest")
-    facts = {"measures": list(measures), "weights": weights}
+    shape, analysis = StudyShape(**fields), folder / "analysis"
+    rng = np.random.default_rng(shape.seed)
+    tables = make_tables(shape, rng)
+    weights = dict.fromkeys(shape.models, "weights-digest")
     for name, frame in tables.items():
-        known = facts if name in ("tasks", "measures") else {}
-        save(frame, analysis / f"{name}.parquet", **known)
-    studies = dict.fromkeys([*models, "all"], OTHER)
-    analyze(tables["tasks"], tables["measures"], list(measures), 0, studies, analysis)
-    zero = tables["tasks"].set_index(["model", "dataset"]).zero_shot_accuracy.to_dict()
+        metadata = {"measures": list(shape.measures), "weights": weights}
+        save(frame, analysis / f"{name}.parquet",
+             **(metadata if name in ("tasks", "measures") else {}))  # fmt: skip
+    tasks, measures = tables["tasks"], list(shape.measures)
+    studies = dict.fromkeys([*shape.models, "all"], OTHER)
+    shape.analyze(tasks, tables["measures"], measures, 0, studies, analysis)
+    zero_shot = tasks.set_index(["model", "dataset"]).zero_shot_accuracy.to_dict()
     epochs = [
-        make_epochs(folder, {"model": model, "method": method}, names,
-                    {name: zero[model, name] for name in names}, rng, **training)
-        for model in models for method in methods
+        make_epochs(folder, {"model": model, "method": method}, shape,
+                    {name: zero_shot[model, name] for name in shape.names}, rng)
+        for model in shape.models for method in shape.methods
     ]  # fmt: skip
     facts = {
         "created": "2025-01-01T00:00:00Z", "git_commit": None,
         "versions": {"torch": "2.9.0"}, "config": {"seed": 1, "note": EVIL},
-        "datasets": {name: f"digest-of-{name}" for name in names},
+        "datasets": {name: f"digest-of-{name}" for name in shape.names},
         "models": weights,
     }  # fmt: skip
     write_json(facts, folder / "provenance.json")
     return {
         "analysis": analysis, "epochs": epochs, "provenance": folder / "provenance.json",
-        "datasets": [make_dataset(folder, name, rng, classes, image) for name in names],
+        "datasets": [make_dataset(folder, name, rng, shape.classes, shape.image)
+                     for name in shape.names],
     }  # fmt: skip
 
 
 def add_shifted_test(folder: Path, study: dict) -> None:
-    """Give the study's first dataset a shifted test `sketch`, on which every run loses."""
+    """Add a shifted test `sketch` to the study's first dataset, on which every run loses."""
     name, analysis = NAMES[0], study["analysis"]
     outcomes = pd.read_parquet(analysis / "outcomes.parquet")
-    on_it = outcomes[outcomes.evaluated_on == name].assign(
+    sketches = outcomes[outcomes.evaluated_on == name].assign(
         split="sketch", accuracy=0.125, zero_shot_accuracy=0.25
     )
-    save(pd.concat([outcomes, on_it], ignore_index=True), analysis / "outcomes.parquet")
+    save(pd.concat([outcomes, sketches], ignore_index=True), analysis / "outcomes.parquet")
     tasks = pd.read_parquet(analysis / "tasks.parquet")
     tasks["shifted_change"] = np.where(tasks.dataset == name, -0.125, np.nan)
     save(tasks, analysis / "tasks.parquet", measures=MEASURES)
@@ -203,40 +258,41 @@ def add_shifted_test(folder: Path, study: dict) -> None:
 
 
 def add_forecast(folder: Path, study: dict, iimm=(("birds", 0.35), (EVIL, 0.9))) -> None:
-    """Forecast datasets of these IIMM by the study's first model."""
+    """Add forecasts of datasets with the given IIMM, measured by the study's first model."""
     model = pd.read_parquet(study["analysis"] / "tasks.parquet").model.iloc[0]
     paths = []
     for i, (name, value) in enumerate(iimm):
         paths.append(folder / f"measured-{i}.json")
         measured = {"model": model, "weights": "weights-digest", "dataset": name, "n": 40}
         write_json(measured | {"measures": {"iimm": value}}, paths[-1])
-    made = forecast_datasets(study["analysis"], paths, weight=0.5)
-    for name, frame in zip(("forecasts", "rankings"), made, strict=True):
+    frames = forecast_datasets(study["analysis"], paths, weight=0.5)
+    for name, frame in zip(("forecasts", "rankings"), frames, strict=True):
         save(frame, folder / "forecast" / f"{name}.parquet")
     study["forecast"] = folder / "forecast"
 
 
-def build(folder: Path, **changes) -> Path:
-    study = make_study(folder, **changes)
+def build(folder: Path, **fields) -> Path:
+    """Build the report of a study with the given fields of StudyShape, and return its path."""
+    study = make_study(folder, **fields)
     build_report(**study, output=folder / "report.html", title="A <study>")
     return folder / "report.html"
 
 
 def without_vega(path: Path) -> str:
-    """The page without the bundled Vega, which is not ours to check."""
+    """Return the page without its largest script, the bundled Vega."""
     page = path.read_text()
     assert page.count("window.vegaEmbed=") == 1
     return page.replace(max(re.findall(r"<script>(.*?)</script>", page, re.S), key=len), "")
 
 
 def embedded(markup: str, name: str):
-    """The JSON that stands in a page under an id."""
-    found = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', markup, re.S)
-    return json.loads(found[1])
+    """Return the JSON that a page embeds under an id."""
+    match = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', markup, re.S)
+    return json.loads(match[1])
 
 
 def unpack(data: dict) -> pd.DataFrame:
-    """A packed table of the page as a frame."""
+    """Return a packed table of the page as a frame."""
     columns = {
         name: pd.Series(
             [values["words"][code] if code >= 0 else None for code in values["codes"]], dtype=object

@@ -1,14 +1,16 @@
-"""The report: one HTML file with its figures, tables, images and scripts inside.
+"""Build the HTML report of a study: one file with its figures, tables, images and scripts.
 
-It is made from a study's tables and its datasets' test images. The page's template, style and
-scripts lie in the folder `page`; the page draws figures and tables itself, from data that stands
-in it once.
+The report is made from the tables of the analysis and from the datasets' test images. The folder
+`page` holds the page's template, style and scripts. Each table is stored in the page once, as
+JSON, and the scripts draw all figures and tables from it in the browser.
 """
 
 import functools
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 import jinja2
@@ -26,6 +28,7 @@ from foretune.analysis.formatting import (
     is_known,
 )
 from foretune.analysis.outcomes import GAIN
+from foretune.analysis.tables import REPORT_TABLE_NAMES
 from foretune.core.files import atomic_write
 from foretune.core.parquet import read_metadata
 from foretune.report.charts import PALETTE, make_specifications
@@ -33,25 +36,24 @@ from foretune.report.forecast_cards import make_forecast_cards
 from foretune.report.page_data import (
     ZERO_SHOT,
     describe_enough_images,
-    figure_data,
     format_json,
-    table_data,
+    pack_figure_data,
+    pack_tables,
 )
 from foretune.report.page_tables import make_study_tables
-from foretune.report.summary import finding_answers, overview_answers
-from foretune.report.thumbnails import describe_dataset_samples
+from foretune.report.summary import make_overview_answers, summarize_findings
+from foretune.report.thumbnails import DatasetDescription, describe_dataset
 
 PAGE_FOLDER = Path(__file__).with_name("page")
 PAGE_SCRIPTS = ("data.js", "tables.js", "charts.js", "page.js")
-FEW_DATASETS = 6  # below so many datasets, a correlation says next to nothing
+FEW_DATASETS = 6  # the report warns about correlations over fewer datasets than this
+# The outcomes that a reader can choose, with the label that figures give them.
 REPORT_OUTCOMES = {
     GAIN: "gain over zero-shot error",
     "ood_change": "change on other tasks",
     "accuracy": "accuracy",
     "shifted_change": "change on shifted tests",
 }
-REPORT_TABLES = ("outcomes", "tasks", "statistics", "measures", "curves", "drift", "wise_ft",
-          "differences", "pooled", "paper_tables", "findings_evidence", "confusions")  # fmt: skip
 
 
 def build_report(
@@ -63,72 +65,111 @@ def build_report(
     title: str,
     forecast: Path | None = None,
 ) -> None:
-    """Write the report of a study into the one file `output`.
+    """Write the report of a study as one self-contained HTML file.
 
-    analysis: the folder of a study's tables; epochs: its trials' files; datasets: manifests;
-    forecast: the folder of forecasts, where the study has some.
+    Args:
+        analysis: Folder with the tables of the analysis.
+        epochs: Parquet files with the epochs of all trials.
+        datasets: Manifests of the datasets and of their shifted tests.
+        provenance: JSON file that `write_provenance` wrote.
+        output: HTML file to write.
+        title: Title of the page.
+        forecast: Folder with the tables of the forecasts; None if the study has no forecasts.
+
+    Raises:
+        ForetuneError: A test image cannot be decoded.
     """
-    study = {name: pd.read_parquet(Path(analysis) / f"{name}.parquet") for name in REPORT_TABLES}
+    study = {name: pd.read_parquet(Path(analysis) / f"{name}.parquet")
+             for name in REPORT_TABLE_NAMES}  # fmt: skip
     measures = read_metadata(Path(analysis) / "tasks.parquet")["measures"]
     facts = json.loads(Path(provenance).read_text())
-    described = describe_study_datasets(datasets, facts)
-    tasks, statistics = study["tasks"], study["statistics"]
-    shifted = bool(tasks.shifted_change.notna().any())
-    outcomes = {k: v for k, v in REPORT_OUTCOMES.items() if shifted or k != "shifted_change"}
-    models = sorted(set(tasks.model))
-    methods = sorted(set(tasks.method), key=lambda method: (method != "full", method))
-    order = list(dict.fromkeys([d["name"] for d in described] + sorted(set(tasks.dataset))))
+    descriptions = describe_study_datasets(datasets, facts)
+    settings = make_settings(study, measures, descriptions)
     cards, forecast_tables = make_forecast_cards(forecast)
     tables = make_study_tables(study, measures) | forecast_tables
-    packed = table_data(tables) | figure_data(study, measures, epochs)
-    tables = {name: shown | {"rows": len(frame)} for name, (shown, frame) in tables.items()}
-    # Shifted tests may be fewer than datasets: their notes say so, and this is about the study.
-    few = statistics.n[(statistics.n > 0) & (statistics.outcome != "shifted_change")]
-    few = few[few < FEW_DATASETS]
-    setting = {
-        "order": order, "outcomes": outcomes, "measures": measures, "colours": PALETTE,
-        "models": models, "methods": methods, "runs": [
+    packed = pack_tables(tables) | pack_figure_data(study, measures, epochs)
+    page_tables = {name: table | {"rows": len(frame)} for name, (table, frame) in tables.items()}
+    page = make_environment().get_template("report.html.j2").render(
+        title=title, facts=facts, datasets=descriptions, cards=cards, tables=page_tables,
+        settings=settings, trained=packed["trials"]["n"], **summarize_study(study, settings),
+        forecast_study=facts.get("config", {}).get("forecast", {}).get("study"),
+        config=yaml.safe_dump(facts.get("config", {}), sort_keys=False, allow_unicode=True),
+        style=(PAGE_FOLDER / "style.css").read_text(),
+        scripts="\n".join((PAGE_FOLDER / name).read_text() for name in PAGE_SCRIPTS),
+        vega=get_vega_bundle(),
+        embedded={"specs": make_specifications(), "tables": page_tables, "settings": settings}
+        | {f"data-{name}": data for name, data in packed.items()},
+    )  # fmt: skip
+    with atomic_write(output) as partial_file:
+        partial_file.write_text(page, encoding="utf-8")
+
+
+def make_settings(
+    study: dict[str, pd.DataFrame], measures: list[str], datasets: Sequence[DatasetDescription]
+) -> dict[str, Any]:
+    """Return what the page's template and scripts need besides tables: choices, labels, orders."""
+    tasks, statistics = study["tasks"], study["statistics"]
+    has_shifted_tests = bool(tasks.shifted_change.notna().any())
+    outcomes = REPORT_OUTCOMES.copy()
+    if not has_shifted_tests:
+        del outcomes["shifted_change"]
+    models = sorted(set(tasks.model))
+    methods = sorted(set(tasks.method), key=lambda method: (method != "full", method))
+    names = [dataset["name"] for dataset in datasets]
+    return {
+        "order": list(dict.fromkeys(names + sorted(set(tasks.dataset)))),
+        "outcomes": outcomes, "measures": measures, "colours": PALETTE, "models": models,
+        "methods": methods, "runs": [
             [model, method] for model in models for method in methods
             if ((tasks.model == model) & (tasks.method == method)).any()
         ],
-        "titles": [data["title"] for data in described], "zero_shot": ZERO_SHOT,
+        "titles": [dataset["title"] for dataset in datasets], "zero_shot": ZERO_SHOT,
         "enough": describe_enough_images(study["curves"], measures),
-        # For the bands of lines: how many standard errors are 95%, by the number of points.
+        # Half width of a 95% band in standard errors, by the number of points of a line.
         "t": {int(n): stats.t.ppf(0.975, n - 2) for n in set(statistics.n) if n > 2},
     }  # fmt: skip
-    # With n datasets, the best permutation p-value of a rank correlation is 2 / n!.
-    warning = None if few.empty else (few.min(), min(1.0, 2 / math.factorial(int(few.min()))))
-    page = make_environment().get_template("report.html.j2").render(
-        title=title, facts=facts, datasets=described, tables=tables, cards=cards,
-        answers=overview_answers(tasks, statistics), findings=finding_answers(
-            study["findings_evidence"]), counts=describe_counts(tasks, order),
-        setting=setting, shifted=shifted, few=warning, notes=count_notes(study["measures"]),
-        measures=measures, outcomes=outcomes, order=order,
-        first={"measure": "iimm" if "iimm" in measures else next(iter(measures), None)},
-        trades=bool(tasks.ood_change.notna().any()), trained=packed["trials"]["n"],
-        converging=[m for m in measures if m in set(study["curves"].measure)],
-        forecast_study=facts.get("config", {}).get("forecast", {}).get("study"),
-        style=(PAGE_FOLDER / "style.css").read_text(),
-        scripts="\n".join((PAGE_FOLDER / name).read_text() for name in PAGE_SCRIPTS),
-        embedded={
-            "specs": make_specifications(), "tables": tables, "setting": setting,
-        } | {f"data-{name}": value for name, value in packed.items()},
-        config=yaml.safe_dump(facts.get("config", {}), sort_keys=False, allow_unicode=True),
-        vega=vega_bundle(),
-    )  # fmt: skip
-    with atomic_write(output) as beside:
-        beside.write_text(page, encoding="utf-8")
+
+
+def summarize_study(study: dict[str, pd.DataFrame], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the template's variables that summarise the study: answers, findings and counts."""
+    tasks, measures = study["tasks"], settings["measures"]
+    return {
+        "answers": make_overview_answers(tasks, study["statistics"]),
+        "findings": summarize_findings(study["findings_evidence"]),
+        "counts": describe_counts(tasks, settings["order"]),
+        "few": check_few_datasets(study["statistics"]),
+        "shifted": "shifted_change" in settings["outcomes"],
+        "trades": bool(tasks.ood_change.notna().any()),
+        "notes": count_notes(study["measures"]),
+        "converging": [m for m in measures if m in set(study["curves"].measure)],
+        "initial": {"measure": "iimm" if "iimm" in measures else next(iter(measures), None)},
+    }
+
+
+def check_few_datasets(statistics: pd.DataFrame) -> tuple[int, float] | None:
+    """Return the smallest number of datasets of a correlation and its best possible p-value.
+
+    Return None if every correlation has at least FEW_DATASETS datasets. Correlations with the
+    change on shifted tests do not count: few datasets may have shifted tests, and the notes of
+    these correlations already tell how many.
+    """
+    counts = statistics.n[(statistics.n > 0) & (statistics.outcome != "shifted_change")]
+    if not (counts < FEW_DATASETS).any():
+        return None
+    # With n datasets, the smallest two-sided permutation p-value of a rank correlation is 2 / n!.
+    return counts.min(), min(1.0, 2 / math.factorial(int(counts.min())))
 
 
 def make_environment() -> jinja2.Environment:
-    made = jinja2.Environment(
+    """Return the Jinja environment of the page; it escapes all values that it inserts."""
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PAGE_FOLDER),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(
+    environment.filters.update(
         percent=format_percent,
         points=format_points,
         number=format_number,
@@ -136,37 +177,46 @@ def make_environment() -> jinja2.Environment:
         text=format_text,
         as_json=format_json,
     )
-    made.tests["known"] = is_known
-    return made
+    environment.tests["known"] = is_known
+    return environment
 
 
 @functools.cache
-def vega_bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, of the version that Altair writes for."""
+def get_vega_bundle() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script, in the version that Altair targets."""
     version = alt.SCHEMA_VERSION.lstrip("v").rsplit(".", 1)[0]
-    return vl_convert.javascript_bundle(vl_version=version).replace("</script", r"<\/script")
+    # The stubs lack the default of the first argument.
+    bundle = vl_convert.javascript_bundle(vl_version=version)  # type: ignore[call-arg]
+    return bundle.replace("</script", r"<\/script")
 
 
-def describe_study_datasets(paths: list[Path], facts: dict) -> list[dict]:
-    """Datasets and shifted tests; what the config says of one stands before its own words."""
-    found = [describe_dataset_samples(Path(path)) for path in paths]
-    for dataset in found:
-        said = facts.get("config", {}).get("datasets", {}).get(dataset["name"], {})
-        # A shifted test has its own entry there, but its dataset's captions.
-        own = said.get("shifted", {}).get(dataset["split"], said)
-        said = [("caption", said), ("licence", own), ("source", own)]
-        dataset |= {key: entry[key] for key, entry in said if key in entry}
-    return found
+def describe_study_datasets(paths: list[Path], facts: dict) -> list[DatasetDescription]:
+    """Describe datasets and shifted tests, each by its manifest and by its entry in the config.
+
+    The caption, licence and source that the config states replace those of the manifest.
+    """
+    descriptions = [describe_dataset(Path(path)) for path in paths]
+    for dataset in descriptions:
+        entry = facts.get("config", {}).get("datasets", {}).get(dataset["name"], {})
+        # A shifted test has its own licence and source but uses the captions of its dataset.
+        test_entry = entry.get("shifted", {}).get(dataset["split"], entry)
+        dataset["caption"] = entry.get("caption", dataset["caption"])
+        dataset["licence"] = test_entry.get("licence", dataset["licence"])
+        dataset["source"] = test_entry.get("source", dataset["source"])
+    return descriptions
 
 
-def describe_counts(tasks: pd.DataFrame, order: list[str]) -> list[str]:
-    """How many models, methods and datasets there are, in words."""
+def describe_counts(tasks: pd.DataFrame, datasets: list[str]) -> list[str]:
+    """Return the numbers of models, methods and datasets in words, such as "2 models"."""
     numbers = {"model": tasks.model.nunique(), "method": tasks.method.nunique(),
-               "dataset": len(order)}  # fmt: skip
+               "dataset": len(datasets)}  # fmt: skip
     return [f"{n} {noun}{'s' * (n != 1)}" for noun, n in numbers.items()]
 
 
-def count_notes(measured: pd.DataFrame) -> list[tuple[str, int]]:
-    """What was said of measures, and of how many tasks, the most frequent first."""
-    said = [note for notes in measured.get("notes", []) for note in notes.split("; ") if note]
-    return list(pd.Series(said, dtype=str).value_counts().items())
+def count_notes(measures: pd.DataFrame) -> list[tuple[str, int]]:
+    """Return every note on the measures with its number of tasks, the most frequent first.
+
+    measures: table with one row per model and dataset; `notes` holds notes separated by "; ".
+    """
+    notes = [note for cell in measures.get("notes", []) for note in cell.split("; ") if note]
+    return list(pd.Series(notes, dtype=str).value_counts().items())

@@ -1,7 +1,8 @@
-"""What the report's page holds as data: compact columns, each thing once."""
+"""Prepare the data that the report's page embeds, as compact columns that are stored once."""
 
 import json
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -9,166 +10,219 @@ import pandas as pd
 from foretune.analysis.measure_tables import count_enough_images
 from foretune.analysis.outcomes import GAIN
 
-SIGNIFICANT_DIGITS = 6  # of a number in the page; the tables in results/analysis have all
-MAX_DRAWN_TRIALS = 8  # of a run whose training is drawn: the chosen one and the next best
-MAX_DRAWN_EPOCHS = 40  # of a trial that are drawn
+SIGNIFICANT_DIGITS = 6  # of numbers in the page; the tables in results/analysis are exact
+MAX_DRAWN_TRIALS = 8  # per run: the chosen trial and the next best ones
+MAX_DRAWN_EPOCHS = 40  # per trial
 ZERO_SHOT = "zero-shot"
 MEAN_OUTCOMES = ("zero_shot_accuracy", "accuracy", GAIN, "ood_change", "shifted_change")
-# Of a correlation's line: what the page draws its band from beside what its table shows.
+# Columns of `statistics` from which the page draws the band of a line; its table omits them.
 BAND_COLUMNS = ("intercept", "residual_sd", "x_mean", "x_squares")
+TRIAL_COLUMNS = ("model", "method", "dataset", "trial", "rate", "varied", "name", "best", "epoch",
+                 "accuracy", "left_out")  # fmt: skip
+
+
+class PageColumn(TypedDict):
+    """A column of a table in the page; `beside` lists columns that are shown in the same cell."""
+
+    key: str
+    label: str
+    kind: str
+    beside: list[str]
+
+
+class PageTable(TypedDict):
+    """A table in the page; `data` names the packed data that it is drawn from."""
+
+    caption: str
+    data: str
+    columns: list[PageColumn]
+    rows: NotRequired[int]
+
+
+# A table of the page, and the frame that holds its rows.
+PageTableData = tuple[PageTable, pd.DataFrame]
 
 
 def round_values(values, digits: int) -> list:
-    """Numbers with so many significant digits; None for what is not finite, whole ones as is."""
+    """Round numbers to `digits` significant digits; values that are not finite become None.
+
+    Integers are returned unchanged.
+    """
     x = np.asarray(values)
     if x.dtype.kind in "iu":
         return x.tolist()
     finite = np.isfinite(x)
-    size = np.floor(np.log10(np.abs(x), out=np.zeros_like(x), where=finite & (x != 0)))
-    # By powers of ten from 1 on, which are exact where those below 1 are not.
-    more, less = 10.0 ** np.maximum(digits - 1 - size, 0), 10.0 ** np.maximum(size + 1 - digits, 0)
-    shown = np.where(finite, np.round(x * more / less) / more * less, 0)
-    return [value if there else None for value, there in zip(shown.tolist(), finite, strict=True)]
+    magnitude = np.floor(np.log10(np.abs(x), out=np.zeros_like(x), where=finite & (x != 0)))
+    # Only powers of ten from 1 upward, because those below 1 are not exact in binary.
+    factor = 10.0 ** np.maximum(digits - 1 - magnitude, 0)
+    divisor = 10.0 ** np.maximum(magnitude + 1 - digits, 0)
+    rounded = np.where(finite, np.round(x * factor / divisor) / factor * divisor, 0)
+    return [value if is_finite else None
+            for value, is_finite in zip(rounded.tolist(), finite, strict=True)]  # fmt: skip
 
 
 def pack_columns(
     frame: pd.DataFrame, columns: list[str] | None = None, digits: int = SIGNIFICANT_DIGITS
-) -> dict:
-    """A table as columns; one of words as its different words and the place of each row's.
+) -> dict[str, Any]:
+    """Return a table as {"n": rows, "columns": {name: values}}, ready for JSON.
 
-    A cell may be a list of numbers; digits: significant ones of what is not whole.
+    A column of words is packed as its distinct words and, per row, the index of its word (-1 if
+    unknown). A cell may also be a list of numbers. Floats are rounded to `digits` significant
+    digits.
     """
-    made = {}
+    packed: dict[str, Any] = {}
     for name in columns or frame.columns:
         values = frame[name]
         if pd.api.types.is_float_dtype(values):
-            made[name] = round_values(values.to_numpy(float, na_value=np.nan), digits)
+            packed[name] = round_values(values.to_numpy(float, na_value=np.nan), digits)
         elif any(isinstance(value, list) for value in values):
-            made[name] = [round_values(value, digits) for value in values]
+            packed[name] = [round_values(value, digits) for value in values]
         elif any(isinstance(value, str) for value in values):
             codes, words = pd.factorize(values.astype(object).where(values.notna(), None))
-            made[name] = {"words": list(words), "codes": codes.tolist()}  # -1: not known
-        else:  # whole numbers, flags, or nothing at all
-            whole = values.astype(object).where(values.notna(), None).tolist()
-            made[name] = [each.item() if isinstance(each, np.generic) else each for each in whole]
-    return {"n": len(frame), "columns": made}
+            packed[name] = {"words": list(words), "codes": codes.tolist()}
+        else:  # integers, booleans, or only unknown values
+            cells = values.astype(object).where(values.notna(), None).tolist()
+            packed[name] = [c.item() if isinstance(c, np.generic) else c for c in cells]
+    return {"n": len(frame), "columns": packed}
 
 
 def format_json(value) -> str:
-    """JSON that is text within a script element, whatever the names in it."""
-    written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return written.replace("<", "\\u003c").replace("\u2028", " ").replace("\u2029", " ")
+    """Return JSON that cannot end the script element that contains it, whatever names it holds."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", " ").replace("\u2029", " ")
 
 
-def training_rows(epochs: list, tasks: pd.DataFrame) -> pd.DataFrame:
-    """One row for each drawn trial: what was varied, and its epochs with their accuracies.
+def make_trial_rows(epochs: list, tasks: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per drawn trial: what was varied, and its epochs with their accuracies.
 
-    epochs: paths of the trials' files. Of each run the chosen trial and the next best are kept,
-    TRIALS in all, and of each trial EPOCHS epochs, its best one among them.
+    epochs: paths of the Parquet files with the epochs of all trials. Each run keeps at most
+    MAX_DRAWN_TRIALS trials, the chosen one and the next best by validation accuracy. Each trial
+    keeps about MAX_DRAWN_EPOCHS epochs, its best one among them.
     """
-    keys = ["model", "method", "dataset"]
-    columns = [*keys, "trial", "rate", "varied", "name", "best", "epoch", "accuracy", "left_out"]
+    run_keys = ["model", "method", "dataset"]
     if not epochs:
-        return pd.DataFrame(columns=columns)
-    every = pd.concat([pd.read_parquet(path) for path in epochs], ignore_index=True)
-    every = every.sort_values([*keys, "trial", "epoch"], kind="stable", ignore_index=True)
-    chosen = tasks.set_index(keys)[["trial", "best_epoch"]].to_dict("index")
-    column = {name: every[name].to_numpy() for name in every}
+        return pd.DataFrame(columns=list(TRIAL_COLUMNS))
+    frame = pd.concat([pd.read_parquet(path) for path in epochs], ignore_index=True)
+    frame = frame.sort_values([*run_keys, "trial", "epoch"], kind="stable", ignore_index=True)
+    selections = tasks.set_index(run_keys)[["trial", "best_epoch"]].to_dict("index")
+    columns = {name: frame[name].to_numpy() for name in frame}
     rows = []
-    for key, run in every.groupby(keys, sort=False).indices.items():
-        trials = np.split(run, np.flatnonzero(np.diff(column["trial"][run])) + 1)
-        own = chosen.get(key, {})
-        grids = [name for name in ("rank", "reduction") if len(set(column[name][run])) > 1]
-        name = (grids or ["weight_decay"])[0]
-        # The chosen one first, then by the best validation accuracy.
-        trials.sort(key=lambda at: (column["trial"][at[0]] != own.get("trial"),
-                                    -column["val_accuracy"][at].max()))  # fmt: skip
-        for at in sorted(trials[:MAX_DRAWN_TRIALS], key=lambda at: column["trial"][at[0]]):
-            trial = int(column["trial"][at[0]])
-            best = own["best_epoch"] if trial == own.get("trial") else None
-            if len(at) > MAX_DRAWN_EPOCHS:
-                kept = at[np.linspace(0, len(at) - 1, MAX_DRAWN_EPOCHS).round().astype(int)]
-                at = np.union1d(kept, at[column["epoch"][at] == best])
-            rows.append([*key, trial, column["learning_rate_peak"][at[0]], column[name][at[0]],
-                         name, best, column["epoch"][at].tolist(),
-                         column["val_accuracy"][at].tolist(),
-                         len(trials) - len(trials[:MAX_DRAWN_TRIALS])])  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
+    for run, indices in frame.groupby(run_keys, sort=False).indices.items():
+        rows += make_trial_rows_of_run(run, indices, columns, selections.get(run, {}))
+    return pd.DataFrame(rows, columns=list(TRIAL_COLUMNS))
 
 
-def mean_rows(tasks: pd.DataFrame) -> pd.DataFrame:
-    """Means over datasets, a row for each model and method."""
+def make_trial_rows_of_run(
+    run: tuple, indices: np.ndarray, columns: dict[str, np.ndarray], selection: dict
+) -> list[list]:
+    """Return the drawn trials of one run, in the order of TRIAL_COLUMNS.
+
+    indices: the run's rows in `columns`, sorted by trial and epoch; selection: the chosen trial
+    and its best epoch, or nothing.
+    """
+    trials = np.split(indices, np.flatnonzero(np.diff(columns["trial"][indices])) + 1)
+    chosen = selection.get("trial")
+    grids = [name for name in ("rank", "reduction") if len(set(columns[name][indices])) > 1]
+    varied = (grids or ["weight_decay"])[0]
+    # The chosen trial comes first, then the others by their best validation accuracy.
+    trials.sort(key=lambda trial: (columns["trial"][trial[0]] != chosen,
+                                   -columns["val_accuracy"][trial].max()))  # fmt: skip
+    drawn = trials[:MAX_DRAWN_TRIALS]
+    rows = []
+    for trial in sorted(drawn, key=lambda trial: columns["trial"][trial[0]]):
+        first = trial[0]
+        number = int(columns["trial"][first])
+        best = selection["best_epoch"] if number == chosen else None
+        if len(trial) > MAX_DRAWN_EPOCHS:
+            kept = trial[np.linspace(0, len(trial) - 1, MAX_DRAWN_EPOCHS).round().astype(int)]
+            trial = np.union1d(kept, trial[columns["epoch"][trial] == best])
+        rows.append([*run, number, columns["learning_rate_peak"][first], columns[varied][first],
+                     varied, best, columns["epoch"][trial].tolist(),
+                     columns["val_accuracy"][trial].tolist(),
+                     len(trials) - len(drawn)])  # fmt: skip
+    return rows
+
+
+def average_over_datasets(tasks: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean outcomes over datasets, one row per model and method."""
     names = list(MEAN_OUTCOMES)
     runs = tasks.astype(dict.fromkeys(names, float)).groupby(["model", "method"], sort=False)
     return runs[names].mean().assign(n=runs.size()).reset_index()
 
 
-def trade_rows(tasks: pd.DataFrame, wise_ft: pd.DataFrame) -> pd.DataFrame:
-    """Means over datasets of gain and forgetting, by model, method and WiSE-FT's coefficient."""
-    every = pd.concat([tasks.assign(wise_ft=1.0), wise_ft[wise_ft.wise_ft < 1]])
-    every = every[every.ood_change.notna() & every[GAIN].notna()]
+def make_trade_off_rows(tasks: pd.DataFrame, wise_ft: pd.DataFrame) -> pd.DataFrame:
+    """Return mean gain and forgetting over datasets by model, method and WiSE-FT coefficient."""
+    rows = pd.concat([tasks.assign(wise_ft=1.0), wise_ft[wise_ft.wise_ft < 1]])
+    rows = rows[rows.ood_change.notna() & rows[GAIN].notna()]
     keys = ["model", "method", "wise_ft"]
-    means = every.astype({GAIN: float, "ood_change": float}).groupby(keys, sort=False)
+    means = rows.astype({GAIN: float, "ood_change": float}).groupby(keys, sort=False)
     means = means[[GAIN, "ood_change"]].mean().rename(columns={GAIN: "gain"}).reset_index()
-    # Where all coefficients begin: the zero-shot model gains and forgets nothing.
-    begun = means[means.wise_ft < 1][["model", "method"]].drop_duplicates()
-    begun = begun.assign(wise_ft=0.0, gain=0.0, ood_change=0.0)
-    return pd.concat([means[means.wise_ft > 0], begun]).sort_values(keys, ignore_index=True)
+    # All curves start at coefficient 0, the zero-shot model, which neither gains nor forgets.
+    starts = means[means.wise_ft < 1][["model", "method"]].drop_duplicates()
+    starts = starts.assign(wise_ft=0.0, gain=0.0, ood_change=0.0)
+    return pd.concat([means[means.wise_ft > 0], starts]).sort_values(keys, ignore_index=True)
 
 
 def title_tests(tests: pd.DataFrame) -> pd.Series:
-    """What a test is called: the dataset's name, and of a shifted test its own name too."""
-    shifted = " · " + tests.split
-    return tests.evaluated_on + shifted.where(tests.split != "test", "")
+    """Return the title of each test: the dataset's name, then a shifted test's own name."""
+    suffix = " · " + tests.split
+    return tests.evaluated_on + suffix.where(tests.split != "test", "")
 
 
-def figure_data(
+def pack_figure_data(
     study: dict[str, pd.DataFrame], measures: list[str], epochs: list[Path]
 ) -> dict[str, dict]:
-    """Name -> packed data that figures are drawn from and that no table has."""
-    tested = study["outcomes"]
-    tested = tested[tested.wise_ft.fillna(1) == 1]  # interpolations have a figure of their own
-    tested = tested.assign(test=title_tests(tested))
+    """Return the packed data of figures that no table of the page contains, by name."""
+    outcomes = study["outcomes"]
+    outcomes = outcomes[outcomes.wise_ft.fillna(1) == 1]  # interpolated weights: see "trade"
+    outcomes = outcomes.assign(test=title_tests(outcomes))
     curves = study["curves"].dropna(subset=["model", "relative"])
-    confused = study["confusions"]
+    confusions = study["confusions"]
     return {
-        "outcomes": pack_columns(tested, ["model", "method", "trained_on", "test", "accuracy"], digits=4),
-        "tests": pack_columns(tested.drop_duplicates("test"), ["test", "n", "chance"]),
-        "trade": pack_columns(trade_rows(study["tasks"], study["wise_ft"])),
-        "trials": pack_columns(training_rows(epochs, study["tasks"]), digits=4),
+        "outcomes": pack_columns(outcomes, ["model", "method", "trained_on", "test", "accuracy"],
+                                 digits=4),
+        "tests": pack_columns(outcomes.drop_duplicates("test"), ["test", "n", "chance"]),
+        "trade": pack_columns(make_trade_off_rows(study["tasks"], study["wise_ft"])),
+        "trials": pack_columns(make_trial_rows(epochs, study["tasks"]), digits=4),
         "curves": pack_columns(curves[curves.measure.isin(measures)],
-                       ["model", "dataset", "measure", "n", "relative"], digits=4),
-        "confusions": pack_columns(confused.assign(test=title_tests(confused)),
-                           ["model", "method", "test", "class", "predicted", "n", "class_n"]),
+                               ["model", "dataset", "measure", "n", "relative"], digits=4),
+        "confusions": pack_columns(confusions.assign(test=title_tests(confusions)),
+                                   ["model", "method", "test", "class", "predicted", "n",
+                                    "class_n"]),
     }  # fmt: skip
 
 
-def table_data(tables: dict[str, tuple[dict, pd.DataFrame]]) -> dict[str, dict]:
-    """Name -> packed data of tables: the columns that they show, and those of figures."""
-    needed: dict[str, list[str]] = {
+def pack_tables(tables: dict[str, PageTableData]) -> dict[str, dict]:
+    """Return the packed data of tables by name.
+
+    Only those columns are kept that a table or a figure shows.
+    """
+    columns: dict[str, list[str]] = {
         "statistics": list(BAND_COLUMNS),
         "tasks": ["trial", "shifted_change"],
     }
     frames = {}
-    for shown, frame in tables.values():
-        keys = [key for column in shown["columns"] for key in (column["key"], *column["beside"])]
-        needed.setdefault(shown["data"], []).extend(keys)
-        frames[shown["data"]] = frame
+    for table, frame in tables.values():
+        keys = [key for column in table["columns"] for key in (column["key"], *column["beside"])]
+        columns.setdefault(table["data"], []).extend(keys)
+        frames[table["data"]] = frame
     return {
-        name: pack_columns(frame, list(dict.fromkeys(needed[name])))
+        name: pack_columns(frame, list(dict.fromkeys(columns[name])))
         for name, frame in frames.items()
     }
 
 
 def describe_enough_images(curves: pd.DataFrame, measures: list[str]) -> dict[str, dict[str, str]]:
-    """Model -> measure -> from how many images on it is as good as from all."""
-    shown = curves[curves.relative.notna() & curves.model.notna()]
-    found: dict[str, dict[str, str]] = {}
-    for (model, measure), own in shown.groupby(["model", "measure"], sort=False):
+    """Return a sentence per model and measure: how many images are as good as all images."""
+    curves = curves[curves.relative.notna() & curves.model.notna()]
+    sentences: dict[str, dict[str, str]] = {}
+    for (model, measure), group in curves.groupby(["model", "measure"], sort=False):
         if measure in measures:
-            enough = count_enough_images(own)
-            said = f"From {enough} images on, {measure} deviates by at most 10% on every dataset."
-            if not enough:
-                said = f"On some dataset, half of the images leave {measure} more than 10% off."
-            found.setdefault(model, {})[measure] = said
-    return found
+            enough = count_enough_images(group)
+            sentences.setdefault(model, {})[measure] = (
+                f"With {enough} images or more, {measure} deviates by at most 10% on every dataset."
+                if enough
+                else f"On at least one dataset, {measure} still deviates by more than 10% "
+                "when half of the images are used."
+            )
+    return sentences

@@ -1,14 +1,17 @@
-"""The study's figures for papers, as SVG by matplotlib, from the tables of its analysis.
+"""Draw the study's figures for papers, as SVG with matplotlib, from the tables of its analysis.
 
-The first two have the form of figures 3 and 4 of "Zero-Shot Embeddings Inform Learning and
-Forgetting with Vision-Language Encoders": IIMM against gain above, against forgetting below.
+models.svg and methods.svg have the form of figures 3 and 4 of "Zero-Shot Embeddings Inform
+Learning and Forgetting with Vision-Language Encoders": IIMM against gain in the upper row,
+against forgetting in the lower row.
 """
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -19,224 +22,256 @@ from foretune.analysis.formatting import format_number, format_plain, is_known
 from foretune.analysis.outcomes import GAIN
 from foretune.core.files import atomic_write
 from foretune.report.charts import PALETTE
-from foretune.report.page_data import ZERO_SHOT, title_tests, trade_rows
+from foretune.report.page_data import ZERO_SHOT, make_trade_off_rows, title_tests
 
-MATPLOTLIB_STYLE = {
+MATPLOTLIB_STYLE: Any = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7,
     "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.spines.top": False,
     "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
-    "axes.prop_cycle": mpl.cycler(color=PALETTE), "legend.frameon": False,
+    "axes.prop_cycle": cycler(color=PALETTE), "legend.frameon": False,
     "svg.hashsalt": "foretune",  # the same study gives the same bytes
 }  # fmt: skip
 OUTCOME_ROWS = {GAIN: "gain over zero-shot error", "ood_change": "change on other tasks"}
-MARKS = "osD^vPX*"
-MAX_NAMED_DATASETS = 24  # datasets beyond so many have no marks of their own
+MARKERS = "osD^vPX*"
 LINE_STYLES = ("-", "--", ":", "-.")
-MAX_NUMBERED_COLUMNS = 24  # a matrix with more columns has no numbers
+MAX_NAMED_DATASETS = 24  # if there are more, all datasets have the same marker
+MAX_NUMBERED_COLUMNS = 24  # a matrix with more columns has no numbers in its cells
+
+Styles = dict[str, dict[str, Any]]  # name -> keyword arguments of matplotlib's plot
+FigureRuns = list[tuple[str, str, str]]  # title of a column of panels, model, method
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    with atomic_write(path) as beside:
-        figure.savefig(beside, format="svg", bbox_inches="tight", metadata={"Date": None})
+    """Write a figure as SVG, without a date, so that the same figure gives the same bytes."""
+    with atomic_write(path) as partial_file:
+        figure.savefig(partial_file, format="svg", bbox_inches="tight", metadata={"Date": None})
 
 
-def make_panels(rows: int, columns: int, width: float = 2.2, height: float = 1.9, **options):
-    """A figure of panels, all of them as a (rows, columns) array."""
+def make_panels(
+    rows: int, columns: int, width: float = 2.2, height: float = 1.9, **options
+) -> tuple[Figure, np.ndarray]:
+    """Return a figure and its panels, an array of shape (rows, columns); sizes in inches."""
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def draw_nothing(why: str) -> Figure:
+def draw_message(message: str) -> Figure:
+    """Return a figure that contains only a message, for a study without the data to draw."""
     figure, panels = make_panels(1, 1, width=4, height=1)
     panels[0, 0].set_axis_off()
-    panels[0, 0].text(0.5, 0.5, why, ha="center", va="center")
+    panels[0, 0].text(0.5, 0.5, message, ha="center", va="center")
     return figure
 
 
-def assign_marks(names: list[str]) -> dict[str, dict]:
-    """A colour and a mark for each name, that differ for up to 64 names."""
+def assign_markers(names: list[str]) -> Styles:
+    """Return a colour and a marker for each name; up to 64 names get different pairs."""
     if len(names) > MAX_NAMED_DATASETS:
         return {name: {"color": PALETTE[0], "marker": "o"} for name in names}
     count = len(PALETTE)
     return {
-        name: {"color": PALETTE[i % count], "marker": MARKS[(i + i // count) % len(MARKS)]}
+        name: {"color": PALETTE[i % count], "marker": MARKERS[(i + i // count) % len(MARKERS)]}
         for i, name in enumerate(names)
     }
 
 
-def add_legend(figure: Figure, looks: dict[str, dict]) -> None:
-    keys = [Line2D([], [], **{"ls": "", "ms": 4} | look, label=name)
-            for name, look in looks.items()]  # fmt: skip
-    figure.legend(handles=keys, loc="outside lower center", ncols=min(6, len(keys)))
+def add_legend(figure: Figure, styles: Styles) -> None:
+    """Add a legend of all names below the panels."""
+    defaults: dict[str, Any] = {"ls": "", "ms": 4}
+    handles = [Line2D([], [], **defaults | style, label=name) for name, style in styles.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)))
 
 
 def draw_fit(
-    axes: Axes, tasks: pd.DataFrame, outcome: str, row: dict | None, looks: dict[str, dict]
+    axes: Axes, tasks: pd.DataFrame, outcome: str, fit: dict | None, styles: Styles
 ) -> None:
-    """IIMM against an outcome, a point a dataset; row: of statistics, for the line and its band."""
+    """Draw IIMM against an outcome: a point per dataset, the fitted line and its 95% band.
+
+    fit: row of the table `statistics`; without it only the points are drawn.
+    """
     points = tasks[["dataset", "iimm", outcome]].astype({"iimm": float, outcome: float}).dropna()
-    x = points.iimm.to_numpy()
-    for name, *at in points.itertuples(index=False):
-        axes.scatter(*at, s=14, zorder=3, linewidths=0, **looks[name])
-    if row is None or not is_known(row["slope"]) or not len(points):
+    for name, x, y in points.itertuples(index=False):
+        axes.scatter(x, y, s=14, zorder=3, linewidths=0, **styles[name])
+    if fit is None or not is_known(fit["slope"]) or not len(points):
         return
-    ends = np.linspace(x.min(), x.max(), 50)
-    middle = row["intercept"] + row["slope"] * ends
-    axes.plot(ends, middle, color="0.3")
-    half = np.sqrt(1 / row["n"] + (ends - row["x_mean"]) ** 2 / row["x_squares"])
-    half *= stats.t.ppf(0.975, row["n"] - 2) * row["residual_sd"]
-    axes.fill_between(ends, middle - half, middle + half, color="0.3", alpha=0.12, lw=0)
-    said = f"R² {format_number(row['r2'])}, p {format_plain(row['p_slope'])}, n {format_plain(row['n'])}"
-    axes.set_title(said, fontsize=6.5, loc="right", pad=2)
+    iimm = points.iimm.to_numpy()
+    grid = np.linspace(iimm.min(), iimm.max(), 50)
+    mean = fit["intercept"] + fit["slope"] * grid
+    axes.plot(grid, mean, color="0.3")
+    # Confidence band of a regression line's mean.
+    half_width = np.sqrt(1 / fit["n"] + (grid - fit["x_mean"]) ** 2 / fit["x_squares"])
+    half_width *= stats.t.ppf(0.975, fit["n"] - 2) * fit["residual_sd"]
+    axes.fill_between(grid, mean - half_width, mean + half_width, color="0.3", alpha=0.12, lw=0)
+    r2, p, n = format_number(fit["r2"]), format_plain(fit["p_slope"]), format_plain(fit["n"])
+    axes.set_title(f"R² {r2}, p {p}, n {n}", fontsize=6.5, loc="right", pad=2)
 
 
-def draw_fits(tasks: pd.DataFrame, statistics: pd.DataFrame, runs: list[tuple[str, str, str]]):
-    """Panels of `draw_fit`, a column for each of runs: title, model, method."""
+def draw_fits(tasks: pd.DataFrame, statistics: pd.DataFrame, runs: FigureRuns) -> Figure:
+    """Return a figure with a column of panels per run, gain above and forgetting below."""
     if "iimm" not in tasks or not runs:
-        return draw_nothing("The study has nothing to draw here: no iimm, or no such runs.")
+        return draw_message("Nothing to draw: the study lacks iimm or fine-tuned models.")
     figure, panels = make_panels(2, len(runs), sharey="row")
-    looks = assign_marks(sorted(set(tasks.dataset)))
-    found = statistics[statistics.measure == "iimm"].set_index(["model", "method", "outcome"])
+    styles = assign_markers(sorted(set(tasks.dataset)))
+    fits = statistics[statistics.measure == "iimm"].set_index(["model", "method", "outcome"])
     for column, (title, model, method) in zip(panels.T, runs, strict=True):
-        own = tasks[(tasks.model == model) & (tasks.method == method)]
+        run_tasks = tasks[(tasks.model == model) & (tasks.method == method)]
         for axes, (outcome, label) in zip(column, OUTCOME_ROWS.items(), strict=True):
             key = (model, method, outcome)
-            row = found.loc[key].to_dict() if key in found.index else None
-            draw_fit(axes, own, outcome, row, looks)
+            fit = fits.loc[key].to_dict() if key in fits.index else None
+            draw_fit(axes, run_tasks, outcome, fit, styles)
             if axes in panels[:, 0]:
                 axes.set_ylabel(label)
         column[0].annotate(title, (0.5, 1.14), xycoords="axes fraction", ha="center", weight="bold")
         column[1].set_xlabel("IIMM")
-    if len(looks) <= MAX_NAMED_DATASETS:
-        add_legend(figure, looks)
+    if len(styles) <= MAX_NAMED_DATASETS:
+        add_legend(figure, styles)
     return figure
 
 
-def get_runs_by_model(tasks: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Every model by full fine-tuning, or by its first method where it has none."""
+def get_runs_by_model(tasks: pd.DataFrame) -> FigureRuns:
+    """Return every model with full fine-tuning, or with its first method if it has none."""
     runs = tasks[["model", "method"]].drop_duplicates()
-    full = {model: "full" if "full" in set(own.method) else own.method.iloc[0]
-            for model, own in runs.groupby("model")}  # fmt: skip
-    return [(name if by == "full" else f"{name}, {by}", name, by) for name, by in full.items()]
+    methods = {
+        model: "full" if "full" in set(group.method) else group.method.iloc[0]
+        for model, group in runs.groupby("model")
+    }
+    return [(model if method == "full" else f"{model}, {method}", model, method)
+            for model, method in methods.items()]  # fmt: skip
 
 
-def get_runs_by_method(tasks: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Every method of the model that has the most."""
+def get_runs_by_method(tasks: pd.DataFrame) -> FigureRuns:
+    """Return every method of the model that has the most methods."""
     if tasks.empty:
         return []
     counts = tasks.groupby("model").method.nunique()
-    own = tasks[tasks.model == counts.idxmax()]
-    return [(f"{method}, {counts.idxmax()}" if len(counts) > 1 else method, counts.idxmax(), method)
-            for method in dict.fromkeys(own.method)]  # fmt: skip
+    model = counts.idxmax()
+    return [(f"{method}, {model}" if len(counts) > 1 else method, model, method)
+            for method in dict.fromkeys(tasks.method[tasks.model == model])]  # fmt: skip
 
 
 def draw_matrices(outcomes: pd.DataFrame, model: str) -> Figure:
-    """Accuracy, trained on x evaluated on, zero-shot in the first row; a panel for each method."""
-    own = outcomes[(outcomes.model == model) & (outcomes.wise_ft.fillna(1) == 1)]
-    own = own.assign(
-        test=title_tests(own), trained_on=own.trained_on.fillna(ZERO_SHOT), own=own.split == "test"
-    ).sort_values(["evaluated_on", "own", "split"], ascending=[True, False, True], kind="stable")
-    zero = own[own.method == "zero_shot"]
-    methods = [name for name in dict.fromkeys(own.method) if name != "zero_shot"]
-    tests = list(dict.fromkeys(zero.test))
+    """Return a model's matrices of accuracy, trained on x evaluated on, a panel per method.
+
+    The first row of a matrix is the zero-shot model.
+    """
+    rows = outcomes[(outcomes.model == model) & (outcomes.wise_ft.fillna(1) == 1)]
+    rows = rows.assign(
+        test=title_tests(rows), trained_on=rows.trained_on.fillna(ZERO_SHOT),
+        is_own_test=rows.split == "test",
+    ).sort_values(
+        ["evaluated_on", "is_own_test", "split"], ascending=[True, False, True], kind="stable"
+    )  # fmt: skip
+    zero_shot = rows[rows.method == "zero_shot"]
+    methods = [name for name in dict.fromkeys(rows.method) if name != "zero_shot"]
+    tests = list(dict.fromkeys(zero_shot.test))
     if not methods:
-        return draw_nothing("Nothing was fine-tuned.")
+        return draw_message("Nothing was fine-tuned.")
     side = 0.3 * len(tests) + 1.2
     columns = min(3, len(methods))
     figure, panels = make_panels(-(-len(methods) // columns), columns, side, side, sharey=True)
     for axes in panels.flat[len(methods) :]:
         axes.set_axis_off()
     for axes, method in zip(panels.flat, methods, strict=False):
-        cells = pd.concat([zero, own[own.method == method]])
-        wide = cells.pivot(index="trained_on", columns="test", values="accuracy")
-        order = [name for name in (ZERO_SHOT, *tests) if name in wide.index]
-        wide = wide.reindex(index=order, columns=tests)
-        axes.imshow(wide, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        axes.set_xticks(range(len(tests)), tests, rotation=60, ha="right")
-        axes.set_yticks(range(len(order)), order)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
+        cells = pd.concat([zero_shot, rows[rows.method == method]])
+        matrix = cells.pivot(index="trained_on", columns="test", values="accuracy")
+        order = [name for name in (ZERO_SHOT, *tests) if name in matrix.index]
+        draw_matrix(axes, matrix.reindex(index=order, columns=tests))
         axes.set(title=f"{model}, {method}", xlabel="evaluated on")
-        for (i, j), value in (
-            np.ndenumerate(wide.to_numpy()) if len(tests) <= MAX_NUMBERED_COLUMNS else ()
-        ):
-            if is_known(value):
-                ink = "white" if value > 0.6 else "black"
-                axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", size=6, color=ink)
     for axes in panels[:, 0]:
         axes.set_ylabel("trained on")
     return figure
 
 
+def draw_matrix(axes: Axes, matrix: pd.DataFrame) -> None:
+    """Draw accuracies as coloured cells, with their numbers in % if there are few columns."""
+    axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(matrix.columns)), matrix.columns, rotation=60, ha="right")
+    axes.set_yticks(range(len(matrix.index)), matrix.index)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    if len(matrix.columns) > MAX_NUMBERED_COLUMNS:
+        return
+    for (i, j), value in np.ndenumerate(matrix.to_numpy()):
+        if is_known(value):
+            color = "white" if value > 0.6 else "black"
+            axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", size=6, color=color)
+
+
 def draw_trade_off(tasks: pd.DataFrame, wise_ft: pd.DataFrame) -> Figure:
-    """Mean gain against mean forgetting: a panel a model, a point a method, WiSE-FT's curves."""
-    means = trade_rows(tasks, wise_ft)
+    """Return mean gain against mean forgetting, a panel per model and a point per method.
+
+    Curves show the weights between the zero-shot and the fine-tuned model (WiSE-FT).
+    """
+    means = make_trade_off_rows(tasks, wise_ft)
     if means.empty:
-        return draw_nothing("No method was tested on other tasks.")
+        return draw_message("No method was tested on other tasks.")
     models, methods = list(dict.fromkeys(means.model)), list(dict.fromkeys(means.method))
-    looks = assign_marks(methods)
+    styles = assign_markers(methods)
     figure, panels = make_panels(1, len(models), height=2.4, sharey=True)
     for axes, model in zip(panels[0], models, strict=True):
         axes.axhline(0, color="0.7", lw=0.6)
         axes.axvline(0, color="0.7", lw=0.6)
-        for method, own in means[means.model == model].groupby("method", sort=False):
-            own = own.sort_values("wise_ft")
-            axes.plot(own.ood_change, own.gain, color=looks[method]["color"])
-            last = own[own.wise_ft == 1]
-            axes.plot(last.ood_change, last.gain, ls="", ms=4, **looks[method])
+        for method, curve in means[means.model == model].groupby("method", sort=False):
+            curve = curve.sort_values("wise_ft")
+            axes.plot(curve.ood_change, curve.gain, color=styles[method]["color"])
+            end = curve[curve.wise_ft == 1]
+            axes.plot(end.ood_change, end.gain, ls="", ms=4, **styles[method])
         axes.set(title=model, xlabel="mean change on other tasks")
         axes.xaxis.set_major_locator(MaxNLocator(4))
     panels[0, 0].set_ylabel("mean gain over zero-shot error")
-    add_legend(figure, looks)
+    add_legend(figure, styles)
     return figure
 
 
 def draw_training(epochs: list[Path], tasks: pd.DataFrame) -> Figure:
-    """Validation accuracy per epoch of the chosen trials, a line a dataset."""
+    """Return validation accuracy by epoch of the selected trials, a line per dataset."""
     keys = ["model", "method", "dataset", "trial"]
-    every = pd.concat([pd.read_parquet(path) for path in epochs]) if epochs else pd.DataFrame()
-    chosen = every.merge(tasks[keys], on=keys) if len(every) else every
-    if chosen.empty:
-        return draw_nothing("No epochs were recorded.")
-    runs = list(chosen.groupby(["model", "method"], sort=False))
+    frame = pd.concat([pd.read_parquet(path) for path in epochs]) if epochs else pd.DataFrame()
+    selected = frame.merge(tasks[keys], on=keys) if len(frame) else frame
+    if selected.empty:
+        return draw_message("No epochs were recorded.")
+    runs = list(selected.groupby(["model", "method"], sort=False))
     columns = min(4, len(runs))
     figure, panels = make_panels(-(-len(runs) // columns), columns, sharey=True)
-    names = list(dict.fromkeys(chosen.dataset))
-    looks = {
+    styles = {
         name: {
             "color": PALETTE[i % len(PALETTE)],
             "ls": LINE_STYLES[i // len(PALETTE) % len(LINE_STYLES)],
         }
-        for i, name in enumerate(names)
+        for i, name in enumerate(dict.fromkeys(selected.dataset))
     }
     for axes in panels.flat[len(runs) :]:
         axes.set_axis_off()
-    for axes, ((model, method), own) in zip(panels.flat, runs, strict=False):
-        for name, look in looks.items():
-            points = own[own.dataset == name].sort_values("epoch")
-            one = {"marker": "."} if len(points) == 1 else {}  # which no line shows
-            axes.plot(points.epoch, points.val_accuracy, **look, **one)
+    for axes, ((model, method), run_epochs) in zip(panels.flat, runs, strict=False):
+        for name, style in styles.items():
+            points = run_epochs[run_epochs.dataset == name].sort_values("epoch")
+            marker = {"marker": "."} if len(points) == 1 else {}  # a line needs two points
+            axes.plot(points.epoch, points.val_accuracy, **style, **marker)
         axes.set(title=f"{model}, {method}", xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
     for axes in panels[:, 0]:
         axes.set_ylabel("validation accuracy")
-    add_legend(figure, looks)
+    add_legend(figure, styles)
     return figure
 
 
 def draw_figures(analysis: Path, epochs: list[Path], models: list[str], output: Path) -> None:
     """Write the figures into the folder `output`.
 
-    models.svg and methods.svg have the form of the paper's figures 3 and 4; accuracy_{model}.svg,
-    trade_off_chart.svg and training.svg are the report's, for paper. analysis: the folder of the
-    study's tables; epochs: its trials' files.
+    The files are models.svg, methods.svg, trade_off.svg, training.svg and, for each model,
+    accuracy_{model}.svg.
+
+    Args:
+        analysis: Folder with the tables of the analysis.
+        epochs: Parquet files with the epochs of all trials.
+        models: Names of the models whose accuracies are drawn.
+        output: Folder to write to.
     """
     tables = {
         name: pd.read_parquet(Path(analysis) / f"{name}.parquet")
         for name in ("tasks", "statistics", "outcomes", "wise_ft")
     }
     tasks, statistics = tables["tasks"], tables["statistics"]
-    # Names are data: a dollar sign begins no formula.
+    # A name may contain a dollar sign, which must not start a formula.
     with mpl.rc_context(MATPLOTLIB_STYLE | {"text.parse_math": False}):
         save_figure(draw_fits(tasks, statistics, get_runs_by_model(tasks)), output / "models.svg")
         save_figure(draw_fits(tasks, statistics, get_runs_by_method(tasks)), output / "methods.svg")

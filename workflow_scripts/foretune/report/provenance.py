@@ -1,4 +1,4 @@
-"""What a report was made from: versions, config, digests of data and weights."""
+"""Record what a report was made from: versions, config, digests of data and weights."""
 
 import datetime
 import importlib.metadata
@@ -15,15 +15,15 @@ PACKAGES = ("torch", "torchvision", "open_clip_torch", "snakemake", "pyarrow", "
             "altair")  # fmt: skip
 
 
-def git_commit() -> str:
-    """The checkout's commit, with "+" where files differ from it; "unknown" outside git."""
-    here = Path(__file__).parent
+def get_git_commit() -> str:
+    """Return the checkout's commit, with "+" if files differ from it, or "unknown" without git."""
+    folder = Path(__file__).parent
     try:
         commit = subprocess.check_output(
-            ["git", "rev-parse", "--short=12", "HEAD"], cwd=here, text=True,
+            ["git", "rev-parse", "--short=12", "HEAD"], cwd=folder, text=True,
             stderr=subprocess.DEVNULL,
         ).strip()  # fmt: skip
-        changed = subprocess.check_output(["git", "status", "--porcelain"], cwd=here, text=True)
+        changed = subprocess.check_output(["git", "status", "--porcelain"], cwd=folder, text=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit + ("+" if changed.strip() else "")
@@ -32,18 +32,29 @@ def git_commit() -> str:
 def write_provenance(
     config: dict, datasets: list[Path], measures: list[Path], output: Path
 ) -> None:
-    """datasets: the manifests, of shifted tests too; measures: files, which name the weights."""
+    """Write the provenance of a study's report as JSON.
+
+    Args:
+        config: The study's config.
+        datasets: Manifests of the datasets and of their shifted tests.
+        measures: JSON files with the measures, which name the weights of their model.
+        output: File to write.
+
+    Raises:
+        ForetuneError: The measures of a model were computed with different weights.
+    """
     manifests = [json.loads(Path(path).read_text()) for path in datasets]
     measured = [json.loads(Path(path).read_text()) for path in measures]
     weights = {(m["model"], m["weights"]) for m in measured}
     if len(weights) > len({model for model, _ in weights}):
         raise ForetuneError(
-            "a model has measures of different weights; delete results/ and run again"
+            "the measures of a model were computed with different weights; "
+            "delete results/ and run the study again"
         )
     write_json(
         {
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "git_commit": git_commit(),
+            "git_commit": get_git_commit(),
             "versions": {
                 "python": platform.python_version(),
                 **{name: importlib.metadata.version(name) for name in PACKAGES},

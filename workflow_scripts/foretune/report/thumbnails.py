@@ -1,56 +1,77 @@
-"""A dataset's description for readers, with a few of its test images as data addresses."""
+"""Describe a dataset for the report, with a few of its test images as data URIs."""
 
 import base64
 import io
 import json
 from pathlib import Path
+from typing import TypedDict, cast
 
 import numpy as np
 import pyarrow.parquet as pq
+from PIL.ImageFile import ImageFile
 
-from foretune.data.prepared import decode_image, get_dataset_title
+from foretune.data.prepared import Manifest, decode_image, get_dataset_title
 
-SMALL_SIDE = 8_000  # bytes: an image up to this size stays as it is
-THUMBNAIL_SIDE = 128  # pixels of a thumbnail: sharp at the 96 it is shown at on most screens
-
-
-def describe_dataset_samples(path: Path) -> dict:
-    """The manifest at `path` with the dataset's title and samples of its test images."""
-    described = json.loads(path.read_text())
-    described["title"] = get_dataset_title(described)
-    test = described["splits"].get("test")
-    described["samples"] = (
-        draw_samples(path.parent / test["file"], described["classes"]) if test else []
-    )
-    return described
+MAX_UNCHANGED_BYTES = 8_000  # larger images are replaced by thumbnails
+THUMBNAIL_PIXELS = 128  # longest side; the page shows images at 96 CSS pixels
 
 
-def draw_samples(path: Path, classes: list[str], count: int = 10) -> list[dict]:
-    """Images spread evenly over the classes; only the row groups that hold one are read."""
+class Sample(TypedDict):
+    """One test image: its data URI and the name of its class."""
+
+    uri: str
+    label: str
+
+
+class DatasetDescription(Manifest):
+    """The manifest of a dataset or shifted test, with its title and samples of its test images."""
+
+    title: str
+    samples: list[Sample]
+
+
+def describe_dataset(path: Path) -> DatasetDescription:
+    """Return the description of the dataset whose manifest is the file `path`."""
+    manifest: Manifest = json.loads(path.read_text())
+    test = manifest["splits"].get("test")
+    samples = draw_samples(path.parent / test["file"], manifest["classes"]) if test else []
+    return {**manifest, "title": get_dataset_title(manifest), "samples": samples}
+
+
+def draw_samples(path: Path, classes: list[str], count: int = 10) -> list[Sample]:
+    """Return up to `count` images of the split `path`, spread evenly over the classes.
+
+    Only those row groups are read that hold a chosen image.
+    """
     file = pq.ParquetFile(path)
     labels = file.read(columns=["label"])["label"].to_numpy()
     by_class = np.argsort(labels, kind="stable")
-    picks = by_class[np.linspace(0, len(labels) - 1, min(count, len(labels))).astype(int)]
-    found, start = {}, 0
+    chosen = by_class[np.linspace(0, len(labels) - 1, min(count, len(labels))).astype(int)]
+    uris: dict[int, str] = {}
+    start = 0
     for group in range(file.num_row_groups):
         end = start + file.metadata.row_group(group).num_rows
-        inside = [row for row in picks if start <= row < end]
-        if inside:
+        rows = [row for row in chosen if start <= row < end]
+        if rows:
             images = file.read_row_group(group, columns=["image"])["image"]
-            for row in inside:
-                found[row] = data_uri(images[int(row - start)].as_py(), f"{path}: row {row}")
+            for row in rows:
+                uris[row] = make_data_uri(images[int(row - start)].as_py(), f"{path}: row {row}")
         start = end
-    return [{"uri": found[row], "label": classes[labels[row]]} for row in picks]
+    return [{"uri": uris[row], "label": classes[labels[row]]} for row in chosen]
 
 
-def data_uri(encoded: bytes, name: str) -> str:
-    """An image as it is, or a thumbnail of it where it is large; `name` is for errors."""
-    image = decode_image(encoded, name)
-    kind = image.get_format_mimetype()
-    if len(encoded) > SMALL_SIDE or kind not in ("image/png", "image/jpeg"):
-        image = image.convert("RGB")
-        image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-        small = io.BytesIO()
-        image.save(small, "JPEG", quality=85)
-        encoded, kind = small.getvalue(), "image/jpeg"
-    return f"data:{kind};base64,{base64.b64encode(encoded).decode()}"
+def make_data_uri(encoded: bytes, name: str) -> str:
+    """Return an encoded image as a data URI.
+
+    A small PNG or JPEG file is embedded unchanged, any other image as a JPEG thumbnail. An error
+    about the image begins with `name`.
+    """
+    image = cast(ImageFile, decode_image(encoded, name))
+    mime_type = image.get_format_mimetype()
+    if len(encoded) > MAX_UNCHANGED_BYTES or mime_type not in ("image/png", "image/jpeg"):
+        thumbnail = image.convert("RGB")
+        thumbnail.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+        buffer = io.BytesIO()
+        thumbnail.save(buffer, "JPEG", quality=85)
+        encoded, mime_type = buffer.getvalue(), "image/jpeg"
+    return f"data:{mime_type};base64,{base64.b64encode(encoded).decode()}"

@@ -1,30 +1,38 @@
-// Figures: each kind has one specification; what it draws follows the lists' choices.
-const ink = "currentColor";  // follows the page: light, dark and print need no second drawing
+// Figures: each kind has one Vega-Lite specification and a function that selects its data.
+const ink = "currentColor";  // the page's text colour: no redraw for the light, dark or print style
 const narrow = innerWidth < 600;
 const labels = {labelColor: ink, titleColor: ink, titleFontWeight: 500, labelFontSize: 12, titleFontSize: 12};
 const theme = {
   background: "transparent", font: "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", view: {stroke: null},
-  range: {category: setting.colours},
+  range: {category: settings.colours},
   axis: {...labels, titlePadding: 10, gridColor: ink, domainColor: ink, tickColor: ink, gridOpacity: .12, domainOpacity: .4, tickOpacity: .4},
   legend: {...labels, symbolStrokeColor: ink, orient: "bottom", columns: narrow ? 2 : 4, offset: 12},
 };
 const LINE_KEY = {symbolType: "stroke", symbolFillColor: "transparent", symbolStrokeWidth: 2.5};
-const NAMED = 16;  // points beyond so many are named when hovered only
-const NUMBERED = 24;  // columns of a matrix beyond so many have no numbers in their cells
+const NAMED = 16;  // if there are more points or curves, only tooltips name them
+const NUMBERED = 24;  // a matrix with more columns has no numbers in its cells
 
 const state = {};
 const correlation = (measure = state.measure) => find("statistics", {model: state.model, method: state.method, outcome: state.outcome}).find(row => row.measure === measure);
 const inOrder = (names, order) => [...new Set(names)].sort((a, b) => (order.indexOf(a) + 1 || 1e9) - (order.indexOf(b) + 1 || 1e9));
-const rowHeight = (count, each, rest = 0, least = 0) => Math.max(count * each + rest, least);
+const rowsHeight = (count, height, minimum) => Math.max(count * height, minimum);
 
-function said(row) {
-  if (!row) return "No statistics for this pair.";
+// Headings of a figure's numbers; a figure may name others.
+const HEADINGS = {
+  n: "images", rho: "Spearman’s ρ", low: "95% interval from", high: "to", p: "permutation p", p_holm: "p (Holm)",
+  ood_change: "change on other tasks", wise_ft: "weight of the fine-tuned model", zero_shot: "zero-shot", study_mean: "mean of the study",
+  run: "model, method", cell: "comparison", of: "images of the class", color: "learning rate", relative: "deviation",
+};
+const NOTHING = "No data for this selection.";
+
+function describeCorrelation(row) {
+  if (!row) return "There are no statistics for this selection.";
   if (!known(row.spearman)) return `${row.note || "No correlation"}.`;
-  const span = known(row.spearman_low) ? ` (95% interval ${shown(row.spearman_low)} to ${shown(row.spearman_high)})` : "";
-  const p = known(row.p_holm) ? `, ${shown(row.p_holm, "plain")} after correction` : "";
+  const interval = known(row.spearman_low) ? ` (95% interval ${shown(row.spearman_low)} to ${shown(row.spearman_high)})` : "";
+  const corrected = known(row.p_holm) ? ` (${shown(row.p_holm, "plain")} after Holm’s correction)` : "";
   const verdict = row.p_holm < .05 ? "A correlation is shown" : "No correlation is shown";
-  const bent = known(row.aic_difference) && row.aic_difference <= -2 ? ` A line that is flat above ${shown(row.hinge_threshold)} fits better.` : "";
-  return `${verdict}: Spearman’s ρ = ${shown(row.spearman)}${span}, permutation p = ${shown(row.p_permutation, "plain")}${p}, R² = ${shown(row.r2)}, n = ${row.n}.${bent}${row.note ? ` Note: ${row.note}.` : ""}`;
+  const hinge = known(row.aic_difference) && row.aic_difference <= -2 ? ` A hinge that is flat above ${shown(row.hinge_threshold)} fits better than the line.` : "";
+  return `${verdict}: Spearman’s ρ = ${shown(row.spearman)}${interval}, permutation p = ${shown(row.p_permutation, "plain")}${corrected}, R² = ${shown(row.r2)}, n = ${row.n}.${hinge}${row.note ? ` Note: ${row.note}.` : ""}`;
 }
 
 function scatter() {
@@ -34,7 +42,7 @@ function scatter() {
     .filter(point => known(point.x) && known(point.y));
   const row = correlation(), fit = [];
   if (points.length && known(row?.slope)) {
-    const xs = points.map(point => point.x), low = Math.min(...xs), high = Math.max(...xs), t = setting.t[row.n];
+    const xs = points.map(point => point.x), low = Math.min(...xs), high = Math.max(...xs), t = settings.t[row.n];
     for (let i = 0; i <= 40; i++) {
       const x = low + i / 40 * (high - low), y = row.intercept + row.slope * x;
       const half = t * row.residual_sd * Math.sqrt(1 / row.n + (x - row.x_mean) ** 2 / row.x_squares);
@@ -43,9 +51,9 @@ function scatter() {
   }
   for (const point of points) point.named = points.length <= NAMED && !narrow;
   return {
-    data: {points, fit}, places: {measure, outcome: setting.outcomes[outcome]},
-    label: `${setting.outcomes[outcome]} against ${measure}, ${model}, ${method}`,
-    note: points.length ? said(row) : "Nothing to show.",
+    data: {points, fit}, places: {measure, outcome: settings.outcomes[outcome]}, headings: {x: measure, y: settings.outcomes[outcome]},
+    label: `${settings.outcomes[outcome]} against ${measure}, ${model}, ${method}`,
+    note: points.length ? describeCorrelation(row) : NOTHING,
   };
 }
 
@@ -57,37 +65,38 @@ function ranking() {
   })).sort((a, b) => Math.abs(b.rho) - Math.abs(a.rho));
   const count = measures.filter(row => row.shown).length;
   return {
-    data: {measures}, places: {rho: `Spearman’s ρ with ${setting.outcomes[outcome]}`, rows: measures.map(row => row.measure)},
-    height: rowHeight(measures.length, 19, 0, 60),
-    label: `Spearman’s ρ of every measure with ${setting.outcomes[outcome]}, ${model}, ${method}`,
-    note: measures.length ? `${count || "None"} of ${measures.length} measures ${count === 1 ? "is" : "are"} shown to go with it.` : "Nothing to show.",
+    data: {measures}, places: {rho: `Spearman’s ρ with ${settings.outcomes[outcome]}`, rows: measures.map(row => row.measure)},
+    height: rowsHeight(measures.length, 19, 60),
+    label: `Spearman’s ρ of every measure with ${settings.outcomes[outcome]}, ${model}, ${method}`,
+    note: measures.length ? `The correlation is shown for ${count || "none"} of ${measures.length} measure${measures.length === 1 ? "" : "s"}.` : NOTHING,
   };
 }
 
 function matrix() {
-  const {model, method} = state, {zero_shot: base, titles} = setting;
+  const {model, method} = state, {zero_shot: base, titles} = settings;
   const tests = new Map(rowsOf("tests").map(row => [row.test, row]));
   const zero = new Map(find("outcomes", {model, method: "zero_shot"}).map(row => [row.test, row.accuracy]));
   const tested = [...[...zero].map(([test, accuracy]) => ({trained_on: base, test, accuracy})), ...find("outcomes", {model, method})];
-  const columns = inOrder(tested.map(row => row.test), titles), rows = inOrder(tested.map(row => row.trained_on), [base, ...setting.order]);
-  const found = new Map(tested.map(row => [row.trained_on + "\0" + row.test, row.accuracy]));
+  const columns = inOrder(tested.map(row => row.test), titles), rows = inOrder(tested.map(row => row.trained_on), [base, ...settings.order]);
+  const accuracies = new Map(tested.map(row => [row.trained_on + "\0" + row.test, row.accuracy]));
   const numbered = columns.length <= NUMBERED;
   const cells = rows.flatMap(y => columns.map(x => {
-    const value = found.get(y + "\0" + x) ?? null, {n, chance} = tests.get(x);
+    const value = accuracies.get(y + "\0" + x) ?? null, {n, chance} = tests.get(x);
     return {x, y, value, zero_shot: zero.get(x), change: known(value) ? value - zero.get(x) : null, n, chance, own: x === y,
       shown: numbered || !known(value) ? shown(value, "percent").replace("%", "") : ""};
   }));
   return {
-    data: {cells}, places: {columns, rows}, height: rowHeight(rows.length, numbered ? 32 : 22, 0, 90),
+    data: {cells}, places: {columns, rows}, height: rowsHeight(rows.length, numbered ? 32 : 22, 90),
     minWidth: 260 + (numbered ? 36 : 22) * columns.length, label: `Accuracy in %, trained on × evaluated on, ${model}, ${method}`,
+    headings: {x: "evaluated on", y: "trained on", value: "accuracy", n: "test images"},
   };
 }
 
 function tradeOff() {
   const means = find("trade", {model: state.model});
   return {
-    data: {means}, places: {methods: setting.methods}, label: `Gain against forgetting, ${state.model}`,
-    note: means.length ? `${state.model}.` : "Nothing to show.",
+    data: {means}, places: {methods: settings.methods}, label: `Gain against forgetting, ${state.model}`,
+    note: means.length ? `Model: ${state.model}.` : NOTHING,
   };
 }
 
@@ -98,59 +107,63 @@ function epochs() {
   const points = trials.flatMap(row => row.epoch.map((epoch, i) => ({
     trial: row.trial, epoch, accuracy: row.accuracy[i], color: text(row.rate), dash: text(row.varied), best: epoch === row.best,
   })));
-  const out = trials[0]?.left_out;
+  const omitted = trials[0]?.left_out;
   return {
     data: {epochs: points}, places: {colors, dashes, dash: name, color_legend: colors.length > 1 ? LINE_KEY : null, dash_legend: dashes.length > 1 ? LINE_KEY : null},
-    label: `Validation accuracy per epoch, ${model}, ${method}, ${dataset}`,
-    note: !points.length ? "Nothing to show." : out ? `${out} trial${out === 1 ? " that is" : "s that are"} worse ${out === 1 ? "is" : "are"} left out.` : "",
+    label: `Validation accuracy by epoch, ${model}, ${method}, ${dataset}`, headings: {dash: name},
+    note: !points.length ? NOTHING : omitted ? `The figure omits ${omitted} trial${omitted === 1 ? "" : "s"} with lower validation accuracy.` : "",
   };
 }
 
 function convergence() {
   const {model, measure} = state, curves = find("curves", {model, measure}), names = new Set(curves.map(row => row.dataset));
   return {
-    data: {curves}, places: {deviation: `deviation of ${measure}`, datasets: inOrder(names, setting.order), legend: names.size <= NAMED ? LINE_KEY : null},
-    label: `Deviation of ${measure} against the number of images, ${model}`, note: setting.enough[model]?.[measure] ?? "Nothing to show.",
+    data: {curves}, places: {deviation: `deviation of ${measure}`, datasets: inOrder(names, settings.order), legend: names.size <= NAMED ? LINE_KEY : null},
+    label: `Deviation of ${measure} against the number of images, ${model}`, note: settings.enough[model]?.[measure] ?? NOTHING,
   };
 }
 
 function evidence(arg) {
   const rows = find("evidence", {finding: parseInt(arg), part: arg.replace(/\d+/, "")}).filter(row => known(row.estimate))
-    .map(row => ({...row, cell: `${row.model}: ${row.cell.replace("gain_over_zero_shot_error", "gain")}`}));
+    .map(row => ({...row, cell: `${row.model}: ${row.cell.replace("gain_over_zero_shot_error", "gain").replace("ood_change", "change on other tasks")}`}));
   return {
-    data: {evidence: rows}, places: {rows: rows.map(row => row.cell), legend: {}}, height: rowHeight(rows.length, 20, 0, 40),
-    minWidth: 560, label: `Evidence for finding ${arg}`,
+    data: {evidence: rows}, places: {rows: rows.map(row => row.cell), legend: {}}, height: rowsHeight(rows.length, 20, 40),
+    minWidth: 560, label: `Evidence for finding ${arg}`, headings: {n: "n"},
   };
 }
 
+// Whether an outcome is of the zero-shot model, or of a model on a test of the dataset that it was trained on.
+const isOwnTest = ({method, trained_on: dataset, test}) => method === "zero_shot" || test === dataset || test.startsWith(`${dataset} · `);
+
 function task(arg) {
-  const dataset = setting.titles[arg];
-  const accuracies = rowsOf("outcomes").filter(row => row.test === dataset && (row.method === "zero_shot" || dataset === row.trained_on || dataset.startsWith(`${row.trained_on} · `)))
+  const dataset = settings.titles[arg];
+  const accuracies = rowsOf("outcomes").filter(row => row.test === dataset && isOwnTest(row))
     .map(row => ({model: row.model, method: row.method, accuracy: row.accuracy, zero_shot: row.method === "zero_shot"}));
-  const models = inOrder(accuracies.map(row => row.model), setting.models);
+  const models = inOrder(accuracies.map(row => row.model), settings.models);
   return {
-    data: {accuracies, chance: [{accuracy: find("tests", {test: dataset})[0]?.chance ?? null}]}, places: {models, methods: setting.methods},
-    height: rowHeight(models.length, 34, 0, 50), label: `Test accuracy on ${dataset} by model and method`,
-    note: accuracies.length ? "" : "Nothing to show.",
+    data: {accuracies, chance: [{accuracy: find("tests", {test: dataset})[0]?.chance ?? null}]}, places: {models, methods: settings.methods},
+    height: rowsHeight(models.length, 34, 50), label: `Test accuracy on ${dataset} by model and method`,
+    note: accuracies.length ? "" : NOTHING,
   };
 }
 
 function confusion(arg) {
-  const [index, which] = arg.split("-"), test = setting.titles[index], method = which === "zero" ? "zero_shot" : state.method;
-  const pairs = find("confusions", {model: state.model, method, test}), found = new Map(pairs.map(row => [row.class + "\0" + row.predicted, row]));
+  const [index, which] = arg.split("-"), test = settings.titles[index], method = which === "zero" ? "zero_shot" : state.method;
+  const pairs = find("confusions", {model: state.model, method, test}), byPair = new Map(pairs.map(row => [row.class + "\0" + row.predicted, row]));
   const names = [...new Set([...pairs.map(row => row.class), ...pairs.map(row => row.predicted)])], totals = new Map(pairs.map(row => [row.class, row.class_n]));
   const rows = names.filter(name => totals.has(name));
   const cells = rows.flatMap(y => names.map(x => {
-    const n = found.get(y + "\0" + x)?.n ?? 0, of = totals.get(y), value = n / of;
+    const n = byPair.get(y + "\0" + x)?.n ?? 0, of = totals.get(y), value = n / of;
     return {x, y, n, of, value, own: x === y, shown: n ? String(n) : ""};
   }));
-  const wrong = pairs.filter(row => row.class !== row.predicted).sort((a, b) => b.n - a.n).slice(0, 3);
+  const mistakes = pairs.filter(row => row.class !== row.predicted).sort((a, b) => b.n - a.n).slice(0, 3);
   const run = which === "zero" ? `${state.model}, zero-shot` : `${state.model}, ${method}`;
   return {
-    data: {cells}, places: {columns: names, rows}, height: rowHeight(rows.length, 30, 0, 30), minWidth: 110 + Math.min(130, 7 * Math.max(0, ...names.map(name => name.length))) + 36 * names.length,
-    label: `Images of the most confused classes of ${test}, class × predicted, ${run}`, caption: `${run}: images of the most confused classes, coloured by their share of the class.`,
-    note: pairs.length ? `Most often: ${wrong.map(row => `${row.class} taken for ${row.predicted} (${row.n} of ${row.class_n})`).join("; ")}.`
-      : find("outcomes", {model: state.model, method, test}).length ? "No image was taken for another class." : "Nothing to show.",
+    data: {cells}, places: {columns: names, rows}, height: rowsHeight(rows.length, 30, 30), minWidth: 110 + Math.min(130, 7 * Math.max(0, ...names.map(name => name.length))) + 36 * names.length,
+    label: `Images of the most confused classes of ${test} by predicted class, ${run}`, headings: {x: "predicted class", y: "class", value: "share"},
+    caption: `Images of the most confused classes by predicted class, ${run}. The colour is the share of the class’s images.`,
+    note: pairs.length ? `Most frequent errors: ${mistakes.map(row => `${row.class} predicted as ${row.predicted} (${row.n} of ${row.class_n})`).join("; ")}.`
+      : find("outcomes", {model: state.model, method, test}).some(row => isOwnTest(row) && row.accuracy === 1) ? "Every image was classified correctly." : NOTHING,
   };
 }
 
@@ -160,13 +173,13 @@ function expected(arg) {
   const forecasts = find("forecasts", {dataset, outcome}).filter(row => known(row.expected))
     .map(row => ({...row, run: `${row.model}, ${row.method}`})).sort((a, b) => ranks.get(a.run) - ranks.get(b.run));
   return {
-    data: {forecasts}, places: {rows: forecasts.map(row => row.run), expected: `expected ${setting.outcomes[outcome]}`},
-    height: rowHeight(forecasts.length, 22, 0, 40), label: `Expected ${setting.outcomes[outcome]} of ${dataset} by model and method`,
-    note: forecasts.length ? "" : "Nothing to show.",
+    data: {forecasts}, places: {rows: forecasts.map(row => row.run), expected: `expected ${settings.outcomes[outcome]}`},
+    height: rowsHeight(forecasts.length, 22, 40), label: `Expected ${settings.outcomes[outcome]} of ${dataset} by model and method`,
+    note: forecasts.length ? "" : NOTHING,
   };
 }
 
-// Kind -> what makes it, and the lists that it follows.
+// Kind -> the function that selects its data, and the lists that it depends on.
 const KINDS = {
   scatter: [scatter, ["model", "method", "measure", "outcome"]], ranking: [ranking, ["model", "method", "measure", "outcome"]],
   matrix: [matrix, ["model", "method"]], trade_off: [tradeOff, ["model"]], epochs: [epochs, ["model", "method", "dataset"]],
@@ -174,10 +187,10 @@ const KINDS = {
   confusion: [confusion, ["model", "method"]], expected: [expected, ["outcome"]],
 };
 
-// A copy of a specification in which a string "$name" is replaced by the value of that name.
+// Returns a copy of a specification in which each string "$name" is replaced by places.name.
 function fillPlaces(part, places) {
   if (typeof part === "string") return part.startsWith("$") ? places[part.slice(1)] : part;
-  if (Array.isArray(part)) return part.map(each => fillPlaces(each, places));
+  if (Array.isArray(part)) return part.map(item => fillPlaces(item, places));
   if (part === null || typeof part !== "object") return part;
   return Object.fromEntries(Object.entries(part).map(([key, value]) => [key, fillPlaces(value, places)]));
 }
@@ -186,7 +199,7 @@ async function drawFigure(figure) {
   const {kind, arg} = figure.dataset, chart = figure.querySelector(".chart"), caption = figure.querySelector("figcaption");
   const turn = figure.turn = (figure.turn ?? 0) + 1;
   try {
-    const {data, places, height, minWidth = 0, label, note = "", caption: text} = KINDS[kind][0](arg);
+    const {data, places, height, minWidth = 0, label, headings, note = "", caption: text} = KINDS[kind][0](arg);
     const spec = {...fillPlaces(read("specs")[kind], places), datasets: {...read("specs")[kind].datasets, ...data}, description: label};
     if (height) spec.height = height;
     if (["matrix", "confusion"].includes(kind)) spec.padding = {left: 5, top: 5, right: 50, bottom: 5};  // for slanted names
@@ -197,14 +210,14 @@ async function drawFigure(figure) {
     const points = Object.values(data).find(rows => rows.length) ?? [];
     figure.querySelector(".note").textContent = note;
     if (text) caption.firstChild.textContent = `${text} `;
-    addDataButton(figure, label, points);
+    addDataButton(figure, label, points, headings);
     figure.view?.finalize();
     if (!points.length) { chart.replaceChildren(); chart.style.minHeight = "0"; figure.view = null; return; }
-    // Log level 1, errors: a figure with nothing in a layer has an empty plot, which Vega warns of.
-    const made = await vegaEmbed(chart, spec, {mode: "vega-lite", renderer: "svg", actions: false, config: theme, logLevel: 1});
-    if (turn !== figure.turn) return made.finalize();
-    figure.view = made;
-    // One image with a name; its numbers are read from the table, not from hundreds of marks.
+    // Log level 1 (errors only): Vega warns of a figure that has a layer without data.
+    const embed = await vegaEmbed(chart, spec, {mode: "vega-lite", renderer: "svg", actions: false, config: theme, logLevel: 1});
+    if (turn !== figure.turn) return embed.finalize();
+    figure.view = embed;
+    // Screen readers get one image with a name; they read its numbers from the table, not from its marks.
     for (const name of ["role", "aria-label", "aria-roledescription"]) chart.removeAttribute(name);
     const svg = chart.querySelector("svg");
     svg.setAttribute("role", "img");
@@ -216,8 +229,8 @@ async function drawFigure(figure) {
   }
 }
 
-// A figure's numbers as a table, for those who cannot see it.
-function addDataButton(figure, label, points) {
+// Adds the button that shows a figure's numbers as a table, for readers who cannot see the figure.
+function addDataButton(figure, label, points, headings = {}) {
   figure.querySelector(".data")?.remove();
   const caption = figure.querySelector("figcaption");
   caption.querySelector("button")?.remove();
@@ -226,8 +239,9 @@ function addDataButton(figure, label, points) {
     const open = figure.querySelector(".data");
     button.setAttribute("aria-expanded", String(!open));
     if (open) return open.remove();
-    const keys = Object.keys(points[0]).filter(key => !["named", "own", "shown", "chosen"].includes(key));
-    const columns = keys.map(key => ({key, label: key.replaceAll("_", " "), beside: [], kind: points.some(row => typeof row[key] === "string") ? "text" : "plain"}));
+    // Booleans and `shown`, a number as text, only control the drawing.
+    const keys = Object.keys(points[0]).filter(key => key !== "shown" && !points.some(row => typeof row[key] === "boolean"));
+    const columns = keys.map(key => ({key, label: headings[key] ?? HEADINGS[key] ?? key.replaceAll("_", " "), beside: [], kind: points.some(row => typeof row[key] === "string") ? "text" : "plain"}));
     const host = element("div", {class: "data"});
     figure.append(host);
     drawTable(host, `${figure.id}-numbers`, label, columns, points);

@@ -1,9 +1,9 @@
 "use strict";
-// What stands in the page as JSON, read when it is first asked for.
+// The JSON of the page by its id, parsed when it is first needed.
 const read = (cache => id => cache[id] ??= JSON.parse(document.getElementById(id).textContent))({});
-const setting = read("setting");
+const settings = read("settings");
 
-// A packed table as rows; a column of words has its different words and each row's place in them.
+// A packed table as rows. A column of words holds its distinct words and the index of each row's word.
 const rowsOf = (cache => name => cache[name] ??= unpack(read(`data-${name}`)))({});
 function unpack({n, columns}) {
   const rows = Array.from({length: n}, () => ({}));
@@ -14,26 +14,26 @@ function unpack({n, columns}) {
   return rows;
 }
 
-// Rows by the values of some columns, found again without a search through all.
+// The rows of a table with the wanted values in some columns. An index per set of columns avoids a search.
 const indexes = {};
 function find(name, wanted) {
   const keys = Object.keys(wanted), id = name + "\0" + keys;
   if (!indexes[id]) {
     indexes[id] = new Map();
     for (const row of rowsOf(name)) {
-      const key = JSON.stringify(keys.map(each => row[each]));
+      const key = JSON.stringify(keys.map(name => row[name]));
       indexes[id].get(key)?.push(row) ?? indexes[id].set(key, [row]);
     }
   }
   return indexes[id].get(JSON.stringify(Object.values(wanted))) ?? [];
 }
 
-// What a reader sees of a value; unknown ones are a dash.
+// Formats of values, as in analysis/formatting.py. An unknown value is shown as a dash.
 const minus = text => text.replaceAll("-", "−");
 const known = value => value !== null && value !== undefined && value !== "";
 const show = {
   text: value => String(value),
-  outcome: value => setting.outcomes[value] ?? value,
+  outcome: value => settings.outcomes[value] ?? value,
   percent: value => `${(100 * value).toFixed(1)}%`,
   points: value => minus(`${value <= -5e-4 ? "" : "+"}${(100 * value).toFixed(1).replace(/^-0\.0$/, "0.0")}`),
   number: value => minus(value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(2)
@@ -43,11 +43,11 @@ const show = {
 const shown = (value, kind = "number") => known(value) ? show[kind](value) : "–";
 
 function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
+  const created = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else made.setAttribute(name, value);
+    if (name.startsWith("on")) created.addEventListener(name.slice(2), value);
+    else created.setAttribute(name, value);
   }
-  made.append(...children);
-  return made;
+  created.append(...children);
+  return created;
 }

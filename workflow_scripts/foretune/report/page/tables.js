@@ -1,10 +1,11 @@
-// Tables: sorted by a column, filtered by words, downloaded as CSV.
-const PAPER_ROWS = 25;  // as style.css has it
-const PAGE_ROWS = 100;  // rows that are shown at first: thousands would take seconds
+// Tables that a reader can sort by a column, filter by words, and download as CSV.
+const PAPER_ROWS = 25;  // printed rows; style.css hides the rows after them
+const PAGE_ROWS = 100;  // rows shown at first, because drawing thousands takes seconds
 
 const isText = column => ["text", "outcome"].includes(column.kind);
 
-function besides(column, row) {
+// The text after a cell's value: its p-value, or its interval ("±" if it is symmetric).
+function formatBeside(column, row) {
   const [low, high] = column.beside.map(key => row[key]);
   if (!known(low)) return "";
   if (column.beside.length === 1) return ` (p ${shown(low, "plain")})`;
@@ -12,16 +13,16 @@ function besides(column, row) {
   return Math.abs(high + low - 2 * value) < 1e-3 * half ? ` ± ${shown(half)}` : ` (${shown(low)} to ${shown(high)})`;
 }
 
-function cellOf(column, row) {
+function makeCell(column, row) {
   const text = shown(row[column.key], column.kind);
-  const long = {note: "note", cell: "long"}[column.key];
-  const cell = element("td", isText(column) ? (long ? {class: long} : {}) : {class: "n"}, text);
-  const extra = known(row[column.key]) ? besides(column, row) : "";
+  const textClass = {note: "note", cell: "long"}[column.key];
+  const cell = element("td", isText(column) ? (textClass ? {class: textClass} : {}) : {class: "n"}, text);
+  const extra = known(row[column.key]) ? formatBeside(column, row) : "";
   if (extra) cell.append(element("small", {}, extra));
   return cell;
 }
 
-function csvOf(columns, rows) {
+function formatCsv(columns, rows) {
   const keys = columns.flatMap(column => [column.key, ...column.beside]);
   const quote = value => {
     const text = known(value) ? String(value) : "";
@@ -37,13 +38,13 @@ function download(name, text) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
-// Fills the element with a table; columns: [{key, label, kind, beside}], rows: objects.
+// Fills the element `host` with a table. columns: [{key, label, kind, beside}]; rows: objects.
 function drawTable(host, name, caption, columns, rows) {
   const wide = columns.length > 12;
   let sorted = rows, limit = PAGE_ROWS, words = [], order = null;
-  // A row is found by what is shown of it and by what its CSV has.
+  // The filter searches the formatted and the raw values of a row.
   const text = row => columns.map(column => `${shown(row[column.key], column.kind)} ${row[column.key]}`).join(" ").toLowerCase();
-  const texts = new Map();  // made when first filtered
+  const texts = new Map();  // filled when the table is first filtered
   const matching = () => !words.length ? sorted : sorted.filter(row => {
     if (!texts.has(row)) texts.set(row, text(row));
     return words.every(word => texts.get(row).includes(word));
@@ -62,22 +63,22 @@ function drawTable(host, name, caption, columns, rows) {
     order = {column, down};
     heads.forEach((head, i) => columns[i] === column
       ? head.setAttribute("aria-sort", down ? "descending" : "ascending") : head.removeAttribute("aria-sort"));
-    const key = column.key, sign = down ? -1 : 1, words = new Intl.Collator("en", {numeric: true});
+    const key = column.key, sign = down ? -1 : 1, collator = new Intl.Collator("en", {numeric: true});
     sorted = rows.toSorted((a, b) => {
       const [x, y] = [a[key], b[key]];
-      if (!known(x) || !known(y)) return known(y) - known(x);  // unknown ones stay last
-      return sign * (isText(column) ? words.compare(x, y) : x - y);
+      if (!known(x) || !known(y)) return known(y) - known(x);  // unknown values stay last
+      return sign * (isText(column) ? collator.compare(x, y) : x - y);
     });
     fill();
   }
   function fill() {
-    const found = matching(), some = found.slice(0, limit);
-    body.replaceChildren(...some.map(row => element("tr", {}, ...columns.map(column => cellOf(column, row)))));
-    const all = `${rows.length} row${rows.length === 1 ? "" : "s"}`;
-    count.textContent = found.length < rows.length ? `${found.length} of ${all}` : all;
-    host.classList.toggle("long", found.length > PAPER_ROWS);
-    more.hidden = some.length === found.length;
-    more.textContent = `Show all ${found.length} rows`;
+    const matches = matching(), visibleRows = matches.slice(0, limit);
+    body.replaceChildren(...visibleRows.map(row => element("tr", {}, ...columns.map(column => makeCell(column, row)))));
+    const total = `${rows.length} row${rows.length === 1 ? "" : "s"}`;
+    count.textContent = matches.length < rows.length ? `${matches.length} of ${total}` : total;
+    host.classList.toggle("long", matches.length > PAPER_ROWS);
+    more.hidden = visibleRows.length === matches.length;
+    more.textContent = `Show all ${matches.length} rows`;
   }
   const filter = element("input", {
     type: "search", placeholder: "Filter rows", "aria-label": `Filter rows: ${caption}`,
@@ -85,15 +86,15 @@ function drawTable(host, name, caption, columns, rows) {
   });
   const csv = element("button", {
     type: "button", "data-csv": name, "aria-label": `Download CSV: ${caption}`,
-    onclick: () => download(name, csvOf(columns, matching())),
+    onclick: () => download(name, formatCsv(columns, matching())),
   }, "Download CSV");
   const table = element("table", {id: `table-${name}`}, element("thead", {}, element("tr", {}, ...heads)), body);
   host.replaceChildren(
     element("div", {class: "tools"}, filter, count, csv),
     element("div", {class: "scroll rows", role: "region", tabindex: "0", "aria-label": caption}, table),
     more,
-    element("p", {class: "on-paper faint"}, wide ? "This table is too wide for paper: the page has it, and its CSV."
-      : `On paper there are the first ${PAPER_ROWS} rows; the page has all, and its CSV.`),
+    element("p", {class: "on-paper faint"}, wide ? "This table is too wide to print. See the HTML page or download its CSV file there."
+      : `Only the first ${PAPER_ROWS} rows are printed. See the HTML page for all rows.`),
   );
   host.classList.toggle("wide", wide);
   fill();
