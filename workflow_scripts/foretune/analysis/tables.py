@@ -1,0 +1,25 @@
+"""Names of the tables in a study's `results/analysis`.
+
+The rules import this module, so it must not import pandas or torch.
+"""
+
+# Every table that is written both as Parquet and as CSV.
+TABLE_NAMES = (
+    "outcomes",
+    "class_accuracy",
+    "confusions",
+    "tasks",
+    "wise_ft",
+    "measures",
+    "curves",
+    "drift",
+    "statistics",
+    "differences",
+    "pooled",
+    "paper_tables",
+    "findings",
+    "findings_evidence",
+)
+# The report states the findings from their evidence and does not list accuracies per class.
+TABLES_OUTSIDE_REPORT = ("class_accuracy", "findings")
+REPORT_TABLE_NAMES = tuple(name for name in TABLE_NAMES if name not in TABLES_OUTSIDE_REPORT)
