@@ -27,7 +27,7 @@ rule forecast_datasets:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         weight=STUDY["forecast"]["weight"],
-        code=code_digest("forecast.forecast"),
+        code=[code_digest("forecast.forecast"), code_digest("forecast.text")],
         study=subpath(input.tasks, parent=True),
         folder=subpath(output.forecasts, parent=True),
     shell:

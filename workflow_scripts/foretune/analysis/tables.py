@@ -3,8 +3,8 @@
 The rules import this module, so it must not import pandas or torch.
 """
 
-# Every table that is written both as Parquet and as CSV.
-TABLE_NAMES = (
+# Results of the study's jobs, tidied and joined.
+RESULT_TABLE_NAMES = (
     "outcomes",
     "class_accuracy",
     "confusions",
@@ -13,6 +13,9 @@ TABLE_NAMES = (
     "measures",
     "curves",
     "drift",
+)
+# Statistics of these results.
+STATISTICS_TABLE_NAMES = (
     "statistics",
     "differences",
     "pooled",
@@ -20,6 +23,8 @@ TABLE_NAMES = (
     "findings",
     "findings_evidence",
 )
-# The report states the findings from their evidence and does not list accuracies per class.
+# Every table that is written both as Parquet and as CSV.
+TABLE_NAMES = RESULT_TABLE_NAMES + STATISTICS_TABLE_NAMES
+# The report derives the findings from their evidence and does not list accuracies per class.
 TABLES_OUTSIDE_REPORT = ("class_accuracy", "findings")
 REPORT_TABLE_NAMES = tuple(name for name in TABLE_NAMES if name not in TABLES_OUTSIDE_REPORT)
