@@ -99,12 +99,12 @@ def test_leave_one_out_agrees_with_numpy():
         chosen.append(max(r2, key=r2.get))
         slope, intercept = np.polyfit(others[chosen[-1]], others[GAIN], 1)
         by_rival.append(abs(intercept + slope * left_out[chosen[-1]] - left_out[GAIN]))
-    found = leave_one_out(frame, GAIN, NAMES)
-    assert found["loo_error"] == pytest.approx(np.mean(errors))
-    assert found["loo_mean_error"] == pytest.approx(np.mean(by_mean))
-    assert found["loo_rival_error"] == pytest.approx(np.mean(by_rival))
+    result = leave_one_out(frame, GAIN, NAMES)
+    assert result["loo_error"] == pytest.approx(np.mean(errors))
+    assert result["loo_mean_error"] == pytest.approx(np.mean(by_mean))
+    assert result["loo_rival_error"] == pytest.approx(np.mean(by_rival))
     counts = {name: chosen.count(name) for name in set(chosen)}
-    assert dict(rival.split() for rival in found["loo_rivals"].split(", ")) == {
+    assert dict(rival.split() for rival in result["loo_rivals"].split(", ")) == {
         name: str(count) for name, count in counts.items()
     }
 
@@ -126,9 +126,9 @@ def test_best_rival_is_chosen_without_the_dataset_that_is_left_out():
 
 def test_forecast_outcome_is_clipped_to_possible_values():
     x, y = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.5, 0.7, 0.8, 0.95])
-    found = forecast_outcome(x, y, 0.55, GAIN)
-    assert found["expected"] == found["high"] == 1 and found["clipped"]
-    assert found["low"] < 1
+    forecast = forecast_outcome(x, y, 0.55, GAIN)
+    assert forecast["expected"] == forecast["high"] == 1 and forecast["clipped"]
+    assert forecast["low"] < 1
     assert forecast_outcome(x, y - 1, -1.0, "accuracy")["low"] == 0
     assert forecast_outcome(x, y, -1.0, GAIN)["low"] < 0  # a loss has no fixed limit
 
@@ -181,9 +181,7 @@ def test_forecast_datasets_refuses_a_model_with_other_weights(study, tmp_path):
         forecast_datasets(study, [other], weight=0.5)
     old = tmp_path / "old"
     write_parquet(pa.Table.from_pandas(make_tasks()), old / "tasks.parquet", {"measures": NAMES})
-    with pytest.raises(
-        ForetuneError, match=r"old does not record the weights of model a; run the study again"
-    ):
+    with pytest.raises(ForetuneError, match=r"old does not record the weights of model a; run"):
         forecast_datasets(old, [write_measures(tmp_path)], weight=0.5)
 
 
@@ -204,7 +202,7 @@ def test_describe_forecasts_names_the_best_first_and_warns(study, tmp_path):
     assert "Warning for a, b: IIMM lies outside the study's range" in text
     assert "linear_probe" in text
     assert "Ranked by 0.75 × gain + 0.25 × change on other tasks." in text
-    assert "has no rank lacks one of the two" in text
+    assert "A row without a rank lacks an outcome" in text
     no_better = "IIMM forecasts no better than a baseline"
     assert no_better in describe_forecasts(forecasts.assign(loo_error=9.0), ranking)
     assert no_better not in describe_forecasts(forecasts.assign(loo_error=0.0), ranking)
@@ -231,7 +229,7 @@ def test_forecast_datasets_names_the_file_in_errors(study, tmp_path):
 # ---------------------------------------------------------------- a folder of images
 
 
-def images(folder, classes=("crow", "jay"), count=20, side=8):
+def make_images(folder, classes=("crow", "jay"), count=20, side=8):
     rng = np.random.default_rng(0)
     for name in classes:
         (folder / name).mkdir(parents=True)
@@ -252,9 +250,12 @@ def forecast_folder(data):
     [
         (lambda data: None, "no such file or folder"),
         (lambda data: data.mkdir(), "at least two; found []"),
-        (lambda data: images(data, count=0), "no images in its train split"),
-        (lambda data: images(data, ["crow"]), "at least two; found ['crow']"),
-        (lambda data: (images(data) / "jay/7.png").write_bytes(b"no"), "jay/7.png: not a readable"),
+        (lambda data: make_images(data, count=0), "no images in its train split"),
+        (lambda data: make_images(data, ["crow"]), "at least two; found ['crow']"),
+        (
+            lambda data: (make_images(data) / "jay/7.png").write_bytes(b"no"),
+            "jay/7.png: not a readable",
+        ),
         (lambda data: data.write_text("a file"), "no such folder"),
     ],
 )
@@ -293,13 +294,15 @@ def ask(tmp_path, monkeypatch):
 
 def test_forecast_folder_uses_existing_results(ask, tmp_path):
     write_study(make_tasks(), tmp_path / "results/analysis")
-    data = images(tmp_path / "meine Vögel")
+    data = make_images(tmp_path / "meine Vögel")
     made, command = ask(data)
     assert command[-2:] == ["--study", "results/forecast/study.yaml"] and "--cores" in command
     assert made["datasets"]["meine_V_gel"]["folder"] == str(data)
     # The path is absolute, because Snakemake would rerun the study for a file in results/.
     assert made["study"] == str(tmp_path / "results")
-    assert list(ask(images(tmp_path / "d"))[0]["datasets"]) == ["d_"]  # the study has a dataset d
+    assert list(ask(make_images(tmp_path / "d"))[0]["datasets"]) == [
+        "d_"
+    ]  # the study has a dataset d
     made, _ = ask(data, "--caption", "a sketch of a {}", "--weight", "0.25")
     assert made["weight"] == 0.25
     assert made["datasets"]["meine_V_gel"]["caption"] == "a sketch of a {}"
@@ -308,13 +311,13 @@ def test_forecast_folder_uses_existing_results(ask, tmp_path):
 
 
 def test_forecast_folder_falls_back_to_the_bundled_study(ask, tmp_path):
-    data = images(tmp_path / "birds")
+    data = make_images(tmp_path / "birds")
     bundled = ROOT / "resources/mini/study"
     assert ask(data, models=["clip_mini", "coca_mini"])[0]["study"] == str(bundled)
     write_study(make_tasks(), tmp_path / "results/analysis")  # a study of other models
     assert ask(data, models=["clip_mini"])[0]["study"] == str(bundled)
     with pytest.raises(
-        ForetuneError, match=r"results: there is no completed study of a, z .* run the study first"
+        ForetuneError, match=r"there is no completed study of a, z .* run the study first"
     ):
         ask(data, models=["a", "z"])
     assert ask(data, models=["a", "z"], study=str(bundled))[0]["study"] == str(bundled)

@@ -14,7 +14,7 @@ RANKING_TITLES = ("", "model", "method", "gain", "accuracy", "other tasks")
 GLOSSARY = """\
 gain over zero-shot error: the share of the zero-shot errors that fine-tuning removes
 change on other tasks: the change of accuracy on the study's tasks; negative means forgetting
-IIMM: inter-intra modal measure of the zero-shot embeddings, from which all of this is forecast
+IIMM: the inter-intra modal measure of the zero-shot embeddings; every forecast is a line on it
 """
 
 
@@ -29,7 +29,7 @@ def describe_forecasts(forecasts: pd.DataFrame, rankings: pd.DataFrame) -> str:
         "tasks."
     )
     if rankings["rank"].isna().any():
-        lines.append("What has no rank lacks one of the two.")
+        lines.append("A row without a rank lacks an outcome that the ranking needs.")
     return "\n".join(lines) + "\n\n" + GLOSSARY
 
 
@@ -44,7 +44,11 @@ def describe_dataset(dataset: str, forecasts: pd.DataFrame, ranking: pd.DataFram
         lines += [f"Best choice: model {best.model}, method {best.method}", ""]
         best_rows: list[tuple[str, ...]] = [("outcome", "expected", "95% interval")]
         best_rows += [
-            (title, format_decimal(best_cells[name].expected), format_interval(best_cells[name]))
+            (
+                title,
+                format_decimal(best_cells[name].expected),
+                format_expected_interval(best_cells[name]),
+            )
             for name, title in OUTCOME_TITLES.items()
         ]
         lines += [f"  {line}" for line in align_columns(best_rows)]
@@ -82,7 +86,7 @@ def align_columns(rows: list[tuple[str, ...]]) -> list[str]:
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
-def format_interval(cell: pd.Series) -> str:
+def format_expected_interval(cell: pd.Series) -> str:
     """Format the 95% interval of a forecast; a dash if there is none."""
     if not is_known(cell.low):
         return format_decimal(None)
