@@ -2,8 +2,8 @@
 
 A forecast for a (model, method) is the value of the line of an outcome on iimm over the study's
 datasets, at the new dataset's iimm. Its 95% prediction interval, by statsmodels, holds the outcome
-of one further dataset if errors are normal and have equal variance. Each forecast comes with the mean error of
-such forecasts on the study's datasets, where each is forecast from the others.
+of one further dataset if errors are normal and have equal variance. Each forecast comes with the
+mean error of such forecasts on the study's datasets, where each is forecast from the others.
 """
 
 import json
