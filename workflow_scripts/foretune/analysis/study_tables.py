@@ -148,12 +148,12 @@ def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output:
         "drift": drift,
         "curves": tabulate_curves(measure_files),
     }
-    metadata = {
+    metadata: dict[str, dict] = {
         "tasks": {"measures": names, "weights": weights},
         "measures": {"measures": names},
     }
     for name in RESULT_TABLE_NAMES:
-        facts = {"kind": name} | metadata.get(name, {})
+        facts = {"kind": name, **metadata.get(name, {})}
         write_tables(tables[name], output / f"{name}.parquet", facts)
     write_statistics(tasks, measures, names, seed, studies, output)
 
