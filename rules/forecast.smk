@@ -31,7 +31,7 @@ rule forecast_datasets:
         runtime=per_attempt(30),
     params:
         weight=STUDY["forecast"]["weight"],
-        code=code_digest("forecast.forecast"),
+        code=[code_digest("forecast.forecast"), code_digest("forecast.text")],
         study=subpath(input.tasks, parent=True),
         folder=subpath(output.forecasts, parent=True),
     message:

@@ -1,31 +1,50 @@
-"""Join measures with outcomes: tidy tables, correlations and fits."""
+"""Join measures with outcomes, and write a study's tables, correlations, fits and findings."""
 
 import json
 from pathlib import Path
 
 from foretune.core import cli
 
+FILE_OPTIONS = {
+    "evaluations": "Parquet files of accuracies on every test",
+    "classes": "Parquet files of accuracies per class",
+    "confusions": "Parquet files of confused classes",
+    "selections": "JSON files of the selected trials",
+    "measures": "JSON files of measures",
+}
+
 
 def work() -> None:
     parser = cli.make_parser(__doc__)
-    for name in ("evaluations", "classes", "confusions", "selections", "measures"):
-        parser.add_argument(f"--{name}", type=Path, nargs="+", required=True)
-    parser.add_argument("--drifts", type=Path, nargs="*", default=[])
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--models", type=json.loads, required=True, help="config entries, JSON")
-    parser.add_argument("--datasets", nargs="+", required=True, help="names")
+    for name, text in FILE_OPTIONS.items():
+        parser.add_argument(f"--{name}", type=Path, nargs="+", required=True, help=text)
+    parser.add_argument(
+        "--drifts", type=Path, nargs="*", default=[], help="Parquet files of embedding drift"
+    )
+    parser.add_argument(
+        "--seed", type=int, required=True, help="of the permutations and the bootstrap"
+    )
+    parser.add_argument(
+        "--models", type=json.loads, required=True, help="the config's entries under models, JSON"
+    )
+    parser.add_argument("--datasets", nargs="+", required=True, help="names of the datasets")
     cli.add_path_options(
         parser, paper="config of the paper's study", output="folder for the tables"
     )
     args = parser.parse_args()
     from foretune.analysis.paper_tables import identify_paper_study
-    from foretune.analysis.study_tables import analyze_study
+    from foretune.analysis.study_tables import StudyFiles, analyze_study
 
-    analyze_study(
-        args.evaluations, args.classes, args.confusions, args.drifts, args.selections,
-        args.measures, args.output, args.seed,
-        identify_paper_study(args.models, args.datasets, args.paper),
-    )  # fmt: skip
+    files = StudyFiles(
+        args.evaluations,
+        args.classes,
+        args.confusions,
+        args.selections,
+        args.measures,
+        args.drifts,
+    )
+    studies = identify_paper_study(args.models, args.datasets, args.paper)
+    analyze_study(files, studies, args.seed, args.output)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Forecast what fine-tuning would do to datasets that were only measured."""
+"""Forecast what fine-tuning would do to datasets that were measured but not fine-tuned."""
 
 from pathlib import Path
 
@@ -8,24 +8,34 @@ from foretune.core import cli
 def work() -> None:
     parser = cli.make_parser(__doc__)
     parser.add_argument(
-        "--measures", type=Path, nargs="+", required=True, help="JSON of each (model, dataset)"
+        "--measures",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="JSON files of measures, one per (model, dataset)",
     )
     parser.add_argument(
-        "--weight", type=float, required=True, help="of forgetting against gain, 0 to 1"
+        "--weight",
+        type=float,
+        required=True,
+        help="weight of forgetting in the ranking, from 0 (only gain counts) to 1",
     )
-    cli.add_path_options(parser, study="a study's results/analysis", output="folder for the tables")
+    cli.add_path_options(
+        parser, study="results/analysis folder of a study", output="folder for the tables"
+    )
     args = parser.parse_args()
     from foretune.analysis.study_tables import write_tables
     from foretune.core.files import atomic_write
-    from foretune.forecast.forecast import describe_forecasts, forecast_datasets
+    from foretune.forecast.forecast import forecast_datasets
+    from foretune.forecast.text import describe_forecasts
 
-    forecasts, ranking = forecast_datasets(args.study, args.measures, args.weight)
-    for name, frame in {"forecasts": forecasts, "rankings": ranking}.items():
+    forecasts, rankings = forecast_datasets(args.study, args.measures, args.weight)
+    for name, frame in {"forecasts": forecasts, "rankings": rankings}.items():
         write_tables(frame, args.output / f"{name}.parquet", {"kind": name})
     path = args.output / "forecast.txt"
     with atomic_write(path) as beside:
-        beside.write_text(describe_forecasts(forecasts, ranking))
-    cli.log(f"{len(forecasts)} forecasts; in words: {path}")
+        beside.write_text(describe_forecasts(forecasts, rankings))
+    cli.log(f"Wrote {len(forecasts)} forecasts; {path} summarizes them")
 
 
 if __name__ == "__main__":

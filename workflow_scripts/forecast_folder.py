@@ -1,8 +1,8 @@
-"""Forecast what fine-tuning would do to a folder of images with one subfolder a class.
+"""Forecast what fine-tuning would do to a folder of images with one subfolder per class.
 
-The folder is checked, added to a copy of the study's config under `forecast`, and that is run for
-the forecast alone, from results that are complete: those in results/ if they have the study's
-models, else the bundled ones of the default study. Arguments that are not named here go to
+The script checks the folder, adds it under `forecast` to a copy of the study's config, and runs
+only the forecast. It uses completed results: those in results/ if they include the study's models,
+otherwise the bundled results of the default study. Options that are not listed here are passed to
 Snakemake.
 """
 
@@ -26,58 +26,81 @@ TARGETS = [f"results/forecast/{name}" for name in ("forecasts.csv", "rankings.cs
 BUNDLED = Path(__file__).parents[1] / "resources/mini/study"
 
 
-def completed_study(models: list[str]) -> Path:
-    """The results folder, its path whole, so that Snakemake takes it as it is and runs no study.
+def find_completed_study(models: list[str]) -> Path:
+    """Return the results folder of a completed study that has all of these models.
 
-    Raises ForetuneError where no completed study has these models.
+    The path is absolute: Snakemake would rerun the study for a relative path in results/. Raises
+    ForetuneError if there is no such study.
     """
     for results in (Path("results").absolute(), BUNDLED):
         tasks = results / "analysis/tasks.parquet"
         if tasks.is_file() and set(models) <= set(pd.read_parquet(tasks, columns=["model"]).model):
-            cli.log(f"Forecasting from the study in {results}")
+            cli.log(f"Forecasting from the completed study in {results}")
             return results
     raise ForetuneError(
-        f"results: no completed study of {', '.join(models)} to forecast from; run it first, or "
-        f"name another's results under forecast.study"
+        f"results: there is no completed study of {', '.join(models)} to forecast from; run the "
+        f"study first, or set forecast.study in the config to another study's results folder"
     )
+
+
+def add_forecast(config: dict, folder: Path, caption: str | None, weight: float | None) -> str:
+    """Add a folder of images to the config's forecasts, and return the dataset's name."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", folder.name).lstrip("_.-") or "folder"
+    forecast = config.setdefault("forecast", {})
+    taken = {*config.get("datasets", {}), *forecast.setdefault("datasets", {})}
+    while name in taken:
+        name += "_"
+    forecast["datasets"][name] = {"folder": str(folder)}
+    if caption:
+        forecast["datasets"][name]["caption"] = caption
+    if weight is not None:
+        forecast["weight"] = weight
+    return name
+
+
+def check_images(name: str, folder: Path, shown: Path) -> None:
+    """Prepare the folder once as a test. Raises ForetuneError, with the path `shown` in it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            prepare_dataset(name, {"folder": str(folder)}, Path(scratch), seed=0)
+        except ForetuneError as error:
+            prefix = "" if str(folder) in str(error) else f"{shown}: "
+            raise ForetuneError(f"{prefix}{error}") from None
 
 
 def work() -> None:
     parser = cli.make_parser(__doc__)
-    cli.add_path_options(parser, data="the folder of images", study="config of the study")
-    parser.add_argument("--caption", help="of a class {}; as for any dataset by default")
-    parser.add_argument("--weight", type=float, help="of forgetting against gain, 0 to 1")
-    args, others = parser.parse_known_args()
+    cli.add_path_options(
+        parser, data="folder of images, with one subfolder per class", study="config of the study"
+    )
+    parser.add_argument(
+        "--caption", help="caption of a class, with {} for its name, e.g. 'a sketch of a {}'"
+    )
+    parser.add_argument(
+        "--weight",
+        type=float,
+        help="weight of forgetting in the ranking, from 0 (only gain counts) to 1",
+    )
+    args, snakemake_options = parser.parse_known_args()
     folder = args.data.resolve()
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", folder.name).lstrip("_.-") or "folder"
     config = read_study(args.study)
     try:
-        forecast = config.setdefault("forecast", {})
-        taken = {*config.get("datasets", {}), *forecast.setdefault("datasets", {})}
-        while name in taken:
-            name += "_"
-        forecast["datasets"][name] = {"folder": str(folder)}
-        if args.caption:
-            forecast["datasets"][name]["caption"] = args.caption
-        if args.weight is not None:
-            forecast["weight"] = args.weight
+        name = add_forecast(config, folder, args.caption, args.weight)
     except (AttributeError, TypeError) as error:
         raise ForetuneError(f"{args.study}: not a readable study ({error})") from None
     models = list(check_config(config)["models"])
-    if "study" not in forecast:
-        forecast["study"] = str(completed_study(models))
-    with tempfile.TemporaryDirectory() as scratch:  # now, before Snakemake has much to say
-        try:
-            prepare_dataset(name, {"folder": folder}, Path(scratch), seed=0)
-        except ForetuneError as error:
-            where = "" if str(folder) in str(error) else f"{args.data}: "
-            raise ForetuneError(f"{where}{error}") from None
-    Path(TARGETS[-1]).unlink(missing_ok=True)  # an older answer is none to this question
+    if "study" not in config["forecast"]:
+        config["forecast"]["study"] = str(find_completed_study(models))
+    check_images(name, folder, args.data)  # before Snakemake prints its long log
+    Path(TARGETS[-1]).unlink(missing_ok=True)  # or a failed run would leave an older answer
     with atomic_write(STUDY) as beside:
         beside.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    command = [sys.executable, str(Path(__file__).with_name("run_study.py")), *TARGETS, *others]
+    run_study = str(Path(__file__).with_name("run_study.py"))
     sys.stdout.flush()
-    os.execv(sys.executable, [*command, "--study", str(STUDY)])
+    os.execv(
+        sys.executable,
+        [sys.executable, run_study, *TARGETS, *snakemake_options, "--study", str(STUDY)],
+    )
 
 
 if __name__ == "__main__":

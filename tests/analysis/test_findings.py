@@ -1,10 +1,10 @@
-"""The papers' findings on made-up studies in which each verdict must come out."""
+"""The papers' findings on synthetic studies whose verdicts are known."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from foretune.analysis import rank_correlation as correlations
+from foretune.analysis import rank_correlation
 from foretune.analysis.findings import (
     PARTS,
     answer_findings,
@@ -13,21 +13,24 @@ from foretune.analysis.findings import (
     get_verdict,
     get_vote,
 )
+from foretune.analysis.outcomes import GAIN
 from foretune.analysis.statistics import study_statistics
 
-GAIN = "gain_over_zero_shot_error"
 RIVALS = ["emms", "ncti", "sfda", "transrate"]
 MEASURES = ["iimm", *RIVALS, "silhouette_cosine", "correct_label_alignment"]
 METHODS = ["full", "attention", "bitfit", "lora", "clip_adapter"]
 N = 16
 
 
-def study(rival=0.0, own=1.0, bend=0.6, forgets=-1.0, worst=-0.1, adapter=-0.2, silhouette=True,
-          attention=0.1, n=N, methods=METHODS, seed=0):  # fmt: skip
-    """rival, own: how far gain goes with the rivals and with iimm; bend: threshold of the hinge;
-    forgets: slope of ood_change on iimm; worst: what lora and bitfit add to it where iimm is high;
-    adapter: what it adds to gain, and takes from forgetting; attention: what it adds to both
-    changes; silhouette: whether it, and not the cosine similarity, follows the zero-shot error.
+def make_tasks(rival=0.0, iimm_slope=1.0, bend=0.6, forgets=-1.0, worst=-0.1, adapter=-0.2,
+               silhouette=True, attention=0.1, n=N, methods=METHODS, seed=0):  # fmt: skip
+    """Return the tasks of three models on n datasets.
+
+    rival, iimm_slope: slope of gain on the mean of the rivals and on iimm; bend: threshold of the
+    hinge; forgets: slope of ood_change on iimm; worst: what lora and bitfit add to ood_change
+    where iimm is high; adapter: what CLIP-Adapter adds to gain and subtracts from ood_change;
+    attention: what A-CLIP adds to both changes; silhouette: whether the silhouette score, and not
+    the cosine similarity, follows the zero-shot error.
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -37,7 +40,7 @@ def study(rival=0.0, own=1.0, bend=0.6, forgets=-1.0, worst=-0.1, adapter=-0.2, 
         zero = measures[:, 5 if silhouette else 6]
         for method in methods:
             iimm, others = measures[:, 0], measures[:, 1:5].mean(axis=1)
-            gain = own * np.minimum(iimm, bend) + rival * others + rng.normal(0, 0.02, n)
+            gain = iimm_slope * np.minimum(iimm, bend) + rival * others + rng.normal(0, 0.02, n)
             ood = forgets * iimm + rng.normal(0, 0.02, n)
             shifted = rng.normal(0, 0.02, n)
             if method in ("lora", "bitfit"):
@@ -54,14 +57,14 @@ def study(rival=0.0, own=1.0, bend=0.6, forgets=-1.0, worst=-0.1, adapter=-0.2, 
     return pd.concat(rows, ignore_index=True)
 
 
-def found(**changes):
-    """The findings, and their evidence, of such a study."""
-    return judge(study(**changes))
+def judge_study(**changes):
+    """Return the findings on a synthetic study, and their evidence."""
+    return judge_tasks(make_tasks(**changes))
 
 
-def judge(tasks):
+def judge_tasks(tasks):
     names = [name for name in MEASURES if name in tasks]
-    full = tasks[tasks.method == "full"]  # of the others the findings need no statistics
+    full = tasks[tasks.method == "full"]  # the findings use no statistics of other methods
     tables = study_statistics(full, tasks[["model", "dataset"]], names, 0)
     evidence = collect_evidence(tasks, *tables, seed=0)
     return answer_findings(evidence).set_index("finding"), evidence
@@ -69,39 +72,40 @@ def judge(tasks):
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
-    """No finding looks at p-values by permutation; the intervals may be coarse."""
-    monkeypatch.setattr(correlations, "PERMUTATIONS", 99)
-    monkeypatch.setattr(correlations, "RESAMPLES", 400)
-    correlations.draw_resamples.cache_clear()
+    """Save time: no finding uses permutation p-values, and the intervals may be coarse."""
+    monkeypatch.setattr(rank_correlation, "PERMUTATIONS", 99)
+    monkeypatch.setattr(rank_correlation, "RESAMPLES", 400)
+    rank_correlation.draw_resamples.cache_clear()
     yield
-    correlations.draw_resamples.cache_clear()
+    rank_correlation.draw_resamples.cache_clear()
 
 
-def parts(row):
-    return dict(part.split(": ") for part in row.split("; "))
+def read_parts(text):
+    """Return the verdict on each part from a row's `parts`."""
+    return dict(part.split(": ") for part in text.split("; "))
 
 
-def test_all_that_the_papers_found_can_be_confirmed():
-    # CLIP-Adapter forgets least, so that nothing is better balanced than it but by luck.
-    findings, evidence = found(adapter=-0.05, attention=0.0)
+def test_findings_of_the_papers_can_be_confirmed():
+    # CLIP-Adapter forgets least, so A-CLIP cannot be better balanced than it, except by chance.
+    findings, evidence = judge_study(adapter=-0.05, attention=0.0)
     assert findings.verdict.drop(5).to_dict() == dict.fromkeys([1, 2, 3, 4], "confirmed")
-    assert parts(findings.parts[5])["a"] == "confirmed"
+    assert read_parts(findings.parts[5])["a"] == "confirmed"
     votes = evidence.vote[evidence.finding == 1]
     assert len(votes) == 3 * 4 and findings["for"][1] == (votes == "for").sum() > 6
     assert f"{(votes == 'for').sum()} for" in findings.evidence[1]
-    # CLIP is not asked whether it forgets.
+    # The claim on forgetting excludes CLIP.
     assert list(evidence.model[evidence.finding == 3]) == ["coca_x", "eva_x"]
-    # A balance is confirmed where attention is better than every other method.
-    findings, _ = found(adapter=0.0, attention=0.2)
-    assert parts(findings.parts[5]) == {"a": "confirmed", "b": "confirmed"}
+    # The balance is confirmed if A-CLIP is better than every other method.
+    findings, _ = judge_study(adapter=0.0, attention=0.2)
+    assert read_parts(findings.parts[5]) == {"a": "confirmed", "b": "confirmed"}
     assert findings.verdict[5] == "confirmed" and findings.verdict[4] == "undecided"
 
 
 @pytest.mark.parametrize(
     ("finding", "part", "changes"),
     [
-        (1, "a", {"own": 0.0, "rival": 1.0}),
-        (2, "a", {"own": -1.0}),
+        (1, "a", {"iimm_slope": 0.0, "rival": 1.0}),
+        (2, "a", {"iimm_slope": -1.0}),
         (2, "b", {"bend": 9.0}),
         (3, "a", {"forgets": 1.0}),
         (4, "a", {"worst": 0.5}),
@@ -111,57 +115,61 @@ def test_all_that_the_papers_found_can_be_confirmed():
         (5, "b", {"attention": -0.3}),
     ],
 )
-def test_each_part_can_be_refuted(finding, part, changes):
-    if finding == 1:  # each rival goes with gain only where all are one
-        tasks = study(**changes)
+def test_findings_can_be_refuted_in_each_part(finding, part, changes):
+    if finding == 1:  # each rival correlates with gain only if all rivals are nearly equal
+        tasks = make_tasks(**changes)
         for name in RIVALS:
             tasks[name] = tasks[GAIN] + 0.01 * tasks[name]
-        findings, _ = judge(tasks)
+        findings, _ = judge_tasks(tasks)
     else:
-        findings, _ = found(**changes)
-    assert parts(findings.parts[finding])[part] == "refuted"
+        findings, _ = judge_study(**changes)
+    assert read_parts(findings.parts[finding])[part] == "refuted"
     assert findings.verdict[finding] == "refuted"
 
 
-def test_noise_decides_nothing():
-    findings, evidence = found(own=0.0, forgets=0.0, worst=0.0, adapter=0.0, attention=0.0, n=6)
+def test_findings_are_undecided_on_noise():
+    findings, evidence = judge_study(
+        iimm_slope=0.0, forgets=0.0, worst=0.0, adapter=0.0, attention=0.0, n=6
+    )
     assert "confirmed" not in set(findings.verdict)
     assert (evidence.vote == "open").sum() > len(evidence) / 2
     assert findings.verdict[1] == findings.verdict[3] == "undecided"
 
 
-def test_no_slope_no_threshold():
-    """A hinge costs a coefficient; where nothing rises, that is no word against a threshold."""
-    _, evidence = found(own=0.0)
+def test_compare_hinges_leaves_a_flat_gain_open():
+    """The AIC favours the line over the hinge, but without a rise it says nothing of thresholds."""
+    _, evidence = judge_study(iimm_slope=0.0)
     hinges = evidence[(evidence.finding == 2) & (evidence.part == "b")]
     assert (hinges.vote == "open").all()
 
 
-def test_a_study_that_cannot_say():
-    findings, evidence = found(n=3)
+def test_findings_are_undecided_if_data_is_missing():
+    findings, evidence = judge_study(n=3)
     assert set(findings.verdict) == {"undecided"} and set(evidence.vote) == {"missing"}
-    findings, evidence = found(methods=["linear_probe"])
+    findings, evidence = judge_study(methods=["linear_probe"])
     assert set(findings.verdict) == {"undecided"}
-    assert set(evidence.finding) == {5}  # zero-shot error needs no tuning
+    assert set(evidence.finding) == {5}  # the zero-shot error needs no fine-tuning
     assert "nothing in this study to compare" in findings.evidence[4]
-    tasks = study()[["model", "method", "dataset", GAIN, "accuracy", "ood_change",
+    tasks = make_tasks()[["model", "method", "dataset", GAIN, "accuracy", "ood_change",
                      "shifted_change", "zero_shot_accuracy", "emms"]]  # fmt: skip
-    findings, _ = judge(tasks)
+    findings, _ = judge_tasks(tasks)
     assert set(findings.verdict[[1, 2, 3]]) == {"undecided"} and len(findings) == 5
 
 
-def test_paired_differences_by_hand():
-    tasks = study(n=5, methods=["full", "clip_adapter"])
-    _, evidence = found(n=5, methods=["full", "clip_adapter"])
+def test_compare_methods_agrees_with_a_paired_t_interval():
+    tasks = make_tasks(n=5, methods=["full", "clip_adapter"])
+    _, evidence = judge_study(n=5, methods=["full", "clip_adapter"])
     row = evidence[(evidence.finding == 4) & (evidence.part == "b")].iloc[0]
-    own = tasks[tasks.model == "clip_x"].pivot(index="dataset", columns="method", values=GAIN)
-    by = own.clip_adapter - own.full
-    half = 2.7764451 * by.std() / np.sqrt(5)  # t(0.975, 4)
+    gains = tasks[tasks.model == "clip_x"].pivot(index="dataset", columns="method", values=GAIN)
+    difference = gains.clip_adapter - gains.full
+    half = 2.7764451 * difference.std() / np.sqrt(5)  # t(0.975, 4)
     assert row.cell == f"{GAIN}, clip_adapter less full" and row.n == 5
-    assert (row.low, row.high) == pytest.approx((by.mean() - half, by.mean() + half))
+    assert (row.low, row.high) == pytest.approx(
+        (difference.mean() - half, difference.mean() + half)
+    )
 
 
-def test_votes_and_verdicts():
+def test_get_vote_and_get_verdict():
     assert [get_vote(0.1, 0.2), get_vote(-0.2, -0.1), get_vote(-1, 1)] == ["for", "against", "open"]
     assert [get_vote(0.1, 0.2, -1), get_vote(-0.2, -0.1, -1)] == ["against", "for"]
     assert get_vote(np.nan, 1) == "missing"

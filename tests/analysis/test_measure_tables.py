@@ -1,4 +1,4 @@
-"""The measures' files as tables: NCTI over models, intervals, curves, how many images suffice."""
+"""Tables of the measures: NCTI over models, intervals, curves, and how many images suffice."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,8 @@ import pytest
 from foretune.analysis.measure_tables import count_enough_images, tabulate_curves, tabulate_measures
 
 
-def row(model, dataset, terms=None, iimm=0.5, curve=()):
+def make_file(model, dataset, terms=None, iimm=0.5, curve=()):
+    """Return the content of a measures file; terms: seli, ncc and vc of NCTI."""
     detail = {"interval": None, "variants": {}, "notes": [], "curve": []}
     details = {"iimm": detail | {"interval": [iimm - 0.1, iimm + 0.1], "curve": list(curve)}}
     measures = {"iimm": iimm}
@@ -19,60 +20,71 @@ def row(model, dataset, terms=None, iimm=0.5, curve=()):
             "details": details, "notes": []}  # fmt: skip
 
 
-def test_values_intervals_variants_and_notes_are_columns():
-    frame, names = tabulate_measures([row("a", "x", (10, 0.5, 3))])
+def test_tabulate_measures_has_values_intervals_variants_and_notes():
+    frame, names = tabulate_measures([make_file("a", "x", (10, 0.5, 3))])
     assert names == ["iimm", "ncti"]
-    only = frame.iloc[0]
-    assert (only["iimm.low"], only["iimm.high"]) == (0.4, 0.6)
-    assert only["ncti.seli"] == 10 and only.ncti == 7.5 and only.n_train == 100
-    assert only.notes == "ncti: rough"
+    row = frame.iloc[0]
+    assert (row["iimm.low"], row["iimm.high"]) == (0.4, 0.6)
+    assert row["ncti.seli"] == 10 and row.ncti == 7.5 and row.n_train == 100
+    assert row.notes == "ncti: rough"
 
 
-def test_ncti_is_scaled_over_the_models_of_a_dataset():
-    rows = [row("a", "x", (10, 0.5, 3)), row("b", "x", (20, 0.9, 3)), row("c", "x", (15, 0.6, 3)),
-            row("a", "alone", (10, 0.5, 3))]  # fmt: skip
-    frame, _ = tabulate_measures(rows)
-    # Each of seli and ncc from 0 to 1; vc is a tie, and counts nothing.
+def test_tabulate_measures_scales_ncti_over_the_models_of_a_dataset():
+    files = [
+        make_file("a", "x", (10, 0.5, 3)),
+        make_file("b", "x", (20, 0.9, 3)),
+        make_file("c", "x", (15, 0.6, 3)),
+        make_file("a", "alone", (10, 0.5, 3)),
+    ]
+    frame, _ = tabulate_measures(files)
+    # seli and ncc are scaled to 0 to 1; vc is equal for all models and counts 0.
     assert list(frame.ncti) == pytest.approx([0, 2, 0.75, 7.5])
     assert list(frame["ncti.seli"]) == [10, 20, 15, 10]
     assert frame["ncti.low"].isna().tolist() == [True, True, True, False]
 
 
-def test_embeddings_from_elsewhere_have_no_model_and_are_not_compared():
-    own = row("a", "x", (10, 0.5, 3))
-    elsewhere = {k: v for k, v in row("?", "x", (1, 1, 1)).items() if k not in ("model", "dataset")}
-    frame, _ = tabulate_measures([own, elsewhere | {"embeddings": "x"}])
+def test_tabulate_measures_does_not_compare_embeddings_from_elsewhere():
+    ours = make_file("a", "x", (10, 0.5, 3))
+    elsewhere = make_file("?", "x", (1, 1, 1)) | {"embeddings": "x"}
+    del elsewhere["model"], elsewhere["dataset"]
+    frame, _ = tabulate_measures([ours, elsewhere])
     assert list(frame.dataset) == ["x", "x"] and frame.model.isna().tolist() == [False, True]
     assert list(frame.ncti) == [7.5, 1]
 
 
-def test_undefined_values_are_missing_numbers():
-    frame, _ = tabulate_measures([row("a", "x", iimm=0.5), row("b", "x") | {"measures": {}}])
+def test_tabulate_measures_makes_undefined_values_nan():
+    frame, _ = tabulate_measures(
+        [make_file("a", "x", iimm=0.5), make_file("b", "x") | {"measures": {}}]
+    )
     assert frame.iimm.dtype == float and np.isnan(frame.iimm[1])
 
 
-def points(*deviations):
+def make_curve(*deviations):
+    """Return a curve with these deviations at 10, 20, 40, ... images."""
     return [{"n": 10 * 2**k, "mean": 0.5, "deviation": d} for k, d in enumerate(deviations)]
 
 
-def test_curves_are_relative_to_the_spread_between_datasets():
-    rows = [row("a", "x", iimm=0.4, curve=points(0.1, 0.02)), row("a", "y", iimm=0.6),
-            row("b", "x", curve=points(0.1))]  # fmt: skip
-    curves = tabulate_curves(rows)
+def test_tabulate_curves_divides_by_the_spread_between_datasets():
+    files = [
+        make_file("a", "x", iimm=0.4, curve=make_curve(0.1, 0.02)),
+        make_file("a", "y", iimm=0.6),
+        make_file("b", "x", curve=make_curve(0.1)),
+    ]
+    curves = tabulate_curves(files)
     spread = np.std([0.4, 0.6], ddof=1)
     assert list(curves.relative[:2]) == pytest.approx([0.1 / spread, 0.02 / spread])
-    assert np.isnan(curves.relative[2])  # b has one dataset
-    assert tabulate_curves([row("a", "x"), row("a", "y")]).empty
+    assert np.isnan(curves.relative[2])  # model b has one dataset
+    assert tabulate_curves([make_file("a", "x"), make_file("a", "y")]).empty
 
 
-def test_a_measure_that_is_the_same_everywhere_has_no_relative_deviation():
-    rows = [row("a", name, iimm=value, curve=points(0.1)) for name, value in
+def test_tabulate_curves_has_no_relative_deviation_for_a_constant_measure():
+    files = [make_file("a", name, iimm=value, curve=make_curve(0.1)) for name, value in
             [("x", 0.1 + 0.2), ("y", 0.3)]]  # fmt: skip
-    assert tabulate_curves(rows).relative.isna().all()
+    assert tabulate_curves(files).relative.isna().all()
 
 
-def test_enough_is_from_where_every_dataset_stays_within():
-    def curves(**relative):
+def test_count_enough_images_requires_every_dataset_to_stay_within():
+    def curves(**relative):  # dataset -> relative deviations at 10, 20 and 40 images
         return pd.DataFrame(
             [{"dataset": name, "n": 10 * 2**k, "relative": value}
              for name, values in relative.items() for k, value in enumerate(values)],
@@ -80,7 +92,8 @@ def test_enough_is_from_where_every_dataset_stays_within():
         )  # fmt: skip
 
     assert count_enough_images(curves(x=[0.5, 0.09, 0.01])) == 20
-    assert count_enough_images(curves(x=[0.05, 0.2, 0.01])) == 40  # not from a lucky point on
+    # The deviation at 10 images is small only by chance.
+    assert count_enough_images(curves(x=[0.05, 0.2, 0.01])) == 40
     assert count_enough_images(curves(x=[0.5, 0.09, 0.01], y=[0.5, 0.11, 0.01])) == 40
     assert count_enough_images(curves(x=[0.5, 0.3, 0.2])) is None
     assert count_enough_images(curves()) is None

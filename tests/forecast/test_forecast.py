@@ -1,4 +1,4 @@
-"""Forecasts by hand and by statsmodels, and what they say where there is nothing to say."""
+"""Forecasts compared with numpy and statsmodels, and studies that allow no forecast."""
 
 import io
 import json
@@ -16,24 +16,24 @@ import yaml
 from PIL import Image
 
 from checkout import ROOT
+from foretune.analysis.outcomes import GAIN
 from foretune.core.config import check_config
 from foretune.core.errors import ForetuneError
 from foretune.core.parquet import write_parquet
 from foretune.forecast.forecast import (
     best_rival,
-    describe_forecasts,
     forecast_datasets,
     forecast_outcome,
     leave_one_out,
     rank_runs,
 )
+from foretune.forecast.text import describe_forecasts
 
-GAIN = "gain_over_zero_shot_error"
 NAMES = ["iimm", "sfda", "emms"]
 
 
-def tasks(n=6, seed=0):
-    """Two models and methods; a probe has no ood_change, and the second model gains less."""
+def make_tasks(n=6, seed=0):
+    """Return tasks of two models and methods. A probe has no ood_change; model b gains less."""
     rng = np.random.default_rng(seed)
     rows = []
     for model, slope in (("a", 1.0), ("b", 0.4)):
@@ -51,17 +51,18 @@ def tasks(n=6, seed=0):
 
 @pytest.fixture
 def study(tmp_path):
-    return write(tasks(), tmp_path / "analysis")
+    return write_study(make_tasks(), tmp_path / "analysis")
 
 
-def write(frame, folder, names=NAMES):
+def write_study(frame, folder, names=NAMES):
     table = pa.Table.from_pandas(frame, preserve_index=False)
     weights = {"a": "sha of a", "b": "sha of b"}
     write_parquet(table, folder / "tasks.parquet", {"measures": names, "weights": weights})
     return folder
 
 
-def measured(folder, iimm=0.3, model="a", dataset="new", **facts):
+def write_measures(folder, iimm=0.3, model="a", dataset="new", **facts):
+    """Write the measures file of a new dataset, and return its path."""
     path = folder / f"{model}-{dataset}.json"
     details = {"iimm": {"notes": ["undefined: one class"]}} if iimm is None else {}
     path.write_text(json.dumps({
@@ -71,45 +72,45 @@ def measured(folder, iimm=0.3, model="a", dataset="new", **facts):
     return path
 
 
-def test_a_forecast_is_statsmodels_prediction(study, tmp_path):
-    found, _ = forecast_datasets(study, [measured(tmp_path)], weight=0.5)
-    full = tasks().query("model == 'a' and method == 'full'")
+def test_forecast_datasets_agrees_with_statsmodels_prediction(study, tmp_path):
+    forecasts, _ = forecast_datasets(study, [write_measures(tmp_path)], weight=0.5)
+    full = make_tasks().query("model == 'a' and method == 'full'")
     for outcome in (GAIN, "accuracy", "ood_change"):
         fit = smf.ols(f"{outcome} ~ iimm", full).fit()
-        said = fit.get_prediction(pd.DataFrame({"iimm": [0.3]})).summary_frame(alpha=0.05).iloc[0]
-        row = found[(found.method == "full") & (found.outcome == outcome)].iloc[0]
-        assert row.expected == pytest.approx(said["mean"])
-        assert (row.low, row.high) == pytest.approx((said.obs_ci_lower, said.obs_ci_upper))
+        theirs = fit.get_prediction(pd.DataFrame({"iimm": [0.3]})).summary_frame(alpha=0.05).iloc[0]
+        row = forecasts[(forecasts.method == "full") & (forecasts.outcome == outcome)].iloc[0]
+        assert row.expected == pytest.approx(theirs["mean"])
+        assert (row.low, row.high) == pytest.approx((theirs.obs_ci_lower, theirs.obs_ci_upper))
         assert (row.n, row.n_train, row.iimm) == (6, 40, 0.3) and not row.clipped
         assert (row.study_low, row.study_high) == (full.iimm.min(), full.iimm.max())
         assert not row.outside and row.note == ""
         assert row.study_mean == pytest.approx(full[outcome].mean())
 
 
-def test_leaving_one_out_by_hand():
-    frame = tasks(n=5).query("model == 'b' and method == 'full'").reset_index(drop=True)
+def test_leave_one_out_agrees_with_numpy():
+    frame = make_tasks(n=5).query("model == 'b' and method == 'full'").reset_index(drop=True)
     errors, by_mean, by_rival, chosen = [], [], [], []
     for i in range(5):
-        others, own = frame.drop(index=i), frame.loc[i]
+        others, left_out = frame.drop(index=i), frame.loc[i]
         slope, intercept = np.polyfit(others.iimm, others[GAIN], 1)
-        errors.append(abs(intercept + slope * own.iimm - own[GAIN]))
-        by_mean.append(abs(others[GAIN].mean() - own[GAIN]))
+        errors.append(abs(intercept + slope * left_out.iimm - left_out[GAIN]))
+        by_mean.append(abs(others[GAIN].mean() - left_out[GAIN]))
         r2 = {name: np.corrcoef(others[name], others[GAIN])[0, 1] ** 2 for name in NAMES[1:]}
         chosen.append(max(r2, key=r2.get))
         slope, intercept = np.polyfit(others[chosen[-1]], others[GAIN], 1)
-        by_rival.append(abs(intercept + slope * own[chosen[-1]] - own[GAIN]))
-    found = leave_one_out(frame, GAIN, NAMES)
-    assert found["loo_error"] == pytest.approx(np.mean(errors))
-    assert found["loo_mean_error"] == pytest.approx(np.mean(by_mean))
-    assert found["loo_rival_error"] == pytest.approx(np.mean(by_rival))
+        by_rival.append(abs(intercept + slope * left_out[chosen[-1]] - left_out[GAIN]))
+    result = leave_one_out(frame, GAIN, NAMES)
+    assert result["loo_error"] == pytest.approx(np.mean(errors))
+    assert result["loo_mean_error"] == pytest.approx(np.mean(by_mean))
+    assert result["loo_rival_error"] == pytest.approx(np.mean(by_rival))
     counts = {name: chosen.count(name) for name in set(chosen)}
-    assert dict(each.split() for each in found["loo_rivals"].split(", ")) == {
+    assert dict(rival.split() for rival in result["loo_rivals"].split(", ")) == {
         name: str(count) for name, count in counts.items()
     }
 
 
-def test_the_rival_is_chosen_without_the_dataset_that_is_left_out():
-    """A measure that is best only because of one dataset is not used to forecast that one."""
+def test_best_rival_is_chosen_without_the_dataset_that_is_left_out():
+    """A measure that is best only because of one dataset is not used to forecast that dataset."""
     y = np.array([0.0, 0.1, 0.2, 0.3, 0.9])
     frame = pd.DataFrame({"dataset": list("abcde"), "iimm": [1.0, 3, 2, 5, 4], GAIN: y,
                           "sfda": [0.1, 0, 0.1, 0, 9], "emms": [0, 0.1, 0.2, 0.3, -5]})  # fmt: skip
@@ -119,109 +120,116 @@ def test_the_rival_is_chosen_without_the_dataset_that_is_left_out():
     assert best_rival(np.ones((2, 5)), y) is None
     alone = leave_one_out(frame, GAIN, ["iimm"])
     assert np.isnan(alone["loo_rival_error"]) and alone["loo_error"] > 0
-    frame.loc[2, "sfda"] = np.nan  # lacks a value: no rival
+    frame.loc[2, "sfda"] = np.nan  # a measure that lacks a value is no rival
     assert leave_one_out(frame, GAIN, NAMES)["loo_rivals"] == "emms 5"
 
 
-def test_what_is_impossible_is_cut_off():
+def test_forecast_outcome_is_clipped_to_possible_values():
     x, y = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.5, 0.7, 0.8, 0.95])
-    found = forecast_outcome(x, y, 0.55, GAIN)
-    assert found["expected"] == found["high"] == 1 and found["clipped"]
-    assert found["low"] < 1
+    forecast = forecast_outcome(x, y, 0.55, GAIN)
+    assert forecast["expected"] == forecast["high"] == 1 and forecast["clipped"]
+    assert forecast["low"] < 1
     assert forecast_outcome(x, y - 1, -1.0, "accuracy")["low"] == 0
-    assert forecast_outcome(x, y, -1.0, GAIN)["low"] < 0  # harm has no limit of its own
+    assert forecast_outcome(x, y, -1.0, GAIN)["low"] < 0  # a loss has no fixed limit
 
 
-def test_outside_the_studys_range(study, tmp_path):
-    found, _ = forecast_datasets(study, [measured(tmp_path, iimm=0.9)], weight=0.5)
-    known = found[found.expected.notna()]
+def test_forecast_datasets_notes_iimm_outside_the_studys_range(study, tmp_path):
+    forecasts, _ = forecast_datasets(study, [write_measures(tmp_path, iimm=0.9)], weight=0.5)
+    known = forecasts[forecasts.expected.notna()]
     assert known.outside.all() and known.note.str.contains("outside the study's range").all()
 
 
-def test_the_ranking_follows_the_weight(study, tmp_path):
-    paths = [measured(tmp_path, model=model) for model in "ab"]
+def test_rank_runs_follows_the_weight(study, tmp_path):
+    paths = [write_measures(tmp_path, model=model) for model in "ab"]
     forecasts, ranking = forecast_datasets(study, paths, weight=0.25)
     assert len(forecasts) == 2 * 2 * 3
     full = ranking[ranking.method == "full"]
     gain, change = full[GAIN], full.ood_change
     assert list(full.score) == pytest.approx(list(0.75 * gain + 0.25 * change))
-    # The first model gains more; the second one forgets less.
+    # Model a gains more; model b forgets less.
     assert list(ranking.model[:2]) == ["a", "b"] and list(ranking["rank"][:2]) == [1, 2]
     ranking = rank_runs(forecasts, 1)
     assert list(ranking.model[:2]) == ["b", "a"]
     assert list(ranking.score[:2]) == list(ranking.ood_change[:2])
-    # What a probe makes other tasks lose is not known; where nobody asks, it has a rank.
+    # A probe's forgetting is unknown, so it has a rank only if forgetting has no weight.
     probes = ranking[ranking.method == "linear_probe"]
     assert probes["rank"].isna().all() and probes.note.str.contains("not ranked").all()
     assert rank_runs(forecasts, 0)["rank"].notna().all()
 
 
-def test_a_study_that_cannot_say(study, tmp_path):
-    frame = tasks()
+def test_forecast_datasets_notes_why_there_is_no_forecast(study, tmp_path):
+    frame = make_tasks()
     frame.loc[frame.model == "b", "iimm"] = 0.3
     frame = frame[(frame.model == "b") | frame.dataset.isin(["d0", "d1", "d2"])]
-    few = write(frame, tmp_path / "few")
-    paths = [measured(tmp_path, model=model) for model in "ab"]
-    found, ranking = forecast_datasets(few, paths, weight=0.5)
-    assert found.expected.isna().all() and ranking["rank"].isna().all()
-    notes = found[found.outcome == GAIN].set_index(["model", "method"]).note
+    few = write_study(frame, tmp_path / "few")
+    paths = [write_measures(tmp_path, model=model) for model in "ab"]
+    forecasts, ranking = forecast_datasets(few, paths, weight=0.5)
+    assert forecasts.expected.isna().all() and ranking["rank"].isna().all()
+    notes = forecasts[forecasts.outcome == GAIN].set_index(["model", "method"]).note
     assert "n = 3: too few" in notes["a", "full"] and "the same for every" in notes["b", "full"]
 
 
-def test_a_dataset_of_the_study_is_forecast_from_the_others(study, tmp_path):
-    found, _ = forecast_datasets(study, [measured(tmp_path, dataset="d0")], weight=0.5)
-    row = found[(found.method == "full") & (found.outcome == GAIN)].iloc[0]
+def test_forecast_datasets_leaves_out_a_dataset_of_the_same_name(study, tmp_path):
+    forecasts, _ = forecast_datasets(study, [write_measures(tmp_path, dataset="d0")], weight=0.5)
+    row = forecasts[(forecasts.method == "full") & (forecasts.outcome == GAIN)].iloc[0]
     assert row.n == 5 and "left out" in row.note
 
 
-def test_a_model_of_the_same_name_with_other_weights_is_refused(study, tmp_path):
-    other = measured(tmp_path, weights="other")
+def test_forecast_datasets_refuses_a_model_with_other_weights(study, tmp_path):
+    other = write_measures(tmp_path, weights="other")
     with pytest.raises(ForetuneError, match=r"a-new\.json: model a is not the one of .*analysis"):
         forecast_datasets(study, [other], weight=0.5)
     old = tmp_path / "old"
-    write_parquet(pa.Table.from_pandas(tasks()), old / "tasks.parquet", {"measures": NAMES})
-    with pytest.raises(ForetuneError, match=r"the study's none that it tells \(run it again\)"):
-        forecast_datasets(old, [measured(tmp_path)], weight=0.5)
+    write_parquet(pa.Table.from_pandas(make_tasks()), old / "tasks.parquet", {"measures": NAMES})
+    with pytest.raises(ForetuneError, match=r"old does not record the weights of model a; run"):
+        forecast_datasets(old, [write_measures(tmp_path)], weight=0.5)
 
 
-def test_the_text_says_the_best_first_and_warns(study, tmp_path):
-    paths = [measured(tmp_path, iimm=0.9, model=model) for model in "ab"]
+def test_describe_forecasts_names_the_best_first_and_warns(study, tmp_path):
+    paths = [write_measures(tmp_path, iimm=0.9, model=model) for model in "ab"]
     forecasts, ranking = forecast_datasets(study, paths, weight=0.25)
-    said = describe_forecasts(forecasts, ranking)
+    text = describe_forecasts(forecasts, ranking)
     best = ranking.iloc[0]
-    assert said.startswith(f"new, measured on 40 training images\n\nbest: {best.model}, full\n")
+    assert text.startswith(
+        "new: forecast from the zero-shot embeddings of 40 training images\n\n"
+        f"Best choice: model {best.model}, method full\n"
+    )
     cells = forecasts.set_index(["model", "method", "outcome"])
     gain = cells.loc[(best.model, "full", GAIN)]
-    assert f"  gain over zero-shot error: {gain.expected:.2f} (95%: {gain.low:.2f} to " in said
-    assert f"were off by {gain.loo_error:.2f},\n  its mean by {gain.loo_mean_error:.2f}" in said
-    assert "warning: a, b: iimm lies outside the study's range" in said
-    assert "linear_probe" in said and "Ranked by 0.75 gain + 0.25 change on other tasks." in said
-    worse = forecasts.assign(loo_error=9.0)
-    assert "iimm forecasts nothing here" in describe_forecasts(worse, ranking)
-    assert "iimm forecasts nothing here" not in describe_forecasts(
-        forecasts.assign(loo_error=0.0), ranking
-    )
-    few = write(tasks(n=3), tmp_path / "few")
-    said = describe_forecasts(*forecast_datasets(few, paths, weight=0.5))
-    assert "best:" not in said and "warning: a, b: n = 3: too few datasets" in said
+    assert f"  gain over zero-shot error  {gain.expected:.2f}      {gain.low:.2f} to " in text
+    assert f"  {gain.loo_error:.2f} if forecast from IIMM" in text
+    assert f"  {gain.loo_mean_error:.2f} if forecast as the mean" in text
+    assert "Warning for a, b: IIMM lies outside the study's range" in text
+    assert "linear_probe" in text
+    assert "Ranked by 0.75 × gain + 0.25 × change on other tasks." in text
+    assert "A row without a rank lacks an outcome" in text
+    no_better = "IIMM forecasts no better than a baseline"
+    assert no_better in describe_forecasts(forecasts.assign(loo_error=9.0), ranking)
+    assert no_better not in describe_forecasts(forecasts.assign(loo_error=0.0), ranking)
+    few = write_study(make_tasks(n=3), tmp_path / "few")
+    text = describe_forecasts(*forecast_datasets(few, paths, weight=0.5))
+    assert "Best choice" not in text and "There is no best choice" in text
+    assert "Warning for a, b: n = 3: too few datasets" in text
 
 
-def test_errors_name_the_file(study, tmp_path):
-    with pytest.raises(ForetuneError, match=r"a-new\.json: iimm is not known \(undefined: one cl"):
-        forecast_datasets(study, [measured(tmp_path, iimm=None)], weight=0.5)
+def test_forecast_datasets_names_the_file_in_errors(study, tmp_path):
+    with pytest.raises(
+        ForetuneError, match=r"a-new\.json: iimm is not known \(undefined: one class\), so"
+    ):
+        forecast_datasets(study, [write_measures(tmp_path, iimm=None)], weight=0.5)
     with pytest.raises(ForetuneError, match=r"c-new\.json: .* has no model c; its models: a, b"):
-        forecast_datasets(study, [measured(tmp_path, model="c")], weight=0.5)
+        forecast_datasets(study, [write_measures(tmp_path, model="c")], weight=0.5)
     with pytest.raises(ForetuneError, match=r"nowhere/tasks\.parquet: no such file"):
-        forecast_datasets(tmp_path / "nowhere", [measured(tmp_path)], weight=0.5)
-    bare = write(tasks(), tmp_path / "bare", names=["sfda"])
-    with pytest.raises(ForetuneError, match=r"tasks\.parquet: the study has no iimm"):
-        forecast_datasets(bare, [measured(tmp_path)], weight=0.5)
+        forecast_datasets(tmp_path / "nowhere", [write_measures(tmp_path)], weight=0.5)
+    bare = write_study(make_tasks(), tmp_path / "bare", names=["sfda"])
+    with pytest.raises(ForetuneError, match=r"tasks\.parquet: the study did not measure iimm"):
+        forecast_datasets(bare, [write_measures(tmp_path)], weight=0.5)
 
 
 # ---------------------------------------------------------------- a folder of images
 
 
-def images(folder, classes=("crow", "jay"), count=20, side=8):
+def make_images(folder, classes=("crow", "jay"), count=20, side=8):
     rng = np.random.default_rng(0)
     for name in classes:
         (folder / name).mkdir(parents=True)
@@ -238,28 +246,31 @@ def forecast_folder(data):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (lambda data: None, "no such file or folder"),
         (lambda data: data.mkdir(), "at least two; found []"),
-        (lambda data: images(data, count=0), "no images in its train split"),
-        (lambda data: images(data, ["crow"]), "at least two; found ['crow']"),
-        (lambda data: (images(data) / "jay/7.png").write_bytes(b"no"), "jay/7.png: not a readable"),
+        (lambda data: make_images(data, count=0), "no images in its train split"),
+        (lambda data: make_images(data, ["crow"]), "at least two; found ['crow']"),
+        (
+            lambda data: (make_images(data) / "jay/7.png").write_bytes(b"no"),
+            "jay/7.png: not a readable",
+        ),
         (lambda data: data.write_text("a file"), "no such folder"),
     ],
 )
-def test_a_bad_folder_is_one_readable_line(tmp_path, spoil, said):
+def test_forecast_folder_reports_a_bad_folder_in_one_line(tmp_path, spoil, message):
     data = tmp_path / "birds"
     spoil(data)
     done = forecast_folder(data)
-    assert done.returncode == 1 and said in done.stderr and str(data) in done.stderr
+    assert done.returncode == 1 and message in done.stderr and str(data) in done.stderr
     assert len(done.stderr.splitlines()) == 1 and done.stderr.count(str(data)) == 1
     assert " object at 0x" not in done.stderr
 
 
 @pytest.fixture
 def ask(tmp_path, monkeypatch):
-    """The study that `make forecast` would run for a folder, and the command."""
+    """Return a function that gives the config and the command that `make forecast` would run."""
     import forecast_folder as script
 
     called = []
@@ -281,15 +292,17 @@ def ask(tmp_path, monkeypatch):
     return study_for
 
 
-def test_a_folder_is_forecast_from_the_results_that_are_there(ask, tmp_path):
-    write(tasks(), tmp_path / "results/analysis")
-    data = images(tmp_path / "meine Vögel")
+def test_forecast_folder_uses_existing_results(ask, tmp_path):
+    write_study(make_tasks(), tmp_path / "results/analysis")
+    data = make_images(tmp_path / "meine Vögel")
     made, command = ask(data)
     assert command[-2:] == ["--study", "results/forecast/study.yaml"] and "--cores" in command
     assert made["datasets"]["meine_V_gel"]["folder"] == str(data)
-    # The whole path: Snakemake would run the study for a file of results/.
+    # The path is absolute, because Snakemake would rerun the study for a file in results/.
     assert made["study"] == str(tmp_path / "results")
-    assert list(ask(images(tmp_path / "d"))[0]["datasets"]) == ["d_"]  # the study has a d
+    assert list(ask(make_images(tmp_path / "d"))[0]["datasets"]) == [
+        "d_"
+    ]  # the study has a dataset d
     made, _ = ask(data, "--caption", "a sketch of a {}", "--weight", "0.25")
     assert made["weight"] == 0.25
     assert made["datasets"]["meine_V_gel"]["caption"] == "a sketch of a {}"
@@ -297,12 +310,14 @@ def test_a_folder_is_forecast_from_the_results_that_are_there(ask, tmp_path):
         ask(data, "--caption", "a bird")
 
 
-def test_without_results_the_bundled_study_is_taken(ask, tmp_path):
-    data = images(tmp_path / "birds")
+def test_forecast_folder_falls_back_to_the_bundled_study(ask, tmp_path):
+    data = make_images(tmp_path / "birds")
     bundled = ROOT / "resources/mini/study"
     assert ask(data, models=["clip_mini", "coca_mini"])[0]["study"] == str(bundled)
-    write(tasks(), tmp_path / "results/analysis")  # of other models
+    write_study(make_tasks(), tmp_path / "results/analysis")  # a study of other models
     assert ask(data, models=["clip_mini"])[0]["study"] == str(bundled)
-    with pytest.raises(ForetuneError, match=r"results: no completed study of a, z .* run it first"):
+    with pytest.raises(
+        ForetuneError, match=r"there is no completed study of a, z .* run the study first"
+    ):
         ask(data, models=["a", "z"])
     assert ask(data, models=["a", "z"], study=str(bundled))[0]["study"] == str(bundled)

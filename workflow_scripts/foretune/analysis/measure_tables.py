@@ -1,30 +1,64 @@
-"""Measures of all tasks as tables: values, what combines several models, intervals and curves."""
+"""Tables of the measures of all tasks: values, their forms and intervals, and learning curves."""
+
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
 
+SUFFICIENT_DEVIATION = 0.1  # as a share of the standard deviation between datasets
 
-def tabulate_measures(rows: list[dict]) -> tuple[pd.DataFrame, list[str]]:
-    """One row for each (model, dataset) from the contents of the measures' files.
 
-    Columns: model (none for embeddings from elsewhere), dataset, n_train, each measure; then its
+class CurvePoint(TypedDict):
+    """How far a measure of `n` random images is from its value on all of them."""
+
+    n: int
+    mean: float
+    deviation: float  # root mean square
+
+
+class MeasureDetail(TypedDict):
+    """A measure's 95% interval over images, curve, other forms and notes."""
+
+    interval: list[float] | None
+    curve: list[CurvePoint]
+    variants: dict[str, float | None]
+    notes: list[str]
+
+
+class MeasuresFile(TypedDict):
+    """The JSON file of the measures of one (model, dataset), or of embeddings from elsewhere."""
+
+    model: NotRequired[str]  # these three are missing for embeddings from elsewhere
+    dataset: NotRequired[str]
+    weights: NotRequired[str]  # digest of the model's weights
+    embeddings: NotRequired[str]  # their name in the config
+    n: int  # training images
+    measures: dict[str, float | None]
+    details: NotRequired[dict[str, MeasureDetail]]
+    notes: NotRequired[list[str]]
+
+
+def tabulate_measures(files: list[MeasuresFile]) -> tuple[pd.DataFrame, list[str]]:
+    """Return a table with one row per (model, dataset), and the names of the measures.
+
+    Columns: model (None for embeddings from elsewhere), dataset, n_train, each measure; then its
     other forms as `measure.variant`, its interval as `measure.low` and `measure.high`, and
-    `notes`. The names of the measures come beside the table.
+    `notes`.
     """
-    # A file may be older than a measure that was switched on since; Snakemake makes it again.
-    names = sorted({name for row in rows for name in row["measures"]}, key=get_reading_order)
-    table = []
-    for row in rows:
-        facts = {"model": row.get("model"), "dataset": row.get("dataset", row.get("embeddings"))}
-        notes, more = list(row.get("notes", [])), {}
-        for name, detail in row.get("details", {}).items():
-            more |= {f"{name}.{variant}": value for variant, value in detail["variants"].items()}
+    # A file may be older than a measure that was switched on since; Snakemake will rerun it.
+    names = sorted({name for file in files for name in file["measures"]}, key=get_reading_order)
+    rows = []
+    for file in files:
+        notes = list(file.get("notes", []))
+        details: dict[str, float | None] = {}
+        for name, detail in file.get("details", {}).items():
+            details |= {f"{name}.{form}": value for form, value in detail["variants"].items()}
             low, high = detail["interval"] or (None, None)
-            more |= {f"{name}.low": low, f"{name}.high": high}
+            details |= {f"{name}.low": low, f"{name}.high": high}
             notes += [f"{name}: {note}" for note in detail["notes"]]
-        table.append(facts | {"n_train": row["n"], **row["measures"], **more,
-                              "notes": "; ".join(notes)})  # fmt: skip
-    frame = pd.DataFrame(table)
+        rows.append({**name_task(file), "n_train": file["n"], **file["measures"], **details,
+                     "notes": "; ".join(notes)})  # fmt: skip
+    frame = pd.DataFrame(rows)
     numbers = frame.columns.difference(["model", "dataset", "notes"])
     frame[numbers] = frame[numbers].astype(float)
     frame["n_train"] = frame.n_train.astype(int)
@@ -33,56 +67,62 @@ def tabulate_measures(rows: list[dict]) -> tuple[pd.DataFrame, list[str]]:
     return frame, names
 
 
+def name_task(file: MeasuresFile) -> dict[str, Any]:
+    """Return the columns `model` and `dataset` of a file's rows."""
+    return {"model": file.get("model"), "dataset": file.get("dataset", file.get("embeddings"))}
+
+
 def get_reading_order(name: str) -> tuple[bool, str]:
-    """IIMM, which the study is about, and then the others by name."""
+    """Return a sort key that puts IIMM, the study's subject, before all others by name."""
     return name != "iimm", name
 
 
 def combine_ncti(frame: pd.DataFrame) -> None:
-    """Scale NCTI's terms to [0, 1] over each dataset's models, as the paper does, in place.
+    """Replace each dataset's `ncti` in place by the sum of its terms scaled over the models.
 
-    A term on which all the models are equal tells nothing of them, and counts 0. A dataset of one
-    model keeps the sum of the raw terms, which `ncti.seli`, `ncti.ncc` and `ncti.vc` always are.
+    As in the NCTI paper, each term is scaled to [0, 1] over the models of a dataset. A term that
+    is equal for all models cannot rank them and counts 0. A dataset of one model keeps the sum of
+    the raw terms. The columns `ncti.seli`, `ncti.ncc` and `ncti.vc` always hold the raw terms.
     """
-    terms = {"ncti.seli": 1, "ncti.ncc": 1, "ncti.vc": -1}
-    if not set(terms) <= set(frame.columns):
+    signs = {"ncti.seli": 1, "ncti.ncc": 1, "ncti.vc": -1}
+    if not set(signs) <= set(frame.columns):
         return
     known = frame[frame.model.notna() & frame.ncti.notna()]
     for _, group in known.groupby("dataset"):
         if len(group) < 2:
             continue
-        least, most = group[list(terms)].min(), group[list(terms)].max()
-        scaled = (group[list(terms)] - least) / (most - least).replace(0, np.inf)
-        frame.loc[group.index, "ncti"] = sum(sign * scaled[name] for name, sign in terms.items())
-        # The interval is of the raw sum.
+        terms = group[list(signs)]
+        lowest, highest = terms.min(), terms.max()
+        scaled = (terms - lowest) / (highest - lowest).replace(0, np.inf)
+        frame.loc[group.index, "ncti"] = sum(sign * scaled[name] for name, sign in signs.items())
+        # The interval belongs to the raw sum.
         frame.loc[group.index, ["ncti.low", "ncti.high"]] = np.nan
 
 
-def tabulate_curves(rows: list[dict]) -> pd.DataFrame:
-    """One row for each (model, dataset, measure, n): how far n images are from all of them.
+def tabulate_curves(files: list[MeasuresFile]) -> pd.DataFrame:
+    """Return one row per (model, dataset, measure, n): how far n images are from all of them.
 
-    deviation: root mean square over random subsets; relative: deviation over the standard
-    deviation of the measure between the model's datasets, which is what it must tell apart;
-    none for embeddings from elsewhere and where a model has one dataset.
+    deviation: root mean square over random subsets; relative: deviation divided by the standard
+    deviation of the measure between the model's datasets, which is what the measure must tell
+    apart. relative is NaN for embeddings from elsewhere and for a model with one dataset.
     """
-    columns = ["model", "dataset", "measure", "n", "mean", "deviation"]
     points = [
-        {"model": row.get("model"), "dataset": row.get("dataset", row.get("embeddings")),
-         "measure": name} | point
-        for row in rows
-        for name, detail in row.get("details", {}).items()
+        name_task(file) | {"measure": name} | dict(point)
+        for file in files
+        for name, detail in file.get("details", {}).items()
         for point in detail["curve"]
-    ]  # fmt: skip
+    ]
+    columns = ["model", "dataset", "measure", "n", "mean", "deviation"]
     curves = pd.DataFrame(points, columns=columns)
     values = pd.DataFrame(
-        [{"model": row["model"], "measure": name, "value": value}
-         for row in rows if row.get("model") is not None
-         for name, value in row["measures"].items()],
+        [{"model": file["model"], "measure": name, "value": value}
+         for file in files if file.get("model") is not None
+         for name, value in file["measures"].items()],
         columns=["model", "measure", "value"],
     ).astype({"value": float})  # fmt: skip
     spread = values.groupby(["model", "measure"]).value.std().rename("spread")
     curves = curves.join(spread, on=["model", "measure"])
-    # Values that are the same but for rounding have nothing to tell apart.
+    # Values that differ only by rounding count as equal.
     size = values.value.abs().groupby([values.model, values.measure]).max().rename("size")
     curves = curves.join(size, on=["model", "measure"])
     spread = curves.spread.where(curves.spread > 1e-9 * curves["size"])
@@ -90,19 +130,20 @@ def tabulate_curves(rows: list[dict]) -> pd.DataFrame:
     return curves.drop(columns=["spread", "size"])
 
 
-def count_enough_images(curves: pd.DataFrame, share: float = 0.1) -> int | None:
-    """The least n from which on every dataset of one (model, measure) deviates by at most `share`.
+def count_enough_images(curves: pd.DataFrame, share: float = SUFFICIENT_DEVIATION) -> int | None:
+    """Return the least n from which on no dataset's relative deviation is above `share`.
 
-    None where even the largest subsets, of half the images, deviate more, or nothing is known.
+    curves: the rows of one (model, measure). Returns None if even the largest subsets, which have
+    half of the images, deviate more, or if a relative deviation is unknown.
     """
     if curves.empty or curves.relative.isna().any():
         return None
-    needed = []
+    sufficient = []
     for _, points in curves.groupby("dataset"):
         points = points.sort_values("n")
-        bad = np.flatnonzero(points.relative > share)
-        first = bad[-1] + 1 if len(bad) else 0
+        above = np.flatnonzero(points.relative > share)
+        first = above[-1] + 1 if len(above) else 0
         if first == len(points):
             return None
-        needed.append(int(points.n.iloc[first]))
-    return max(needed)
+        sufficient.append(int(points.n.iloc[first]))
+    return max(sufficient)

@@ -6,14 +6,15 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from foretune.analysis.formatting import format_number, format_plain, is_known
+from foretune.analysis.formatting import UNKNOWN, format_number, format_plain, is_known
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.regression import fit_line
 from foretune.core.config import JOB_KEYS
+from foretune.core.entries import ModelSpec
 
-# A p-value or an R^2 that the paper's text does not show is empty in it.
-NUMBERS = Path(__file__).with_name("paper_tables.csv")
-# Table -> its title, what it shows of the outcome, and the columns of statistics.
+# The paper's numbers. A p-value or an R² that the paper's text does not give is empty.
+PAPER_NUMBERS = Path(__file__).with_name("paper_tables.csv")
+# Table -> its title, its outcome, and the columns of statistics that hold its value and p-value.
 PAPER_TABLES = {
     1: ("Spearman's rho with gain over zero-shot error", GAIN, "spearman", "p_asymptotic"),
     2: ("Spearman's rho with accuracy", "accuracy", "spearman", "p_asymptotic"),
@@ -21,127 +22,144 @@ PAPER_TABLES = {
     5: ("R² of single measures with gain, all models together", GAIN, "r2", "p_slope"),
     6: ("R² of single measures with gain, by model", GAIN, "r2", "p_slope"),
 }
-
-
-FAMILIES = {"coca": "CoCa", "siglip": "SigLIP", "eva": "EVA-02", "clip": "CLIP"}
-ORDER = ["all", "CoCa", "EVA-02", "CLIP", "SigLIP"]  # of the paper's columns
-
-
+POOLED_TABLE = 5  # the one that takes all models together
+PAPER_DATASETS = 9
+PAPER_TASKS = 36  # of four models on nine datasets
+# A part of a model's name -> the paper's name of its family.
+MODEL_FAMILIES = {"coca": "CoCa", "siglip": "SigLIP", "eva": "EVA-02", "clip": "CLIP"}
+FAMILY_ORDER = ["all", "CoCa", "EVA-02", "CLIP", "SigLIP"]  # of the paper's columns
 SAME, OTHER = "the paper's study", "another study"
-
-
-COLUMNS = ["table", "label", "measure", "model", "family", "source", "study", "statistic", "n",
-           "value", "p", "p_permutation"]  # fmt: skip
+PAPER_TABLE_COLUMNS = [
+    "table", "label", "measure", "model", "family", "source", "study", "statistic", "n", "value",
+    "p", "p_permutation",
+]  # fmt: skip
 
 
 def get_model_family(model: str) -> str | None:
-    """The paper's name of a model's family, by the model's name; None for another one."""
-    return next((name for key, name in FAMILIES.items() if key in model.lower()), None)
+    """Return the paper's name of a model's family, or None if the model's name has no match."""
+    return next((name for key, name in MODEL_FAMILIES.items() if key in model.lower()), None)
 
 
 def identify_paper_study(
-    models: dict[str, dict], datasets: list[str], paper: Path
+    models: dict[str, ModelSpec], datasets: list[str], paper: Path
 ) -> dict[str, str]:
-    """Model -> SAME where it is one of the paper's and the datasets are the paper's, else OTHER.
+    """Return for each model, and for "all", whether its numbers repeat the paper's study.
 
-    models: the config's entries by name; paper: the config of the paper's study. Models are
-    compared by their entries, but for what says how their jobs run, datasets by their names. "all"
-    stands for the study.
+    models: the config's entries by name; paper: the config of the paper's study. A model maps to
+    SAME if it is one of the paper's and the datasets are the paper's, and to OTHER otherwise.
+    Models are compared by their entries, without the keys that only say how their jobs run;
+    datasets are compared by name. "all" maps to SAME if the models are exactly the paper's.
     """
 
-    def identity(entry: dict) -> dict:
+    def drop_job_keys(entry: ModelSpec) -> dict:
         return {key: value for key, value in entry.items() if key not in JOB_KEYS}
 
     study = yaml.safe_load(Path(paper).read_text())
-    same, theirs = set(datasets) == set(study["datasets"]), list(study["models"].values())
-    known = list(map(identity, theirs))
-    found = {
-        name: SAME if same and identity(entry) in known else OTHER for name, entry in models.items()
+    same_datasets = set(datasets) == set(study["datasets"])
+    paper_models = [drop_job_keys(entry) for entry in study["models"].values()]
+    studies = {
+        name: SAME if same_datasets and drop_job_keys(entry) in paper_models else OTHER
+        for name, entry in models.items()
     }
-    complete = list(found.values()).count(SAME) == len(found) == len(theirs)
-    return found | {"all": SAME if complete else OTHER}
+    complete = list(studies.values()).count(SAME) == len(studies) == len(paper_models)
+    return studies | {"all": SAME if complete else OTHER}
 
 
 def pooled_line(tasks: pd.DataFrame, measure: str) -> dict:
-    """The fit of table 5: gain on one measure over all models' tasks, without a model's factor."""
+    """Fit the line of table 5: gain on one measure over the tasks of all models, one intercept.
+
+    With fewer than three known tasks, or a constant measure, only `n` is returned.
+    """
     x, y = (tasks[name].to_numpy(float) for name in (measure, GAIN))
-    some = np.isfinite(x) & np.isfinite(y)
-    n = int(some.sum())
-    if n < 3 or np.ptp(x[some]) == 0:
+    known = np.isfinite(x) & np.isfinite(y)
+    n = int(known.sum())
+    if n < 3 or np.ptp(x[known]) == 0:
         return {"n": n}
-    return {"n": n} | fit_line(x[some], y[some])
+    return {"n": n} | fit_line(x[known], y[known])
 
 
 def make_paper_tables(
     statistics: pd.DataFrame, tasks: pd.DataFrame, studies: dict[str, str]
 ) -> pd.DataFrame:
-    """Tables 1, 2, 3, 5 and 6, tidy: a row for each cell of the paper's and of this study's.
+    """Return tables 1, 2, 3, 5 and 6 with one row per cell, of the paper and of this study.
 
-    source: "paper" or "ours"; study: see `identify_paper_study`, whose result is `studies`; statistic:
-    spearman or r2. Ours are of full fine-tuning; p is asymptotic, as in the paper.
+    studies: the result of `identify_paper_study`. In the result, source is "paper" or "ours", and
+    statistic is "spearman" or "r2". Our numbers are those of full fine-tuning; p is asymptotic, as
+    in the paper.
     """
-    theirs = pd.read_csv(NUMBERS)
+    numbers = pd.read_csv(PAPER_NUMBERS)
     tuned = tasks[tasks.method == "full"]
     rows = []
-    for (table, measure, label), cells in theirs.groupby(["table", "measure", "label"], sort=False):
+    for (table, measure, label), cells in numbers.groupby(
+        ["table", "measure", "label"], sort=False
+    ):
         _, outcome, statistic, p = PAPER_TABLES[table]
-        facts = {"table": table, "label": label, "measure": measure, "statistic": statistic}
+        key = {"table": table, "label": label, "measure": measure, "statistic": statistic}
         for cell in cells.to_dict("records"):
-            model = {"model": cell["family"], "family": cell["family"], "source": "paper"}
-            counted = {"n": 36 if table == 5 else 9, "value": cell["value"], "p": cell["p"]}
-            rows.append(facts | model | counted | {"study": SAME})
-        if table == 5:
-            found = [{"model": "all"} | pooled_line(tuned, measure)] if measure in tuned else []
-        else:
+            rows.append(key | {
+                "model": cell["family"], "family": cell["family"], "source": "paper",
+                "study": SAME, "n": PAPER_TASKS if table == POOLED_TABLE else PAPER_DATASETS,
+                "value": cell["value"], "p": cell["p"],
+            })  # fmt: skip
+        fits: list[dict] = []
+        if table != POOLED_TABLE:
             chosen = (statistics.method == "full") & (statistics.measure == measure)
-            found = statistics[chosen & (statistics.outcome == outcome)].to_dict("records")
-        for row in found:
-            name = row["model"]
-            family = "all" if name == "all" else get_model_family(name)
-            model = {"model": name, "family": family, "source": "ours", "study": studies[name]}
-            counted = {"n": row["n"], "value": row.get(statistic), "p": row.get(p)}
-            exact = row.get("p_permutation") if statistic == "spearman" else None
-            rows.append(facts | model | counted | {"p_permutation": exact})
-    frame = pd.DataFrame(rows, columns=COLUMNS)
-    numbers = ["value", "p", "p_permutation"]
-    return frame.astype(dict.fromkeys(numbers, float))
+            fits = statistics[chosen & (statistics.outcome == outcome)].to_dict("records")
+        elif measure in tuned:
+            fits = [{"model": "all"} | pooled_line(tuned, measure)]
+        for fit in fits:
+            model = fit["model"]
+            rows.append(key | {
+                "model": model, "family": "all" if model == "all" else get_model_family(model),
+                "source": "ours", "study": studies[model], "n": fit["n"],
+                "value": fit.get(statistic), "p": fit.get(p),
+                "p_permutation": fit.get("p_permutation") if statistic == "spearman" else None,
+            })  # fmt: skip
+    frame = pd.DataFrame(rows, columns=PAPER_TABLE_COLUMNS)
+    return frame.astype(dict.fromkeys(["value", "p", "p_permutation"], float))
 
 
 def get_table_heads(cells: pd.DataFrame) -> list[dict]:
-    """The columns of one table in the paper's form: of each model the paper's, then ours."""
+    """Return the columns of one table in the paper's order; ours follow the paper's per family.
+
+    Each is a dict of source, model, family, study, place and title.
+    """
     heads = cells[["source", "model", "family", "study"]].drop_duplicates()
-    place = [ORDER.index(name) if name in ORDER else len(ORDER) for name in heads.family]
+    place = [
+        FAMILY_ORDER.index(name) if name in FAMILY_ORDER else len(FAMILY_ORDER)
+        for name in heads.family
+    ]
     heads = heads.assign(place=place).sort_values(
         ["place", "source"], ascending=[True, False], kind="stable"
     )
-    said = {SAME: "this run of the paper's study", OTHER: "another study"}
+    study_titles = {SAME: "this run of the paper's study", OTHER: "another study"}
     return [
         head | {"title": f"{head['model']}, "
-                + ("the paper" if head["source"] == "paper" else said[head["study"]])}
+                + ("the paper" if head["source"] == "paper" else study_titles[head["study"]])}
         for head in heads.to_dict("records")
     ]  # fmt: skip
 
 
 def format_markdown(tables: pd.DataFrame) -> str:
-    """The tables in the paper's form: measures in rows; of each model the paper's, then ours."""
-    text = ["# The paper's tables"]
+    """Return the tables as Markdown, in the paper's form: one row per measure."""
+    lines = ["# The paper's tables"]
     for table, cells in tables.groupby("table"):
         heads = get_table_heads(cells)
-        text += ["", f"## Table {table}: {PAPER_TABLES[table][0]}", ""]
-        text.append("| measure | " + " | ".join(head["title"] for head in heads) + " |")
-        text.append("|---" * (len(heads) + 1) + "|")
+        lines += ["", f"## Table {table}: {PAPER_TABLES[table][0]}", ""]
+        lines.append("| measure | " + " | ".join(head["title"] for head in heads) + " |")
+        lines.append("|---" * (len(heads) + 1) + "|")
         for label, row in cells.groupby("label", sort=False):
-            own = {(c["source"], c["model"]): c for c in row.to_dict("records")}
-            shown = [show_cell(own.get((h["source"], h["model"]))) for h in heads]
-            text.append(f"| {label} | " + " | ".join(shown) + " |")
+            by_head = {(cell["source"], cell["model"]): cell for cell in row.to_dict("records")}
+            shown = [format_cell(by_head.get((head["source"], head["model"]))) for head in heads]
+            lines.append(f"| {label} | " + " | ".join(shown) + " |")
         if not (cells.source == "ours").any():
-            text += ["", "This study has no full fine-tuning or none of these measures."]
-    return "\n".join(text) + "\n"
+            lines += ["", "This study has no full fine-tuning or none of these measures."]
+    return "\n".join(lines) + "\n"
 
 
-def show_cell(cell: dict | None) -> str:
-    """A value and its asymptotic p; dashes for what is not known."""
+def format_cell(cell: dict | None) -> str:
+    """Format a value and its asymptotic p-value; a dash if there is no value."""
     if cell is None:
-        return "–"
+        return UNKNOWN
     p = f" (p {format_plain(cell['p'])})" if is_known(cell["p"]) else ""
     return format_number(cell["value"]) + p

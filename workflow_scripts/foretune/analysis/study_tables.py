@@ -1,6 +1,7 @@
-"""Measures joined with outcomes, once: tidy tables, correlations and fits."""
+"""Write the tables of a study: measures joined with outcomes, correlations, fits, findings."""
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -9,147 +10,180 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foretune.analysis.findings import answer_findings, collect_evidence
-from foretune.analysis.measure_tables import tabulate_curves, tabulate_measures
+from foretune.analysis.measure_tables import MeasuresFile, tabulate_curves, tabulate_measures
+from foretune.analysis.outcomes import GAIN
 from foretune.analysis.paper_tables import format_markdown, make_paper_tables
 from foretune.analysis.statistics import pooled_fits, study_statistics
+from foretune.analysis.tables import RESULT_TABLE_NAMES, STATISTICS_TABLE_NAMES
+from foretune.core.entries import Selection
 from foretune.core.files import atomic_write, write_json
 from foretune.core.parquet import write_parquet
 from foretune.evaluation.scores import DRIFT_SCHEMA
 
-WISE_FT = ("gain_over_zero_shot_error", "ood_change", "shifted_change")
+# The outcomes that change with the weight of a WiSE-FT interpolation.
+WISE_FT = (GAIN, "ood_change", "shifted_change")
+EVALUATION_KEY = ["model", "method", "wise_ft", "trained_on", "evaluated_on", "split"]
+TASK_COLUMNS = [
+    "model", "method", "dataset", "wise_ft", "chance", "zero_shot_accuracy", "accuracy", *WISE_FT,
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StudyFiles:
+    """Paths of a study's results, of which the analysis makes its tables."""
+
+    evaluations: list[Path]  # accuracies of the models on every test
+    classes: list[Path]  # accuracies per class
+    confusions: list[Path]  # classes taken for other classes
+    selections: list[Path]  # the selected trial of each run, as JSON
+    measures: list[Path]  # JSON files of tasks, and of embeddings from elsewhere
+    drifts: list[Path] = field(default_factory=list)  # drift of the embeddings by fine-tuning
 
 
 def read_tables(paths: list[Path]) -> pd.DataFrame:
-    """The rows of Parquet files of one schema, with its types even where a file has only nulls."""
+    """Concatenate Parquet files of one schema, whose types hold even if a file has only nulls."""
     return pa.concat_tables(pq.read_table(path) for path in paths).to_pandas()
 
 
 def write_tables(frame: pd.DataFrame, output: Path, metadata: dict) -> None:
-    """The same table as Parquet and as CSV beside it."""
+    """Write a table as Parquet to `output`, and as CSV next to it."""
     write_parquet(pa.Table.from_pandas(frame, preserve_index=False), output, metadata)
     with atomic_write(output.with_suffix(".csv")) as beside:
         frame.to_csv(beside, index=False)
 
 
 def join_outcomes(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """Add to every evaluation its model's zero-shot accuracy on the same test."""
+    """Add to each evaluation its model's zero-shot accuracy on the same test."""
     keys = ["model", "evaluated_on", "split"]
     zero_shot = evaluations[evaluations.method == "zero_shot"].set_index(keys)["accuracy"]
     return evaluations.join(zero_shot.rename("zero_shot_accuracy"), on=keys)
 
 
 def gain_over_zero_shot_error(accuracy, zero_shot):
-    """(accuracy - zero_shot) / (1 - zero_shot); NaN where the zero-shot error is 0."""
+    """Return (accuracy - zero_shot) / (1 - zero_shot); NaN if the zero-shot error is 0."""
     error = 1 - zero_shot
     return (accuracy - zero_shot) / np.where(error == 0, np.nan, error)
 
 
-def summarize_tasks(outcomes: pd.DataFrame, selected: pd.DataFrame, measures: pd.DataFrame):
-    """A row for each (model, method, dataset, wise_ft): what it gained, forgot, and measures.
+def summarize_tasks(
+    outcomes: pd.DataFrame, selected: pd.DataFrame, measures: pd.DataFrame
+) -> pd.DataFrame:
+    """Return one row per (model, method, dataset, wise_ft): gain, forgetting and measures.
 
-    `ood_change` and `shifted_change` are means of accuracy minus zero-shot accuracy: over the
-    other datasets' own tests, and over the shifted tests of the dataset itself; NaN without any.
+    outcomes: see `join_outcomes`; selected: the selected trials; measures: one row per (model,
+    dataset). `ood_change` and `shifted_change` are means of accuracy minus zero-shot accuracy:
+    over the other datasets' own tests, and over the shifted tests of the dataset itself. They are
+    NaN if there is no such test.
     """
     tuned = outcomes[outcomes.method != "zero_shot"]
     same, plain = tuned.trained_on == tuned.evaluated_on, tuned.split == "test"
     shifted = tuned[same & ~plain]
-    # Two datasets of which one's test is a shifted test of the other are the same task.
+    # If the test of one dataset is a shifted test of another, both are the same task.
     tests = set(zip(tuned.evaluated_on[plain], tuned.test_digest[plain], strict=True))
-    twins = {
+    same_task = {
         frozenset((dataset, other))
         for dataset, digest in zip(shifted.trained_on, shifted.test_digest, strict=True)
         for other, test in tests
         if test == digest
     }
     pairs = map(frozenset, zip(tuned.trained_on, tuned.evaluated_on, strict=True))
-    others = tuned[~same & plain & np.array([pair not in twins for pair in pairs], dtype=bool)]
+    distinct = np.array([pair not in same_task for pair in pairs], dtype=bool)
+    others = tuned[~same & plain & distinct]
     keys = ["model", "method", "wise_ft", "trained_on"]
 
-    def change(rows: pd.DataFrame, name: str) -> pd.Series:
-        gained = rows.accuracy - rows.zero_shot_accuracy
-        return gained.groupby([rows[k] for k in keys]).mean().rename(name)
+    def mean_change(rows: pd.DataFrame, name: str) -> pd.Series:
+        change = rows.accuracy - rows.zero_shot_accuracy
+        return change.groupby([rows[key] for key in keys]).mean().rename(name)
 
-    tasks = tuned[same & plain].join(change(others, "ood_change"), on=keys)
-    tasks = tasks.join(change(shifted, "shifted_change"), on=keys)
-    tasks["gain_over_zero_shot_error"] = gain_over_zero_shot_error(
-        tasks.accuracy, tasks.zero_shot_accuracy
-    )
-    tasks = tasks.rename(columns={"trained_on": "dataset"})
-    columns = ["model", "method", "dataset", "wise_ft", "chance", "zero_shot_accuracy", "accuracy",
-               "gain_over_zero_shot_error", "ood_change", "shifted_change"]  # fmt: skip
+    tasks = tuned[same & plain].join(mean_change(others, "ood_change"), on=keys)
+    tasks = tasks.join(mean_change(shifted, "shifted_change"), on=keys)
+    tasks[GAIN] = gain_over_zero_shot_error(tasks.accuracy, tasks.zero_shot_accuracy)
     return (
-        tasks[columns]
+        tasks.rename(columns={"trained_on": "dataset"})[TASK_COLUMNS]
         .merge(selected, on=["model", "method", "dataset"])
         .merge(measures, on=["model", "dataset"])
         .sort_values(["model", "method", "dataset", "wise_ft"], ignore_index=True)
     )
 
 
-def analyze_study(
-    evaluations: list[Path], classes: list[Path], confusions: list[Path], drifts: list[Path],
-    selections: list[Path], measures: list[Path], output: Path, seed: int,
-    studies: dict[str, str],
-) -> None:  # fmt: skip
+def read_selections(paths: list[Path]) -> pd.DataFrame:
+    """Return one row per run: its selected trial and the trial's best epoch."""
+    selections: list[Selection] = [json.loads(Path(path).read_text()) for path in paths]
+    frame = pd.DataFrame(selections).rename(columns={"epoch": "best_epoch"})
+    return frame.drop(columns=["trained_weights", "sha256"])
+
+
+def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output: Path) -> None:
     """Write a study's tables into the folder `output`, each as Parquet and as CSV.
 
-    outcomes, class_accuracy, confusions, tasks, wise_ft, measures, curves and movement hold what
-    was found; what is made of them is written by `write_statistics`. classes, confusions,
-    drifts: the evaluations' files of class accuracies, of classes taken for others, and of how
-    far embeddings moved; measures: files of tasks, and of embeddings from elsewhere, which have
-    no outcomes; studies: of `paper.which_study`.
+    The tables are those of `tables.TABLE_NAMES`. outcomes, class_accuracy, confusions, tasks,
+    wise_ft, measures, curves and drift hold results; `write_statistics` derives the others.
+    studies: the result of `paper_tables.identify_paper_study`.
     """
-    key = ["model", "method", "wise_ft", "trained_on", "evaluated_on", "split"]
-    outcomes = join_outcomes(read_tables(evaluations)).sort_values(key, ignore_index=True)
-    by_class = read_tables(classes).sort_values(key, ignore_index=True, kind="stable")
-    rows = [json.loads(Path(path).read_text()) for path in measures]
-    measured, names = tabulate_measures(rows)
-    chosen = pd.DataFrame([json.loads(Path(path).read_text()) for path in selections])
-    chosen = chosen.rename(columns={"epoch": "best_epoch"}).drop(
-        columns=["trained_weights", "sha256"]
+    outcomes = join_outcomes(read_tables(files.evaluations))
+    outcomes = outcomes.sort_values(EVALUATION_KEY, ignore_index=True)
+    class_accuracy = read_tables(files.classes).sort_values(
+        EVALUATION_KEY, ignore_index=True, kind="stable"
     )
-    every = summarize_tasks(outcomes, chosen, measured[["model", "dataset", "n_train", *names]])
-    whole = every.wise_ft == 1  # an interpolation is no task of its own
-    tasks = every[whole].drop(columns="wise_ft").reset_index(drop=True)
-    curves = ["model", "method", "dataset", "wise_ft", "accuracy", *WISE_FT]
-    interpolated = every.groupby(["model", "method"]).wise_ft.transform("min") < 1
-    write_tables(outcomes, output / "outcomes.parquet", {"kind": "outcomes"})
-    write_tables(by_class, output / "class_accuracy.parquet", {"kind": "class_accuracy"})
-    confused = read_tables(confusions)
-    write_tables(confused, output / "confusions.parquet", {"kind": "confusions"})
-    write_tables(every.loc[interpolated, curves], output / "wise_ft.parquet", {"kind": "wise_ft"})
-    # By which a forecast knows that a model is still the study's.
-    weights = {row["model"]: row["weights"] for row in rows if "weights" in row}
-    facts = {"kind": "tasks", "measures": names, "weights": weights}
-    write_tables(tasks, output / "tasks.parquet", facts)
-    write_tables(measured, output / "measures.parquet", {"kind": "measures", "measures": names})
-    moved = read_tables(drifts) if drifts else DRIFT_SCHEMA.empty_table().to_pandas()
-    write_tables(moved, output / "drift.parquet", {"kind": "drift"})
-    write_tables(tabulate_curves(rows), output / "curves.parquet", {"kind": "curves"})
-    write_statistics(tasks, measured, names, seed, studies, output)
+    measure_files: list[MeasuresFile] = [
+        json.loads(Path(path).read_text()) for path in files.measures
+    ]
+    measures, names = tabulate_measures(measure_files)
+    task_measures = measures[["model", "dataset", "n_train", *names]]
+    all_tasks = summarize_tasks(outcomes, read_selections(files.selections), task_measures)
+    fully_tuned = all_tasks.wise_ft == 1  # an interpolation is not a task of its own
+    tasks = all_tasks[fully_tuned].drop(columns="wise_ft").reset_index(drop=True)
+    interpolated = all_tasks.groupby(["model", "method"]).wise_ft.transform("min") < 1
+    wise_ft_columns = ["model", "method", "dataset", "wise_ft", "accuracy", *WISE_FT]
+    # A forecast compares these digests to see whether its model is the study's.
+    weights = {file["model"]: file["weights"] for file in measure_files if "weights" in file}
+    drift = read_tables(files.drifts) if files.drifts else DRIFT_SCHEMA.empty_table().to_pandas()
+    tables = {
+        "outcomes": outcomes,
+        "class_accuracy": class_accuracy,
+        "confusions": read_tables(files.confusions),
+        "wise_ft": all_tasks.loc[interpolated, wise_ft_columns],
+        "tasks": tasks,
+        "measures": measures,
+        "drift": drift,
+        "curves": tabulate_curves(measure_files),
+    }
+    metadata: dict[str, dict] = {
+        "tasks": {"measures": names, "weights": weights},
+        "measures": {"measures": names},
+    }
+    for name in RESULT_TABLE_NAMES:
+        facts = {"kind": name, **metadata.get(name, {})}
+        write_tables(tables[name], output / f"{name}.parquet", facts)
+    write_statistics(tasks, measures, names, seed, studies, output)
 
 
 def write_statistics(
     tasks: pd.DataFrame, measured: pd.DataFrame, names: list[str], seed: int,
     studies: dict[str, str], output: Path,
 ) -> None:  # fmt: skip
-    """Write what the tables of tasks and measures say of the measures `names`.
+    """Write the tables that are derived from tasks and from the measures `names`.
 
-    statistics: a row for each (model, method, measure, outcome), with correlations and fits, also
-    as statistics.json; differences: iimm against each other measure; pooled: fits over models;
-    make_paper_tables: the paper's tables beside the study's, also in the paper's form as Markdown;
-    findings and findings_evidence: the papers' findings.
+    statistics: one row per (model, method, measure, outcome), with correlations and fits, also as
+    statistics.json; differences: IIMM against each other measure; pooled: fits over models;
+    paper_tables: the paper's tables next to the study's, also in the paper's form as
+    paper_tables.md; findings and findings_evidence: the papers' findings.
     """
     statistics, differences = study_statistics(tasks, measured, names, seed)
-    theirs = make_paper_tables(statistics, tasks, studies)
+    paper_tables = make_paper_tables(statistics, tasks, studies)
     evidence = collect_evidence(tasks, statistics, differences, seed)
-    made = {
-        "statistics": statistics, "differences": differences, "pooled": pooled_fits(tasks, names),
-        "paper_tables": theirs, "findings": answer_findings(evidence), "findings_evidence": evidence,
-    }  # fmt: skip
-    for kind, frame in made.items():
-        write_tables(frame, output / f"{kind}.parquet", {"kind": kind})
+    tables = {
+        "statistics": statistics,
+        "differences": differences,
+        "pooled": pooled_fits(tasks, names),
+        "paper_tables": paper_tables,
+        "findings": answer_findings(evidence),
+        "findings_evidence": evidence,
+    }
+    for name in STATISTICS_TABLE_NAMES:
+        write_tables(tables[name], output / f"{name}.parquet", {"kind": name})
     # JSON has no NaN.
     rows = statistics.astype(object).where(statistics.notna(), None).to_dict("records")
     write_json(rows, output / "statistics.json")
     with atomic_write(output / "paper_tables.md") as beside:
-        beside.write_text(format_markdown(theirs))
+        beside.write_text(format_markdown(paper_tables))
