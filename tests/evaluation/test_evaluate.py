@@ -187,17 +187,17 @@ def test_the_measure_drift_the_tasks_embeddings(untuned, small_task, tmp_path):
 def test_low_rank_checkpoints_are_merged(small_task, tmp_path):
     model, _, _ = load_model(CLIP_MINI)
     settings = {"towers": "both", "rank": 2, "alpha": 8, "projections": "qv"}
-    attached = make_trainable(model, "lora", settings)
+    trainable = make_trainable(model, "lora", settings)
     torch.manual_seed(0)
-    low_rank = {n: torch.randn_like(p) * 0.2 for n, p in attached.trained.items()}
+    low_rank = {n: torch.randn_like(p) * 0.2 for n, p in trainable.parameters.items()}
     path = selection(tmp_path / "lora", low_rank, method="lora", dataset="mnist")
     run = json.loads(path.read_text())
     save_file(low_rank, run["trained_weights"], describe_trained_weights("lora", settings))
     path.write_text(json.dumps(run | {"sha256": digest_file(run["trained_weights"])}))
     with torch.no_grad():
-        for name, parameter in attached.trained.items():
+        for name, parameter in trainable.parameters.items():
             parameter.copy_(low_rank[name])
-    attached.merge()
+    trainable.merge()
     merged = {n: p.detach().contiguous() for n, p in model.named_parameters()}
     whole = selection(tmp_path / "whole", merged, method="full", dataset="mnist")
     rows = [evaluate([each], small_task, tmp_path) for each in (path, whole)]

@@ -237,7 +237,7 @@ def test_full_fine_tuning_reaches_95_percent_on_mnist(tmp_path):
     from foretune.core.grid import expand_grid
     from foretune.evaluation.finetuned import evaluate_model
     from foretune.training.finetune import finetune
-    from foretune.training.trials import select_trial
+    from foretune.training.trials import JobSpec, select_trial
 
     folder, text = prepared("mnist", tmp_path), tmp_path / "embeddings/text.parquet"
     (tmp_path / "base").mkdir()
@@ -245,7 +245,8 @@ def test_full_fine_tuning_reaches_95_percent_on_mnist(tmp_path):
     study = yaml.safe_load((ROOT / "config.yaml").read_text())
     recipe = check_config(study)["methods"]["full"]
     run = {"model": "clip_mini", "method": "full", "dataset": "mnist"}
-    finetune(run, CLIP_MINI, folder, text, recipe, expand_grid(recipe), 0, tmp_path / "trials")
+    job = JobSpec(run, recipe, expand_grid(recipe), 0, folder, tmp_path / "trials")
+    finetune(job, CLIP_MINI, text)
     select_trial([tmp_path / "trials/best.json"], tmp_path / "best.json")
     evaluate_model(
         [tmp_path / "best.json"], CLIP_MINI, [], [folder], [text], tmp_path / "base",

@@ -18,7 +18,7 @@ from foretune.encoders.encode import DEVICE, encode_images
 from foretune.encoders.imports import open_clip
 from foretune.encoders.loading import encode_text, get_open_clip_name, load_model, load_model_folder
 from foretune.encoders.zero_shot import classification_logits
-from foretune.training.methods import make_trainable
+from foretune.training.methods import get_method_settings, make_trainable
 from foretune.training.optim import make_optimizer
 
 CPU = DEVICE == "cpu"
@@ -95,8 +95,8 @@ def time_step(spec: dict, method: str, recipe: dict, trial: dict, classes: int) 
     """Seconds of one training step with the recipe's batch, after one that is not timed."""
     model, preprocess, tokenizer = load_model(spec, DEVICE)
     tokens = tokenizer([f"a photo of a class {i}" for i in range(classes)]).to(DEVICE)
-    attached = make_trainable(model, method, recipe | trial)
-    optimizer = make_optimizer(recipe, trial, list(attached.trained.values()))
+    trainable = make_trainable(model, method, get_method_settings(recipe, trial))
+    optimizer = make_optimizer(recipe, trial, list(trainable.parameters.values()))
     size = recipe["batch_size"]
     images = torch.zeros(size, 3, *get_image_size(model), dtype=torch.uint8, device=DEVICE)
     labels = torch.zeros(size, dtype=torch.long, device=DEVICE)
