@@ -210,13 +210,15 @@ def test_lora_starts_at_zero_and_does_not_change_keys(family):
             assert torch.equal(model.state_dict()[name][keys], base[name][keys])
 
 
-def test_peft_lora_restores_the_frozen_weights_exactly():
+@pytest.mark.parametrize("inference", [False, True])
+def test_peft_lora_restores_the_frozen_weights_exactly(inference):
     model, _, _ = load_model({"folder": ROOT / "resources/mini/clip"})
     base = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     trainable = make_trainable(model, *make_settings("lora qkvo"))
     disturb(trainable.parameters)
     for _ in range(20):
-        model.encode_image(torch.zeros(2, 3, 32, 32))
+        with torch.inference_mode(inference):
+            model.encode_image(torch.zeros(2, 3, 32, 32))
     trainable.restore()
     now = {name.replace("base_layer.", ""): t for name, t in model.state_dict().items()}
     assert all(torch.equal(now[name], tensor) for name, tensor in base.items())

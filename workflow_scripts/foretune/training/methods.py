@@ -232,10 +232,11 @@ def peft_lora(
     tuner = LoraModel(model, config, "default")
 
     def restore() -> None:
-        with torch.no_grad():
-            for adapted, in_projection, out_projection in exact_weights:
-                adapted.in_proj_weight.copy_(in_projection)
-                adapted.out_proj.base_layer.weight.copy_(out_projection)
+        # New parameters: a forward pass in inference mode leaves some that cannot be written to.
+        for adapted, in_projection, out_projection in exact_weights:
+            adapted.in_proj_weight = nn.Parameter(in_projection.clone(), requires_grad=False)
+            out_layer = adapted.out_proj.base_layer
+            out_layer.weight = nn.Parameter(out_projection.clone(), requires_grad=False)
 
     def merge() -> None:
         restore()
