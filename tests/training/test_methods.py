@@ -125,8 +125,8 @@ def test_make_trainable_finds_the_tensors_of_each_tower_at_real_size(architectur
         assert (len(names["image"]), len(names["text"])) == expected, named
         scalars = {"logit_scale", "logit_bias"} & dict(model.named_parameters()).keys()
         assert set(names[None]) == (scalars if named == "full" else set())
-        learning = [p for p in model.parameters() if p.requires_grad]
-        assert {id(p) for p in learning} == {id(p) for p in trainable.parameters.values()}
+        unfrozen = [p for p in model.parameters() if p.requires_grad]
+        assert {id(p) for p in unfrozen} == {id(p) for p in trainable.parameters.values()}
         if (architecture, named) in FIRST:
             for tower, first in zip(("image", "text"), FIRST[architecture, named], strict=True):
                 assert sorted(n for n in names[tower] if "s.0." in n) == first
@@ -155,11 +155,11 @@ def family(request):
     return model, logits
 
 
-def disturb(trained: dict) -> dict:
+def disturb(parameters: dict) -> dict:
     with torch.no_grad():
-        for parameter in trained.values():
+        for parameter in parameters.values():
             parameter.add_(torch.randn_like(parameter) * 0.02)
-    return {name: parameter.detach().clone().contiguous() for name, parameter in trained.items()}
+    return {name: parameter.detach().clone().contiguous() for name, parameter in parameters.items()}
 
 
 @pytest.mark.parametrize("named", SETTINGS)
@@ -228,10 +228,10 @@ def test_apply_trained_weights_refuses_a_file_of_another_model(tmp_path):
     clip, _, _ = load_model({"folder": ROOT / "resources/mini/clip"})
     eva, _, _ = load_model({"folder": ROOT / "resources/mini/eva02"})
     method, settings = make_settings("attention")
-    trained = make_trainable(clip, method, settings).parameters
+    parameters = make_trainable(clip, method, settings).parameters
     path: Path = tmp_path / "trained_weights.safetensors"
     save_file(
-        {n: p.detach() for n, p in trained.items()},
+        {n: p.detach() for n, p in parameters.items()},
         path,
         describe_trained_weights(method, settings),
     )

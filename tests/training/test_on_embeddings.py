@@ -139,8 +139,8 @@ def test_stacked_adapters_gradients_equal_autograds(ratio):
     losses, gradients = stack.losses(images, labels, 0.1)
     for i in range(3):
         alone = SingleAdapter(stack.get_trained_weights(i), 4, 16, ratio)
-        one, other = alone(images, "image"), alone(texts, "text")
-        logits = 7 * F.normalize(one, dim=1) @ F.normalize(other, dim=1).T
+        adapted_images, adapted_texts = alone(images, "image"), alone(texts, "text")
+        logits = 7 * F.normalize(adapted_images, dim=1) @ F.normalize(adapted_texts, dim=1).T
         loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
         loss.backward()
         torch.testing.assert_close(losses[i], loss.detach())
@@ -156,8 +156,8 @@ def test_stacked_adapters_start_as_torchs_linear_layers_do():
     stack = StackedAdapters(trials, 128, torch.ones(2, 512), 1.0, 0.2, seed=0)
     down, up = stack.parameters[:2]
     torch.manual_seed(0)
-    like_down, like_up = LAYER(512, 128, bias=False).weight, LAYER(128, 512, bias=False).weight
-    for stacked_tensor, reference_tensor in ((down, like_down), (up, like_up)):
+    torch_down, torch_up = LAYER(512, 128, bias=False).weight, LAYER(128, 512, bias=False).weight
+    for stacked_tensor, reference_tensor in ((down, torch_down), (up, torch_up)):
         assert torch.equal(stacked_tensor[0], stacked_tensor[1])
         largest = reference_tensor.abs().max().item()
         assert stacked_tensor.abs().max().item() == pytest.approx(largest, rel=1e-3)
@@ -254,26 +254,26 @@ def test_fit_on_embeddings_writes_the_adapter_that_was_validated(small_task, tmp
 
 @pytest.mark.parametrize("method", GRIDS)
 def test_fit_on_embeddings_ends_a_trial_that_diverges_and_no_other(method, small_task, tmp_path):
-    sane = [trial for trial in GRIDS[method] if trial.get("reduction", 4) == 4]
-    wild = {**sane[0], "trial": 99, "learning_rate": 1e38}
+    others = [trial for trial in GRIDS[method] if trial.get("reduction", 4) == 4]
+    diverging = {**others[0], "trial": 99, "learning_rate": 1e38}
     lines: list = []
-    rows, best = fit(method, small_task, tmp_path / "with", [*sane, wild], lines.append)
-    without, best_without = fit(method, small_task, tmp_path / "without", sane)
+    rows, best = fit(method, small_task, tmp_path / "with", [*others, diverging], lines.append)
+    without, best_without = fit(method, small_task, tmp_path / "without", others)
     ended = rows[rows.trial == 99]
     assert list(ended.ended) == ["diverged"]
     assert sum("trial 99 diverged in epoch 1" in line for line in lines) == 1
     numbers = ["trial", "epoch", "loss", "val_accuracy", "ended"]
-    others = rows[rows.trial != 99].reset_index(drop=True)
-    pd.testing.assert_frame_equal(others[numbers], without[numbers], rtol=1e-5)
-    assert others.ended.isna().all()
+    other_rows = rows[rows.trial != 99].reset_index(drop=True)
+    pd.testing.assert_frame_equal(other_rows[numbers], without[numbers], rtol=1e-5)
+    assert other_rows.ended.isna().all()
     assert (best["trial"], best["epoch"]) == (best_without["trial"], best_without["epoch"])
 
 
 @pytest.mark.parametrize("method", GRIDS)
 def test_fit_on_embeddings_names_the_key_if_all_trials_diverge(method, small_task, tmp_path):
-    wild = [{**GRIDS[method][0], "learning_rate": 1e38}]
+    diverging = [{**GRIDS[method][0], "learning_rate": 1e38}]
     with pytest.raises(ForetuneError, match=rf"diverged; lower methods\.{method}\.learning_rate"):
-        fit(method, small_task, tmp_path, wild)
+        fit(method, small_task, tmp_path, diverging)
     assert not (tmp_path / "best.json").exists()
 
 
