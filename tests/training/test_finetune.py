@@ -297,7 +297,8 @@ def test_finetune_runs_a_frozen_tower_once(towers, frozen, small_task, tmp_path,
 def test_finetune_with_mixed_precision_and_label_smoothing(unbroken, small_task, tmp_path):
     epochs, _ = tune(small_task, tmp_path / "bf16", {**RECIPE, "precision": "bf16"}, TRIALS[:1])
     exact = unbroken[0][0].query("trial == 0").loss
-    np.testing.assert_allclose(epochs.loss, exact, rtol=0.1)
+    # bfloat16 has 8 significant bits, and processors sum it in different precision.
+    np.testing.assert_allclose(epochs.loss, exact, rtol=0.2)
     assert (epochs.loss.to_numpy() != exact.to_numpy()).all()
     smooth, _ = tune(small_task, tmp_path / "ls", {**RECIPE, "label_smoothing": 0.2}, TRIALS[:1])
     assert (smooth.loss.to_numpy() > exact.to_numpy()).all()
