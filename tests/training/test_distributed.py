@@ -42,8 +42,8 @@ def test_launch_of_two_processes_gives_the_loss_of_one(method, small_task, tmp_p
     # With 90 images in batches of 89, one process has no image of the last batch.
     one, two = (tune(small_task, tmp_path / str(n), n, method) for n in (1, 2))
     assert len(one) == len(two) == 4
-    # Sums in another order differ in float32's last digits, by more on some processors; a tie of two
-    # classes may then go the other way for one of the 10 validation images.
+    # Sums in another order differ in the last digits of float32, by more on some processors; a tie
+    # of two classes may then go the other way for one of the 10 validation images.
     assert (one.loss - two.loss).abs().max() < 1e-4
     assert (one.val_accuracy - two.val_accuracy).abs().max() < 0.11
 
