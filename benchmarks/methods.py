@@ -21,6 +21,7 @@ from foretune.data.prepare import prepare_dataset
 from foretune.encoders.encode import embed_captions, embed_images
 from foretune.training.finetune import finetune
 from foretune.training.on_embeddings import fit_on_embeddings
+from foretune.training.trials import JobSpec
 
 TASKS = ("emoji", "shapes", "flags")
 FAMILIES = ("clip", "siglip", "coca", "eva02")
@@ -60,16 +61,17 @@ def main() -> None:
                 for task in TASKS:
                     caches, output = folder / family / task, folder / family / method / task
                     run = {"model": family, "method": method, "dataset": task}
-                    trials, started = expand_grid(recipe), time.perf_counter()
+                    trials = expand_grid(recipe)
+                    job = JobSpec(run, recipe, trials, 0, folder / task, output)
+                    started = time.perf_counter()
                     if method in CACHED_METHODS:
-                        fit_on_embeddings(run, folder / task, caches, recipe, trials, 0, output,
-                                   log=lambda line: None)  # fmt: skip
+                        fit_on_embeddings(job, caches, log=lambda line: None)
                         # All trials at once: what an epoch of one of them took of it.
                         epochs = len(trials) * recipe["epochs"]
                         paces.append((time.perf_counter() - started) / epochs)
                     else:
-                        finetune(run, spec, folder / task, caches / "text.parquet", recipe, trials,
-                                 0, output, folder / "prepared", lambda line: None)  # fmt: skip
+                        text, prepared = caches / "text.parquet", folder / "prepared"
+                        finetune(job, spec, text, prepared, lambda line: None)
                         pace = pd.read_parquet(output / "epochs.parquet").images_per_second
                         rows_of = json.loads((folder / task / "dataset.json").read_text())
                         paces.append(rows_of["splits"]["train"]["rows"] / pace.median())

@@ -18,6 +18,7 @@ from foretune.core.grid import expand_grid
 from foretune.data.prepare import prepare_dataset
 from foretune.encoders.encode import embed_captions
 from foretune.training.finetune import finetune
+from foretune.training.trials import JobSpec
 
 MODEL = {"folder": str(ROOT / "resources/mini/clip")}
 TASKS = ("emoji", "stamps")
@@ -54,8 +55,8 @@ def main() -> None:
                 output = folder / f"{task} {name}"
                 run = {"model": "clip", "method": "attention", "dataset": task}
                 started = time.perf_counter()
-                finetune(run, MODEL, dataset, text, recipe, expand_grid(recipe), 0, output,
-                         folder / "prepared", log=lambda line: None)  # fmt: skip
+                job = JobSpec(run, recipe, expand_grid(recipe), 0, dataset, output)
+                finetune(job, MODEL, text, folder / "prepared", log=lambda line: None)
                 seconds = time.perf_counter() - started
                 epochs = len(pd.read_parquet(output / "epochs.parquet"))
                 best = json.loads((output / "best.json").read_text())

@@ -1,7 +1,7 @@
 """What a training step costs beside the bare loop, and what each switch brings, on this machine.
 
-The job is the real one: finetune.Job on a bundled task with a bundled encoder. The bare loop
-does forward, backward and optimizer step on batches of one tensor that lies in memory,
+The job's epochs are those of training.trainer on a bundled task with a bundled encoder. The bare
+loop does forward, backward and optimizer step on batches of one tensor that lies in memory,
 normalized beforehand, and nothing else.
 """
 
@@ -23,15 +23,16 @@ from foretune.encoders.encode import embed_captions, encode_images
 from foretune.encoders.image_cache import load_batch
 from foretune.encoders.loading import encode_text
 from foretune.encoders.zero_shot import classification_logits
-from foretune.training.finetune import FineTuningJob, set_train_mode
 from foretune.training.methods import make_trainable
 from foretune.training.optim import make_optimizer
+from foretune.training.trainer import Trainer, set_train_mode
+from foretune.training.trials import JobSpec
 
 TASK = ROOT / "resources/mini/shapes.parquet"
 FAMILIES = ("clip", "siglip", "coca", "eva02")
 
 
-def make_job(folder: Path, family: str = "clip", **recipe) -> tuple[FineTuningJob, dict]:
+def make_trainer(folder: Path, family: str = "clip", **recipe) -> tuple[Trainer, dict]:
     spec = {"folder": str(ROOT / "resources/mini" / family)}
     study = {
         "models": {family: spec}, "datasets": {"shapes": {"parquet": str(TASK)}},
@@ -46,31 +47,31 @@ def make_job(folder: Path, family: str = "clip", **recipe) -> tuple[FineTuningJo
     if not text.exists():
         embed_captions(spec, folder / "dataset", None, text)
     run = {"model": family, "method": "full", "dataset": "shapes"}
-    job = FineTuningJob(run, spec, folder / "dataset", text, settings, 0, folder / "out",
-              folder / "prepared", log=lambda line: None)  # fmt: skip
-    return job, expand_grid(settings)[0]
+    trials = expand_grid(settings)
+    job = JobSpec(run, settings, trials, 0, folder / "dataset", folder / "out")
+    return Trainer(job, spec, text, folder / "prepared", log=lambda line: None), trials[0]
 
 
-def epoch_of(job: FineTuningJob, trial: dict):
+def epoch_of(trainer: Trainer, trial: dict):
     """One training epoch, as the job does it (validation is timed apart, so left out)."""
-    attached = make_trainable(job.model, "full", job.recipe)
-    optimizer = make_optimizer(job.recipe, trial, list(attached.trained.values()))
-    job.validate = lambda: 0.0
-    return lambda: job.train_epoch(trial, 0, optimizer, attached)
+    trainable = make_trainable(trainer.model, "full", trainer.recipe)
+    optimizer = make_optimizer(trainer.recipe, trial, list(trainable.parameters.values()))
+    trainer.validate = lambda: 0.0
+    return lambda: trainer.train_epoch(trial, 0, optimizer, trainable)
 
 
-def bare_epoch(job: FineTuningJob, trial: dict):
-    model, size = copy.deepcopy(job.model), job.recipe["batch_size"]
-    trained = list(make_trainable(model, "full", job.recipe).trained.values())
-    optimizer = make_optimizer(job.recipe, trial, trained)
-    images = job.preprocess.normalize(torch.from_numpy(np.array(job.images["train"])))
-    labels = job.labels["train"]
+def bare_epoch(trainer: Trainer, trial: dict):
+    model, size = copy.deepcopy(trainer.model), trainer.recipe["batch_size"]
+    trained = list(make_trainable(model, "full", trainer.recipe).parameters.values())
+    optimizer = make_optimizer(trainer.recipe, trial, trained)
+    images = trainer.preprocess.normalize(torch.from_numpy(np.array(trainer.images["train"])))
+    labels = trainer.labels["train"]
 
     def epoch():
         set_train_mode(model)
         for start in range(0, len(labels), size):
             vectors = model.encode_image(images[start : start + size], normalize=False)
-            logits = classification_logits(model, vectors, encode_text(model, job.tokens))
+            logits = classification_logits(model, vectors, encode_text(model, trainer.tokens))
             optimizer.zero_grad()
             F.cross_entropy(logits, labels[start : start + size]).backward()
             optimizer.step()
@@ -78,12 +79,12 @@ def bare_epoch(job: FineTuningJob, trial: dict):
     return epoch
 
 
-def loader_share(job: FineTuningJob, epoch_seconds: float) -> float:
-    order = np.random.default_rng(0).permutation(len(job.labels["train"]))
-    size = job.recipe["batch_size"]
+def loader_share(trainer: Trainer, epoch_seconds: float) -> float:
+    order = np.random.default_rng(0).permutation(len(trainer.labels["train"]))
+    size = trainer.recipe["batch_size"]
     started = time.perf_counter()
     for rows in np.array_split(order, range(size, len(order), size)):
-        job.preprocess.normalize(load_batch(job.images["train"], rows, "cpu"))
+        trainer.preprocess.normalize(load_batch(trainer.images["train"], rows, "cpu"))
     return (time.perf_counter() - started) / epoch_seconds
 
 
@@ -94,9 +95,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         for family in FAMILIES:
-            job, trial = make_job(folder, family)
-            times = compare({"bare": bare_epoch(job, trial), "job": epoch_of(job, trial)})
-            n = len(job.labels["train"])
+            trainer, trial = make_trainer(folder, family)
+            times = compare({"bare": bare_epoch(trainer, trial), "job": epoch_of(trainer, trial)})
+            n = len(trainer.labels["train"])
             rows.append({
                 "what": f"{family}: the job compared with the bare loop",
                 "images/s": f"{n / times['job']:.0f}",
@@ -105,28 +106,28 @@ def main() -> None:
             })  # fmt: skip
             rows.append({
                 "what": f"{family}: share of the data loader, from the second epoch on",
-                "time, ratio": f"{loader_share(job, times['job']):.3f}",
+                "time, ratio": f"{loader_share(trainer, times['job']):.3f}",
             })  # fmt: skip
-        job, trial = make_job(folder)
-        plain_layout = make_job(folder)[0]
+        trainer, trial = make_trainer(folder)
+        plain_layout = make_trainer(folder)[0]
         plain_layout.model = plain_layout.model.to(memory_format=torch.contiguous_format)
         normalize = plain_layout.preprocess.normalize
         plain_layout.preprocess.normalize = lambda images: normalize(images).contiguous()
         switches = {
-            "as it is": epoch_of(job, trial),
-            "bf16 autocast": epoch_of(*make_job(folder, precision="bf16")),
+            "as it is": epoch_of(trainer, trial),
+            "bf16 autocast": epoch_of(*make_trainer(folder, precision="bf16")),
             "without channels_last": epoch_of(plain_layout, trial),
-            "with an optimizer that is not fused": unfused(*make_job(folder)),
-            "image tower only (text tower frozen)": epoch_of(*make_job(folder, towers="image")),
+            "with an optimizer that is not fused": unfused(*make_trainer(folder)),
+            "image tower only (text tower frozen)": epoch_of(*make_trainer(folder, towers="image")),
         }
         if compiled:
-            switches["torch.compile"] = epoch_of(*make_job(folder, compile=True))
+            switches["torch.compile"] = epoch_of(*make_trainer(folder, compile=True))
         times = compare(switches)
         rows += ratios(times, "as it is", n)
-        images = job.images["train"]
-        model = job.model.eval()
+        images = trainer.images["train"]
+        model = trainer.model.eval()
         times = compare({
-            size: lambda size=size: encode_images(model, job.preprocess, images, size)
+            size: lambda size=size: encode_images(model, trainer.preprocess, images, size)
             for size in (16, 64, 256)
         })  # fmt: skip
         rows += ratios({f"embedding by batches of {k}": v for k, v in times.items()},
@@ -148,11 +149,11 @@ def ratios(times: dict[str, float], alternative: str, n: int) -> list[dict]:
     ]  # fmt: skip
 
 
-def unfused(job: FineTuningJob, trial: dict):
-    attached = make_trainable(job.model, "full", job.recipe)
-    optimizer = torch.optim.AdamW(list(attached.trained.values()), lr=5e-4)
-    job.validate = lambda: 0.0
-    return lambda: job.train_epoch(trial, 0, optimizer, attached)
+def unfused(trainer: Trainer, trial: dict):
+    trainable = make_trainable(trainer.model, "full", trainer.recipe)
+    optimizer = torch.optim.AdamW(list(trainable.parameters.values()), lr=5e-4)
+    trainer.validate = lambda: 0.0
+    return lambda: trainer.train_epoch(trial, 0, optimizer, trainable)
 
 
 if __name__ == "__main__":

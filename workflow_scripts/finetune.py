@@ -1,4 +1,4 @@
-"""Fine-tune a model on a dataset: the trials of one method, resumed where a kill left them."""
+"""Fine-tune a model on a dataset: the trials of one method, resumed after a kill."""
 
 import json
 
@@ -17,18 +17,18 @@ def work() -> None:
         prepared="folder where prepared images are kept",
         output="folder for epochs.parquet, trained_weights.safetensors and best.json",
     )
-    parser.add_argument("--gpus", type=int, default=1, help="a process each, on a CPU too")
+    parser.add_argument(
+        "--gpus", type=int, default=1, help="number of processes, one per GPU; also on a CPU"
+    )
     args = parser.parse_args()
     take_devices(args.gpus, cli.log)
+    # Imported after the arguments are parsed, because torch takes seconds to load.
     from foretune.training.distributed import launch
-    from foretune.training.finetune import (
-        finetune,  # after the arguments: torch takes seconds to load
-    )
+    from foretune.training.finetune import finetune
+    from foretune.training.trials import JobSpec
 
-    launch(
-        args.gpus, finetune, cli.get_run(args), args.model_spec, args.dataset, args.text,
-        args.recipe, args.trials, args.seed, args.output, args.prepared, cli.log,
-    )  # fmt: skip
+    job = JobSpec(cli.get_run(args), args.recipe, args.trials, args.seed, args.dataset, args.output)
+    launch(args.gpus, finetune, job, args.model_spec, args.text, args.prepared, cli.log)
 
 
 if __name__ == "__main__":

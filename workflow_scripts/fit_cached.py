@@ -9,18 +9,16 @@ def work() -> None:
     cli.add_path_options(
         parser,
         dataset="folder of the prepared dataset",
-        embeddings="folder of its caches",
+        embeddings="folder of the model's embedding caches of the dataset",
         output="folder for epochs.parquet, trained_weights.safetensors and best.json",
     )
     args = parser.parse_args()
-    from foretune.training.on_embeddings import (
-        fit_on_embeddings,  # after the arguments: torch takes seconds to load
-    )
+    # Imported after the arguments are parsed, because torch takes seconds to load.
+    from foretune.training.on_embeddings import fit_on_embeddings
+    from foretune.training.trials import JobSpec
 
-    fit_on_embeddings(
-        cli.get_run(args), args.dataset, args.embeddings, args.recipe, args.trials,
-        args.seed, args.output, cli.log,
-    )  # fmt: skip
+    job = JobSpec(cli.get_run(args), args.recipe, args.trials, args.seed, args.dataset, args.output)
+    fit_on_embeddings(job, args.embeddings, cli.log)
 
 
 if __name__ == "__main__":

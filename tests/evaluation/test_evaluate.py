@@ -199,14 +199,14 @@ def test_evaluate_model_merges_low_rank_checkpoints(small_task, tmp_path):
     trainable = make_trainable(model, "lora", settings)
     torch.manual_seed(0)
     low_rank = {
-        name: torch.randn_like(parameter) * 0.2 for name, parameter in trainable.trained.items()
+        name: torch.randn_like(parameter) * 0.2 for name, parameter in trainable.parameters.items()
     }
     path = write_selection(tmp_path / "lora", low_rank, method="lora", dataset="mnist")
     run = json.loads(path.read_text())
     save_file(low_rank, run["trained_weights"], describe_trained_weights("lora", settings))
     path.write_text(json.dumps(run | {"sha256": digest_file(run["trained_weights"])}))
     with torch.no_grad():
-        for name, parameter in trainable.trained.items():
+        for name, parameter in trainable.parameters.items():
             parameter.copy_(low_rank[name])
     trainable.merge()
     merged = {name: tensor.detach().contiguous() for name, tensor in model.named_parameters()}

@@ -120,7 +120,7 @@ def test_finetune_in_full_reaches_95_percent_on_mnist(tmp_path):
     from foretune.core.grid import expand_grid
     from foretune.evaluation.finetuned import BaseModel, FineTunedOutputs, evaluate_model
     from foretune.training.finetune import finetune
-    from foretune.training.trials import select_trial
+    from foretune.training.trials import JobSpec, select_trial
 
     folder, text = prepare_and_embed("mnist", tmp_path), tmp_path / "embeddings/text.parquet"
     (tmp_path / "base").mkdir()
@@ -128,7 +128,8 @@ def test_finetune_in_full_reaches_95_percent_on_mnist(tmp_path):
     study = yaml.safe_load((ROOT / "config.yaml").read_text())
     recipe = check_config(study)["methods"]["full"]
     run = {"model": "clip_mini", "method": "full", "dataset": "mnist"}
-    finetune(run, CLIP_MINI, folder, text, recipe, expand_grid(recipe), 0, tmp_path / "trials")
+    job = JobSpec(run, recipe, expand_grid(recipe), 0, folder, tmp_path / "trials")
+    finetune(job, CLIP_MINI, text)
     select_trial([tmp_path / "trials/best.json"], tmp_path / "best.json")
     base = BaseModel(CLIP_MINI, tmp_path / "base", tmp_path / "prepared")
     tables = [tmp_path / f"{name}.parquet" for name in ("r", "c", "pairs", "m")]

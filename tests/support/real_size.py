@@ -103,6 +103,7 @@ def run(architecture: str, tag: str, folder: Path) -> dict:
     from foretune.evaluation.scores import EvaluationOutputs, EvaluationTest
     from foretune.training.finetune import finetune
     from foretune.training.on_embeddings import fit_on_embeddings
+    from foretune.training.trials import JobSpec
 
     seconds, started = {}, time.monotonic()
 
@@ -138,10 +139,11 @@ def run(architecture: str, tag: str, folder: Path) -> dict:
         run_of = {"model": "it", "method": method, "dataset": "birds"}
         output = folder / "trials" / method
         best = [output / "best.json"]
+        job = JobSpec(run_of, settings, trials, 0, dataset, output)
         if method in ("clip_adapter", "linear_probe"):
-            fit_on_embeddings(run_of, dataset, embeddings / "birds", settings, trials, 0, output)
+            fit_on_embeddings(job, embeddings / "birds")
         else:
-            finetune(run_of, spec, dataset, text, settings, trials, 0, output, prepared)
+            finetune(job, spec, text, prepared)
         gc.collect()  # in a study each of these is a process
         lap(method)
         if method == "linear_probe":

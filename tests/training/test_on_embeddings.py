@@ -1,4 +1,4 @@
-"""Linear probes and adapters: all trials of a grid together, from cached embeddings."""
+"""Tests of linear probes and adapters: all trials of a grid together, on cached embeddings."""
 
 import json
 
@@ -22,6 +22,7 @@ from foretune.training.linear_probe import StackedProbes
 from foretune.training.on_embeddings import fit_on_embeddings
 from foretune.training.optim import compute_learning_rate, make_optimizer
 from foretune.training.stacked_trials import StackedOptimizer, clip_grad_norms, cross_entropy
+from foretune.training.trials import JobSpec
 
 RECIPE = {
     "optimizer": "sgd", "momentum": 0.9, "epochs": 4, "batch_size": 32, "schedule": "constant",
@@ -41,8 +42,8 @@ def grid(**lists):
 
 def fit(method, task, output, trials, log=lambda line: None, **changes):
     run = {"model": "clip_mini", "method": method, "dataset": "mnist"}
-    recipe, embeddings = {**RECIPE, **changes}, task / "embeddings"
-    fit_on_embeddings(run, task / "dataset", embeddings, recipe, trials, 0, output, log)
+    job = JobSpec(run, {**RECIPE, **changes}, trials, 0, task / "dataset", output)
+    fit_on_embeddings(job, task / "embeddings", log)
     epochs = pd.read_parquet(output / "epochs.parquet")
     return epochs, json.loads((output / "best.json").read_text())
 
@@ -57,12 +58,12 @@ def fit(method, task, output, trials, log=lambda line: None, **changes):
         {"optimizer": "adamw", "clip_norm": 2.0},
     ],
 )
-def test_stacked_optimizer_is_torchs_trial_by_trial(settings, schedule):
+def test_stacked_optimizer_steps_as_torchs_does_for_each_trial(settings, schedule):
     recipe = {"epochs": 3, "schedule": schedule, "warmup_epochs": 0.5, **settings}
     trials = grid(learning_rate=[0.1, 0.01], weight_decay=[0.0, 0.3])
     torch.manual_seed(0)
     start = [torch.randn(4, 3, 5).double(), torch.randn(4, 2).double()]
-    # Gradients of very different sizes: some are clipped and some are not.
+    # The gradients differ so much in size that some are clipped and some are not.
     size = torch.tensor([0.01, 0.1, 1.0, 10.0]).double()
     steps = [[torch.randn_like(p) * size.view(-1, *[1] * (p.dim() - 1)) for p in start]
              for _ in range(12)]  # fmt: skip
@@ -71,21 +72,23 @@ def test_stacked_optimizer_is_torchs_trial_by_trial(settings, schedule):
     shares = [optimizer.step([g.clone() for g in gradients], 4) for gradients in steps]
     assert shares == [compute_learning_rate(recipe, 1.0, step, 4) for step in range(12)]
     for i, trial in enumerate(trials):
-        alone = [torch.nn.Parameter(p[i].clone()) for p in start]
-        reference = make_optimizer(recipe, trial, alone)
+        separate = [torch.nn.Parameter(p[i].clone()) for p in start]
+        reference = make_optimizer(recipe, trial, separate)
         for step, gradients in enumerate(steps):
-            for parameter, gradient in zip(alone, gradients, strict=True):
+            for parameter, gradient in zip(separate, gradients, strict=True):
                 parameter.grad = gradient[i].clone()
             if "clip_norm" in recipe:
-                torch.nn.utils.clip_grad_norm_(alone, recipe["clip_norm"])
+                torch.nn.utils.clip_grad_norm_(separate, recipe["clip_norm"])
             rate = compute_learning_rate(recipe, trial["learning_rate"], step, 4)
             reference.param_groups[0]["lr"] = rate
             reference.step()
-        for mine, theirs in zip(stacked, alone, strict=True):
-            torch.testing.assert_close(mine[i], theirs.detach(), rtol=1e-12, atol=1e-12)
+        for stacked_tensor, reference_tensor in zip(stacked, separate, strict=True):
+            torch.testing.assert_close(
+                stacked_tensor[i], reference_tensor.detach(), rtol=1e-12, atol=1e-12
+            )
 
 
-def test_clipping_leaves_small_gradients_alone():
+def test_clip_grad_norms_keeps_small_gradients():
     gradients = [torch.tensor([[3.0], [0.3]]), torch.tensor([[4.0], [0.4]])]
     clip_grad_norms(gradients, 1.0)
     torch.testing.assert_close(gradients[0], torch.tensor([[0.6], [0.3]]), rtol=1e-5, atol=0)
@@ -93,19 +96,19 @@ def test_clipping_leaves_small_gradients_alone():
 
 
 @pytest.mark.parametrize("smoothing", [0, 0.3])
-def test_cross_entropy_is_torchs(smoothing):
+def test_cross_entropy_equals_torchs(smoothing):
     torch.manual_seed(0)
     logits = (torch.randn(3, 7, 5).double() * 5).requires_grad_()
     labels = torch.tensor([0, 6, 2, 2, 3])
     losses, gradients = cross_entropy(logits.detach(), labels, smoothing)
-    expected = torch.stack([F.cross_entropy(each.T, labels, label_smoothing=smoothing)
-                            for each in logits])  # fmt: skip
+    expected = torch.stack([F.cross_entropy(trial_logits.T, labels, label_smoothing=smoothing)
+                            for trial_logits in logits])  # fmt: skip
     torch.testing.assert_close(losses, expected.detach())
     torch.testing.assert_close(gradients, torch.autograd.grad(expected.sum(), logits)[0])
 
 
-class OneAdapter(torch.nn.Module):
-    """Gao et al.'s adapter of both towers, for one trial, written as a torch module."""
+class SingleAdapter(torch.nn.Module):
+    """Gao et al.'s adapter of both towers, for one trial, as a torch module."""
 
     def __init__(self, trained_weights, hidden, width, ratio):
         super().__init__()
@@ -125,45 +128,47 @@ class OneAdapter(torch.nn.Module):
 
 
 @pytest.mark.parametrize("ratio", [0.2, 1.0])
-def test_adapters_gradients_are_autograds(ratio):
+def test_stacked_adapters_gradients_equal_autograds(ratio):
     torch.manual_seed(0)
     trials = grid(learning_rate=[0.1, 0.01, 0.001], reduction=[4])
     texts, images = torch.randn(5, 16).double(), torch.randn(9, 16).double()
     labels = torch.randint(0, 5, (9,))
     stack = StackedAdapters(trials, 4, texts, 7.0, ratio, seed=3)
     for parameter in stack.parameters:
-        parameter += torch.randn_like(parameter) / 10  # trials that have moved apart
+        parameter += torch.randn_like(parameter) / 10  # now the trials differ
     losses, gradients = stack.losses(images, labels, 0.1)
     for i in range(3):
-        alone = OneAdapter(stack.get_trained_weights(i), 4, 16, ratio)
-        one, other = alone(images, "image"), alone(texts, "text")
-        logits = 7 * F.normalize(one, dim=1) @ F.normalize(other, dim=1).T
+        alone = SingleAdapter(stack.get_trained_weights(i), 4, 16, ratio)
+        adapted_images, adapted_texts = alone(images, "image"), alone(texts, "text")
+        logits = 7 * F.normalize(adapted_images, dim=1) @ F.normalize(adapted_texts, dim=1).T
         loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
         loss.backward()
         torch.testing.assert_close(losses[i], loss.detach())
         weights = [layer.weight for side in ("image", "text")
                    for layer in (alone.sides[side][0], alone.sides[side][2])]  # fmt: skip
         expected = [weights[0].grad, weights[1].grad.T, weights[2].grad, weights[3].grad.T]
-        for mine, theirs in zip(gradients, expected, strict=True):
-            torch.testing.assert_close(mine[i], theirs)
+        for stacked_tensor, reference_tensor in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(stacked_tensor[i], reference_tensor)
 
 
-def test_an_adapter_starts_as_torchs_linear_layers_do():
+def test_stacked_adapters_start_as_torchs_linear_layers_do():
     trials = grid(learning_rate=[0.1, 0.01], reduction=[4])
     stack = StackedAdapters(trials, 128, torch.ones(2, 512), 1.0, 0.2, seed=0)
     down, up = stack.parameters[:2]
     torch.manual_seed(0)
-    like_down, like_up = LAYER(512, 128, bias=False).weight, LAYER(128, 512, bias=False).weight
-    for mine, theirs in ((down, like_down), (up, like_up)):
-        assert torch.equal(mine[0], mine[1])
-        assert mine.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=1e-3)
-        assert mine[0].std().item() == pytest.approx(theirs.std().item(), rel=0.02)
+    torch_down, torch_up = LAYER(512, 128, bias=False).weight, LAYER(128, 512, bias=False).weight
+    for stacked_tensor, reference_tensor in ((down, torch_down), (up, torch_up)):
+        assert torch.equal(stacked_tensor[0], stacked_tensor[1])
+        largest = reference_tensor.abs().max().item()
+        assert stacked_tensor.abs().max().item() == pytest.approx(largest, rel=1e-3)
+        spread = reference_tensor.std().item()
+        assert stacked_tensor[0].std().item() == pytest.approx(spread, rel=0.02)
     assert not torch.equal(down, stack.parameters[2])
     other = StackedAdapters(trials, 128, torch.ones(2, 512), 1.0, 0.2, seed=1)
     assert not torch.equal(down, other.parameters[0])
 
 
-def test_every_trial_is_in_one_stack_of_its_reduction():
+def test_make_adapter_stacks_puts_each_trial_in_one_stack_of_its_reduction():
     trials = grid(learning_rate=[10.0**-k for k in range(20)], reduction=[4, 8])
     stacks = make_adapter_stacks(trials, torch.ones(2, 16), 1.0, RECIPE, 0)
     assert [len(stack.trials) for stack in stacks] == [16, 4, 16, 4]
@@ -174,7 +179,7 @@ def test_every_trial_is_in_one_stack_of_its_reduction():
         assert stack.parameters[0].shape == (len(stack.trials), 16 // reduction, 16)
 
 
-def test_probes_gradients_are_autograds():
+def test_stacked_probes_gradients_equal_autograds():
     torch.manual_seed(0)
     stack = StackedProbes(grid(learning_rate=[0.1, 0.01]), 6, 5)
     stack.parameters = [torch.randn_like(p) for p in stack.parameters]
@@ -202,7 +207,7 @@ GRIDS = {
 
 
 @pytest.mark.parametrize("method", GRIDS)
-def test_trials_trained_together_are_those_trained_alone(method, small_task, tmp_path):
+def test_fit_on_embeddings_gives_each_trial_what_it_gets_alone(method, small_task, tmp_path):
     trials = GRIDS[method]
     together, best = fit(method, small_task, tmp_path / "together", trials)
     assert list(zip(together.trial, together.epoch, strict=True)) == [
@@ -210,24 +215,24 @@ def test_trials_trained_together_are_those_trained_alone(method, small_task, tmp
     ]
     for trial in trials:
         alone, chosen = fit(method, small_task, tmp_path / str(trial["trial"]), [trial])
-        mine = together[together.trial == trial["trial"]]
-        for column in ("loss", "val_accuracy"):
-            np.testing.assert_allclose(mine[column], alone[column], rtol=1e-5)
+        rows = together[together.trial == trial["trial"]]
+        for column in ("loss", "val_accuracy"):  # products of another shape round differently
+            np.testing.assert_allclose(rows[column], alone[column], rtol=1e-4)
         for name in ("weight_decay", "reduction"):
-            assert set(mine[name].dropna()) == ({trial[name]} if name in trial else set())
-        assert set(mine.learning_rate_peak) == set(mine.learning_rate) == {trial["learning_rate"]}
+            assert set(rows[name].dropna()) == ({trial[name]} if name in trial else set())
+        assert set(rows.learning_rate_peak) == set(rows.learning_rate) == {trial["learning_rate"]}
         if trial["trial"] == best["trial"]:
             assert chosen["epoch"] == best["epoch"]
             one, other = load_file(best["trained_weights"]), load_file(chosen["trained_weights"])
             for name in one:
-                torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-6)
+                torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-5)
     assert best["val_accuracy"] == together.val_accuracy.max()
     free = together[together.weight_decay == 0].groupby("trial").loss
     assert (free.last() < free.first()).all()
 
 
-def test_a_chosen_adapters_file_holds_what_validated(small_task, tmp_path):
-    # With a ratio of 1 nothing of the zero-shot model is left that would be right by itself.
+def test_fit_on_embeddings_writes_the_adapter_that_was_validated(small_task, tmp_path):
+    # With a ratio of 1, nothing is left of the zero-shot model, which would classify by itself.
     trials = grid(learning_rate=[0.3], reduction=[4, 16])
     _, best = fit("clip_adapter", small_task, tmp_path, trials, ratio=1.0)
     trained_weights, hidden = load_file(best["trained_weights"]), 128 // best["reduction"]
@@ -238,7 +243,7 @@ def test_a_chosen_adapters_file_holds_what_validated(small_task, tmp_path):
     assert trained_weights["ratio"].item() == 1.0
     images = read_embeddings(small_task / "embeddings/val.parquet")
     texts = torch.from_numpy(read_embeddings(small_task / "embeddings/text.parquet").vectors.copy())
-    alone = OneAdapter(trained_weights, hidden, 128, 1.0)
+    alone = SingleAdapter(trained_weights, hidden, 128, 1.0)
     model, _, _ = load_model(CLIP_MINI)
     vectors = alone(torch.from_numpy(images.vectors.copy()).double(), "image")
     logits = classification_logits(model, vectors, alone(texts.double(), "text"))
@@ -248,37 +253,37 @@ def test_a_chosen_adapters_file_holds_what_validated(small_task, tmp_path):
 
 
 @pytest.mark.parametrize("method", GRIDS)
-def test_a_trial_that_diverges_ends_and_the_others_go_on(method, small_task, tmp_path):
-    sane = [trial for trial in GRIDS[method] if trial.get("reduction", 4) == 4]
-    wild = {**sane[0], "trial": 99, "learning_rate": 1e38}
+def test_fit_on_embeddings_ends_a_trial_that_diverges_and_no_other(method, small_task, tmp_path):
+    others = [trial for trial in GRIDS[method] if trial.get("reduction", 4) == 4]
+    diverging = {**others[0], "trial": 99, "learning_rate": 1e38}
     lines: list = []
-    rows, best = fit(method, small_task, tmp_path / "with", [*sane, wild], lines.append)
-    without, best_without = fit(method, small_task, tmp_path / "without", sane)
+    rows, best = fit(method, small_task, tmp_path / "with", [*others, diverging], lines.append)
+    without, best_without = fit(method, small_task, tmp_path / "without", others)
     ended = rows[rows.trial == 99]
     assert list(ended.ended) == ["diverged"]
     assert sum("trial 99 diverged in epoch 1" in line for line in lines) == 1
     numbers = ["trial", "epoch", "loss", "val_accuracy", "ended"]
-    others = rows[rows.trial != 99].reset_index(drop=True)
-    pd.testing.assert_frame_equal(others[numbers], without[numbers], rtol=1e-5)
-    assert others.ended.isna().all()
+    other_rows = rows[rows.trial != 99].reset_index(drop=True)
+    pd.testing.assert_frame_equal(other_rows[numbers], without[numbers], rtol=1e-4)
+    assert other_rows.ended.isna().all()
     assert (best["trial"], best["epoch"]) == (best_without["trial"], best_without["epoch"])
 
 
 @pytest.mark.parametrize("method", GRIDS)
-def test_where_all_diverge_the_error_names_the_key(method, small_task, tmp_path):
-    wild = [{**GRIDS[method][0], "learning_rate": 1e38}]
+def test_fit_on_embeddings_names_the_key_if_all_trials_diverge(method, small_task, tmp_path):
+    diverging = [{**GRIDS[method][0], "learning_rate": 1e38}]
     with pytest.raises(ForetuneError, match=rf"diverged; lower methods\.{method}\.learning_rate"):
-        fit(method, small_task, tmp_path, wild)
+        fit(method, small_task, tmp_path, diverging)
     assert not (tmp_path / "best.json").exists()
 
 
-def test_a_reduction_that_leaves_no_unit_is_named(small_task, tmp_path):
-    message = r"methods\.clip_adapter\.reduction: 129 of embeddings of 128 dimensions"
+def test_make_adapter_stacks_refuses_a_reduction_that_leaves_no_unit(small_task, tmp_path):
+    message = r"methods\.clip_adapter\.reduction: 129 is more than the 128 dimensions"
     with pytest.raises(ForetuneError, match=message):
         fit("clip_adapter", small_task, tmp_path, grid(learning_rate=[0.1], reduction=[4, 129]))
 
 
-def test_captions_caches_have_the_logit_scale(small_task, tmp_path):
+def test_fit_on_embeddings_refuses_captions_without_a_logit_scale(small_task, tmp_path):
     model, _, _ = load_model(CLIP_MINI)
     for name in ("text", "own_text"):
         metadata = read_metadata(small_task / f"embeddings/{name}.parquet")

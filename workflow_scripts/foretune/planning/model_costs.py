@@ -30,7 +30,7 @@ from foretune.planning.job_times import (
     STEP_FACTORS,
     TRAINING_SPEED,
 )
-from foretune.training.methods import make_trainable
+from foretune.training.methods import get_method_settings, make_trainable
 from foretune.training.optim import make_optimizer
 
 CPU = DEVICE == "cpu"
@@ -205,8 +205,8 @@ def time_step(spec: ModelSpec, method: str, recipe: Recipe, trial: Trial, classe
     """Return the seconds of one training step with the recipe's batch, after a step untimed."""
     model, preprocess, tokenizer = load_model(spec, DEVICE)
     tokens = tokenizer([f"a photo of a class {i}" for i in range(classes)]).to(DEVICE)
-    trainable = make_trainable(model, method, recipe | trial)
-    optimizer = make_optimizer(recipe, trial, list(trainable.trained.values()))
+    trainable = make_trainable(model, method, get_method_settings(recipe, trial))
+    optimizer = make_optimizer(recipe, trial, list(trainable.parameters.values()))
     size = recipe["batch_size"]
     images = torch.zeros(size, 3, *get_image_size(model), dtype=torch.uint8, device=DEVICE)
     labels = torch.zeros(size, dtype=torch.long, device=DEVICE)

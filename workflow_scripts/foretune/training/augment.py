@@ -4,19 +4,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foretune.core.entries import Augmentation
 
-def augment(images: Tensor, settings: dict, draws: Tensor) -> Tensor:
-    """Random crops, scaled back to full size, and horizontal flips of a batch (B, 3, H, W).
 
-    settings: `crop`, the least share of the area that is kept (its aspect ratio is), and `flip`;
-    draws: (4, B), uniform in [0, 1).
+def augment(images: Tensor, settings: Augmentation, draws: Tensor) -> Tensor:
+    """Crop a batch of images (B, 3, H, W) at random, scale the crops back, and flip half of them.
+
+    Crops keep the images' aspect ratio.
+
+    Args:
+        draws: (4, B), uniform in [0, 1): each crop's area, its centre's x and y, and the flip.
     """
     if settings["crop"] == 1 and not settings["flip"]:
         return images
     draws = draws.to(images.device)
     side = (settings["crop"] + (1 - settings["crop"]) * draws[0]).sqrt()
     mirror = torch.where(draws[3] < 0.5, -1.0, 1.0) if settings["flip"] else torch.ones_like(side)
-    # In units of half a side: the crop's centre stays so far from the middle that it is inside.
+    # In units of half an image's side: at most 1 - side from the middle, the crop stays inside.
     centre = (2 * draws[1:3] - 1) * (1 - side)
     zero = torch.zeros_like(side)
     affine = torch.stack(

@@ -1,34 +1,65 @@
-"""The state of a tuning job that may be killed at any time.
+"""Checkpoints of trainings that may be killed at any time.
 
-It lies in a folder beside the job's outputs, undeclared, because Snakemake deletes the declared
-outputs of a job that failed. A small journal says what is done and which files belong to it; the
-files of an epoch are written first, then the journal, and last what it no longer names is
-removed. So a kill at any moment leaves a journal whose files are all there. Only trained weights
-and the optimizer's state are kept. (Pretraining, of one trial, has one file: the two functions.)
+JobState keeps the state of a job of several trials in a folder next to the job's outputs. The
+folder is not a declared output, because Snakemake deletes the declared outputs of a job that
+failed. A small journal lists what is finished and which files belong to it. The files of an epoch
+are written first, then the journal, and then the files that it no longer names are removed, so
+that a kill at any moment leaves a journal whose files all exist. Only trained weights and the
+optimizer's state are kept.
+
+`save_checkpoint` and `load_checkpoint` are for pretraining, whose state is a single file.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypedDict
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from foretune.core.files import atomic_write, digest_json, write_json
+from foretune.training.trials import EpochRow
+
+
+class BestEpoch(TypedDict):
+    """The best epoch of a job so far: its trial's key, its row, and its file of weights."""
+
+    key: str
+    row: EpochRow
+    file: str
+
+
+class TrialState(TypedDict):
+    """What an unfinished trial needs to resume: its trained weights and its optimizer's state."""
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any]
 
 
 class JobState:
-    """What a job has done, by trial key (see trials.trial_key).
+    """The finished epochs of a job, by trial key (see `trials.get_trial_key`).
 
-    rows: the rows of each trial's epochs; best: `{"key", "row", "file"}` of the best epoch so
-    far, or None; running: the file with which each unfinished trial can go on.
+    rows: the rows of each trial's epochs. best: the best epoch so far, or None. running: the name
+    of the file from which each unfinished trial can resume.
+
+    Args:
+        made_from: everything that the numbers depend on besides the trials, the code included.
+        writes: whether to keep the state on disk, which only one of several processes does.
     """
 
-    def __init__(self, folder: Path, made_from: dict, log=print, writes: bool = True):
-        """made_from: all that the numbers depend on beside the trials, the code included.
+    rows: dict[str, list[EpochRow]]
+    best: BestEpoch | None
+    running: dict[str, str]
 
-        writes: whether to keep it on disk, which one of several processes does for all.
-        """
+    def __init__(
+        self,
+        folder: Path,
+        made_from: dict,
+        log: Callable[[str], object] = print,
+        writes: bool = True,
+    ):
         self.folder, self.log, self.made_from = folder, log, digest_json(made_from)
         self.writes = writes
         self.journal = folder / "journal.json"
@@ -37,38 +68,41 @@ class JobState:
             self._read()
 
     def clear(self) -> None:
-        self.rows: dict[str, list[dict]] = {}
-        self.best: dict | None = None
-        self.running: dict[str, str] = {}
+        """Forget all trials."""
+        self.rows, self.best, self.running = {}, None, {}
 
     def _read(self) -> None:
         name = self.journal.name
         try:
             saved = json.loads(self.journal.read_text())
             if saved["made_from"] != self.made_from:
-                self.log(f"{self.folder}: made from another config, data or code; starting anew")
+                self.log(f"{self.folder}: made from another config, data or code; starting over")
                 return
             self.rows, self.best, self.running = (saved[k] for k in ("rows", "best", "running"))
             if self.best:
                 name = self.best["file"]
-                load_file(self.best_file)  # whole?
+                load_file(self.folder / name)  # checks that the file is complete
         except Exception as error:  # a damaged disk gives errors of many kinds
             self._set_aside(error, name)
             self.clear()
 
     def _set_aside(self, error: Exception, name: str) -> None:
-        # Hours of training may be in it, and the disk may be at fault: it is not written over.
+        # The file may hold hours of training, and the disk may be at fault: do not overwrite it.
         damaged = self.folder / f"{name}.damaged"
         if (self.folder / name).exists():
             (self.folder / name).replace(damaged)
         self.log(f"{self.folder}: {name} cannot be read ({error}); kept as {damaged.name}")
 
     @property
-    def best_file(self) -> Path:
-        return self.folder / self.best["file"]
+    def best_file(self) -> Path | None:
+        """The file of the best weights so far."""
+        return self.folder / self.best["file"] if self.best else None
 
-    def resume(self, key: str) -> dict | None:
-        """What `save` was given for an unfinished trial; None where it starts anew."""
+    def resume(self, key: str) -> TrialState | None:
+        """Return what `save` was last given for an unfinished trial.
+
+        Returns None, and forgets the trial's rows, if there is nothing to resume from.
+        """
         if key in self.running:
             try:
                 path = self.folder / self.running[key]
@@ -79,27 +113,32 @@ class JobState:
         return None
 
     def save(
-        self, key: str, training: dict | None, best: dict[str, Tensor] | None,
-        described: dict[str, str],
-    ) -> None:  # fmt: skip
-        """Keep the trial's newest epoch, the last of its rows.
+        self,
+        key: str,
+        training: TrialState | None,
+        best_weights: dict[str, Tensor] | None,
+        metadata: dict[str, str],
+    ) -> None:
+        """Keep the trial's newest epoch, which is the last of its rows.
 
-        training: weights and optimizer to go on with, None for a trial that has ended; best: the
-        weights, where that epoch is the best of all so far, for a file with metadata `described`.
+        Args:
+            training: what the trial needs to resume; None if it has ended.
+            best_weights: the trained weights if this epoch is the best of all so far; None if not.
+            metadata: of the file of these weights.
         """
         stem = f"{digest_json(key)[:12]}-{len(self.rows[key])}"
         self.running.pop(key, None)
         if training is not None:
             self.running[key] = f"{stem}.pt"
             if self.writes:
-                with atomic_write(self.folder / self.running[key]) as beside:
-                    torch.save(training, beside)
-        if best is not None:
+                with atomic_write(self.folder / self.running[key]) as temporary:
+                    torch.save(training, temporary)
+        if best_weights is not None:
             self.best = {"key": key, "row": self.rows[key][-1], "file": f"{stem}.safetensors"}
-            weights = {name: tensor.contiguous() for name, tensor in best.items()}
+            tensors = {name: tensor.contiguous() for name, tensor in best_weights.items()}
             if self.writes:
-                with atomic_write(self.best_file) as beside:
-                    save_file(weights, beside, described)
+                with atomic_write(self.folder / self.best["file"]) as temporary:
+                    save_file(tensors, temporary, metadata)
         self.write()
 
     def write(self) -> None:
@@ -115,23 +154,33 @@ class JobState:
 
 
 def save_checkpoint(state: dict, path: Path | str, made_from: dict) -> None:
-    """made_from: all that the training's numbers depend on, its code included."""
-    with atomic_write(path) as beside:
-        torch.save({"made_from": made_from, "state": state}, beside)
+    """Write a training's state to `path`.
+
+    Args:
+        made_from: everything that the training's numbers depend on, its code included.
+    """
+    with atomic_write(path) as temporary:
+        torch.save({"made_from": made_from, "state": state}, temporary)
 
 
-def load_checkpoint(path: Path | str, made_from: dict, log=print) -> dict | None:
-    """The state last saved at `path`; None without one, or with one made from other things."""
+def load_checkpoint(
+    path: Path | str, made_from: dict, log: Callable[[str], object] = print
+) -> dict | None:
+    """Return the state last saved at `path`.
+
+    Returns None if there is none, if the file cannot be read, or if it was made from something
+    else.
+    """
     if not Path(path).exists():
         return None
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds, OSError too, for a file cut short
-        # Hours of training may be in it, and the disk may be at fault: it is not written over.
-        aside = Path(path).replace(Path(path).with_suffix(".damaged"))
-        log(f"{path}: cannot be read ({error}); kept as {aside.name}, starting anew")
+    except Exception as error:  # torch raises many kinds, OSError too, for an incomplete file
+        # The file may hold hours of training, and the disk may be at fault: do not overwrite it.
+        damaged = Path(path).replace(Path(path).with_suffix(".damaged"))
+        log(f"{path}: cannot be read ({error}); kept as {damaged.name}, starting over")
         return None
     if saved["made_from"] != made_from:
-        log(f"{path}: made from another config, data or code; starting anew")
+        log(f"{path}: made from another config, data or code; starting over")
         return None
     return saved["state"]

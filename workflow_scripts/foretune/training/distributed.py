@@ -1,7 +1,8 @@
-"""One training on several GPUs of a machine: a process for each, alike but for its share of rows.
+"""Training on several GPUs of one machine, with one process per GPU.
 
-Every process has the whole state and takes the same steps; the first alone writes. The functions
-here are those of a single process where no others were launched.
+Every process holds the whole state and takes the same steps; the processes differ only in the
+rows of each batch that they read. Only the process of rank 0 writes files. If no other process
+was launched, the functions here are those of a single process.
 """
 
 import os
@@ -21,28 +22,36 @@ from foretune.core.errors import ForetuneError
 from foretune.encoders.imports import restore_compiler
 
 
-def launch(processes: int, work: Callable, *arguments) -> None:
-    """Call `work` in so many processes, or in this one; end as soon as one of them fails."""
+def launch(processes: int, work: Callable[..., None], *arguments) -> None:
+    """Call `work` in this many processes, or in this one if a single one is asked for.
+
+    If one process fails, the others are stopped and this one exits with the same code.
+    """
     if processes == 1:
         work(*arguments)
         return
     with tempfile.TemporaryDirectory() as folder:
-        given = (processes, Path(folder, "meeting"), work, arguments)
+        process_arguments = (processes, Path(folder, "rendezvous"), work, arguments)
         try:
-            torch.multiprocessing.spawn(_join, given, processes)
+            torch.multiprocessing.spawn(_run_process, process_arguments, processes)
         except torch.multiprocessing.ProcessExitedException as error:
             sys.exit(error.exit_code)
 
 
-def _join(number: int, processes: int, meeting: Path, work: Callable, arguments: tuple) -> None:
-    gpu = torch.cuda.is_available()
-    if gpu:
-        torch.cuda.set_device(number)
-    if number:  # one voice is enough; errors are heard from all
+def _run_process(
+    process_rank: int, processes: int, rendezvous: Path, work: Callable[..., None], arguments: tuple
+) -> None:
+    has_gpu = torch.cuda.is_available()
+    if has_gpu:
+        torch.cuda.set_device(process_rank)
+    if process_rank:  # only rank 0 prints progress; errors are printed by every process
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    restore_compiler()  # which torch.distributed asks for
+    restore_compiler()  # torch.distributed imports it
     dist.init_process_group(
-        "nccl" if gpu else "gloo", f"file://{meeting}", rank=number, world_size=processes
+        "nccl" if has_gpu else "gloo",
+        f"file://{rendezvous}",
+        rank=process_rank,
+        world_size=processes,
     )
     try:
         work(*arguments)
@@ -52,17 +61,18 @@ def _join(number: int, processes: int, meeting: Path, work: Callable, arguments:
 
 
 def rank() -> int:
-    """This process's, from 0."""
+    """Return this process's number, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 @contextmanager
 def main_process_first() -> Iterator[None]:
-    """The first process runs the block alone, then the others: they find the files it leaves."""
+    """Run the block in the process of rank 0 first, then in the others, which find its files."""
     if rank():
         dist.barrier()
     yield
@@ -71,25 +81,28 @@ def main_process_first() -> Iterator[None]:
 
 
 def rank_indices(rows: np.ndarray) -> np.ndarray:
-    """This process's positions among `rows`; where it has none, the first, with a weight of 0."""
-    mine = np.arange(len(rows))[rank() :: world_size()]
-    return mine if len(mine) else np.zeros(1, int)
+    """Return the positions among `rows` that this rank reads.
+
+    If there are none for it, it reads the first row, with a loss weight of 0.
+    """
+    indices = np.arange(len(rows))[rank() :: world_size()]
+    return indices if len(indices) else np.zeros(1, int)
 
 
 def loss_weight(rows: np.ndarray) -> float:
-    """What makes the mean of all processes' mean losses over their shares that over `rows`."""
+    """Loss weight of this rank, so that averaging over ranks gives the mean loss over `rows`."""
     return len(range(rank(), len(rows), world_size())) * world_size() / len(rows)
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:
-    """The sum of a value over the processes."""
+    """Return the sum of a value over all ranks; it replaces `value` in place."""
     if world_size() > 1:
         dist.all_reduce(value)
     return value
 
 
-def average_gradients(model: nn.Module, loss: Callable) -> Callable:
-    """`loss`, a function of the model, with gradients averaged over the processes."""
+def average_gradients(model: nn.Module, loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return `loss`, a function of the model, with gradients that are averaged over the ranks."""
     if world_size() == 1:
         return loss
     step = nn.Module()

@@ -1,12 +1,12 @@
-"""The fine-tuning methods: what each trains, and how that becomes a plain model again.
+"""The fine-tuning methods: what each trains, and how the result becomes a plain model again.
 
-A method is a function of the model, its transformer blocks and its settings that returns the
-parameters to train by name; all others are frozen. `make_trainable` calls it, `Attached.merge` folds
-what was trained into the model's own weights, and only what was trained is saved.
+A method is a function of the model and its settings that returns the parameters to train by name.
+`make_trainable` freezes all others; `TrainableModel.merge` folds the trained parameters into the
+model's own weights. Only trained parameters are saved.
 
-Blocks and projections are found by module, not by name: open_clip's attention has an
-`in_proj_weight` (CLIP, CoCa, every text tower), timm's a `qkv` (SigLIP's image tower) or
-`q_proj`, `k_proj` and `v_proj` (EVA-02's). The pooling heads' attention is in no block.
+Attention is found by its modules, not by their full names: open_clip's has an `in_proj_weight`
+(CLIP, CoCa, every text tower), timm's has a `qkv` (SigLIP's image tower) or `q_proj`, `k_proj` and
+`v_proj` (EVA-02's). The attention of pooling heads is not in a block and is not adapted.
 """
 
 import json
@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict, cast
 
 import torch
 from safetensors import safe_open
@@ -22,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from foretune.core.entries import Recipe, Trial
 from foretune.core.errors import ForetuneError
 from foretune.encoders.imports import restore_compiler
 
@@ -29,10 +31,10 @@ TOWERS = {"both": ("image", "text"), "image": ("image",), "text": ("text",)}
 
 
 def get_tower(name: str) -> str | None:
-    """The tower that a parameter or module belongs to by its name in an open_clip model.
+    """Return the tower of a parameter or module, by its name in an open_clip model.
 
-    None for the logit scale and bias, and for CoCa's text decoder, which writes captions and
-    takes no part in classification.
+    Returns None for the logit scale and bias, and for CoCa's text decoder, which generates captions
+    and takes no part in classification.
     """
     if name.startswith("visual."):
         return "image"
@@ -40,9 +42,29 @@ def get_tower(name: str) -> str | None:
     return None if head in ("logit_scale", "logit_bias", "text_decoder") else "text"
 
 
+class MethodSettings(TypedDict):
+    """The settings on which it depends what a method trains, from its recipe and a trial."""
+
+    towers: str  # "both", "image" or "text"
+    rank: NotRequired[int]
+    alpha: NotRequired[float]
+    projections: NotRequired[str]  # "qv" or "qkvo"
+
+
+def get_method_settings(recipe: Recipe, trial: Trial) -> MethodSettings:
+    """Return the settings that a method needs, without all other keys."""
+    settings = {**recipe, **trial}
+    names = ("towers", "rank", "alpha", "projections")
+    return cast(MethodSettings, {name: settings[name] for name in names if name in settings})
+
+
 @dataclass
 class InProjection:
-    """One weight of an attention's in-projection, and the rows of it that make q, k and v."""
+    """One weight of an attention's in-projection, and its rows that give queries, keys and values.
+
+    owner: the module that has the weight. name: the owner's name within the block. weight: the
+    weight's name within the owner. rows: by "q", "k" and "v".
+    """
 
     owner: nn.Module
     name: str
@@ -51,15 +73,14 @@ class InProjection:
 
 
 def find_in_projections(block: nn.Module) -> list[InProjection]:
-    """The in-projection of a transformer block's attention; empty where there is none."""
-    attention = getattr(block, "attn", None)
-    fused = getattr(attention, "in_proj_weight", None)
-    if isinstance(fused, Tensor):
-        return [InProjection(attention, "attn", "in_proj_weight", split_qkv_rows(fused))]
-    if isinstance(getattr(attention, "qkv", None), nn.Linear):
-        return [
-            InProjection(attention.qkv, "attn.qkv", "weight", split_qkv_rows(attention.qkv.weight))
-        ]
+    """Return the in-projection of a transformer block's attention, or an empty list."""
+    attention: Any = getattr(block, "attn", None)
+    in_projection = getattr(attention, "in_proj_weight", None)
+    if isinstance(in_projection, Tensor):
+        return [InProjection(attention, "attn", "in_proj_weight", split_qkv_rows(in_projection))]
+    qkv = getattr(attention, "qkv", None)
+    if isinstance(qkv, nn.Linear):
+        return [InProjection(qkv, "attn.qkv", "weight", split_qkv_rows(qkv.weight))]
     return [
         InProjection(getattr(attention, f"{part}_proj"), f"attn.{part}_proj", "weight",
                    {part: slice(None)})
@@ -69,12 +90,13 @@ def find_in_projections(block: nn.Module) -> list[InProjection]:
 
 
 def split_qkv_rows(weight: Tensor) -> dict[str, slice]:
+    """Return the rows of queries, keys and values in a fused weight (3 d, d)."""
     width = len(weight) // 3
     return {part: slice(i * width, (i + 1) * width) for i, part in enumerate("qkv")}
 
 
 def find_transformer_blocks(model: nn.Module, towers: str = "both") -> dict[str, nn.Module]:
-    """The blocks of the named towers: numbered modules with an attention called `attn`."""
+    """Return the blocks of these towers: numbered modules with an attention named `attn`."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -85,19 +107,19 @@ def find_transformer_blocks(model: nn.Module, towers: str = "both") -> dict[str,
 
 @dataclass
 class TrainableModel:
-    """A model prepared for training.
+    """The parameters to train of a model that was prepared for training, by name.
 
-    trained: the parameters to train, by name. merge(): make the model plain again, with what was
-    trained in its own weights. restore(): undo the rounding that the frozen weights have taken.
+    merge(): fold the trained parameters into the model's own weights, which makes it plain again.
+    restore(): undo the rounding errors that forward passes leave in the frozen weights.
     """
 
-    trained: dict[str, nn.Parameter]
+    parameters: dict[str, nn.Parameter]
     merge: Callable[[], None] = field(default=lambda: None)
     restore: Callable[[], None] = field(default=lambda: None)
 
 
-def full(model: nn.Module, settings: dict) -> TrainableModel:
-    """Every parameter of the towers, and the logit scale and bias."""
+def full(model: nn.Module, settings: MethodSettings) -> TrainableModel:
+    """Train every parameter of the towers, and the logit scale and bias."""
     towers = TOWERS[settings["towers"]]
     return TrainableModel({
         name: parameter
@@ -106,29 +128,29 @@ def full(model: nn.Module, settings: dict) -> TrainableModel:
     })  # fmt: skip
 
 
-def bitfit(model: nn.Module, settings: dict) -> TrainableModel:
-    """The bias terms of the transformer blocks (Ben Zaken et al. 2022), layer norms' included."""
+def bitfit(model: nn.Module, settings: MethodSettings) -> TrainableModel:
+    """Train the biases of the transformer blocks, layer norms' included (Ben Zaken et al. 2022)."""
     return TrainableModel({
-        f"{name}.{inner}": parameter
-        for name, block in find_transformer_blocks(model, settings["towers"]).items()
-        for inner, parameter in block.named_parameters()
-        if re.search(r"bias$", inner)  # `in_proj_bias` too
+        f"{block_name}.{name}": parameter
+        for block_name, block in find_transformer_blocks(model, settings["towers"]).items()
+        for name, parameter in block.named_parameters()
+        if name.endswith("bias")  # `in_proj_bias` too
     })  # fmt: skip
 
 
-def attention(model: nn.Module, settings: dict) -> TrainableModel:
-    """The attention's in-projection weights (A-CLIP in the second paper)."""
+def attention(model: nn.Module, settings: MethodSettings) -> TrainableModel:
+    """Train the attention's in-projection weights (A-CLIP in the second paper)."""
     return TrainableModel({
-        f"{name}.{projection.name}.{projection.weight}": getattr(
+        f"{block_name}.{projection.name}.{projection.weight}": getattr(
             projection.owner, projection.weight
         )
-        for name, block in find_transformer_blocks(model, settings["towers"]).items()
+        for block_name, block in find_transformer_blocks(model, settings["towers"]).items()
         for projection in find_in_projections(block)
     })  # fmt: skip
 
 
 class LoraParametrization(nn.Module):
-    """W -> W + alpha / rank * up down, on some rows of W (Hu et al. 2022, section 4.1).
+    """W -> W + alpha / rank * B A, on some rows of W (Hu et al. 2022, section 4.1).
 
     The frozen W is never written to: each call computes the sum anew from the same W.
     """
@@ -136,129 +158,139 @@ class LoraParametrization(nn.Module):
     def __init__(self, weight: Tensor, rows: dict[str, slice], rank: int, alpha: float):
         super().__init__()
         self.rows, self.scale = rows, alpha / rank
-        for part, where in rows.items():
-            down = nn.Parameter(weight.new_empty(rank, weight.shape[1]))
-            nn.init.kaiming_uniform_(down, a=math.sqrt(5))
-            up = nn.Parameter(weight.new_zeros(len(weight[where]), rank))
-            self.register_parameter(f"{part}_lora_A", down)
-            self.register_parameter(f"{part}_lora_B", up)
+        for part, part_rows in rows.items():
+            lora_A = nn.Parameter(weight.new_empty(rank, weight.shape[1]))
+            nn.init.kaiming_uniform_(lora_A, a=math.sqrt(5))
+            lora_B = nn.Parameter(weight.new_zeros(len(weight[part_rows]), rank))
+            self.register_parameter(f"{part}_lora_A", lora_A)
+            self.register_parameter(f"{part}_lora_B", lora_B)
 
     def forward(self, weight: Tensor) -> Tensor:
         merged = weight.clone()
-        for part, where in self.rows.items():
-            up, down = getattr(self, f"{part}_lora_B"), getattr(self, f"{part}_lora_A")
-            merged[where] += self.scale * up @ down
+        for part, part_rows in self.rows.items():
+            lora_A, lora_B = getattr(self, f"{part}_lora_A"), getattr(self, f"{part}_lora_B")
+            merged[part_rows] += self.scale * lora_B @ lora_A
         return merged
 
 
-def lora(model: nn.Module, settings: dict) -> TrainableModel:
-    """Low-rank updates of the query and value projections, as the paper's authors have them.
+def lora(model: nn.Module, settings: MethodSettings) -> TrainableModel:
+    """Train low-rank updates of the query and value projections, as in the first paper.
 
-    With `projections: qkvo`, peft's: of query, key, value and output projection.
+    With `projections: qkvo`, use peft's LoRA of the query, key, value and output projections.
     """
     blocks = find_transformer_blocks(model, settings["towers"])
     if settings["projections"] == "qkvo":
         return peft_lora(model, blocks, settings)
-    adapted, trained = [], {}
-    for name, block in blocks.items():
+    adapted: list[tuple[nn.Module, str]] = []
+    parameters = {}
+    for block_name, block in blocks.items():
         for projection in find_in_projections(block):
-            rows = {part: where for part, where in projection.rows.items() if part in "qv"}
+            rows = {part: part_rows for part, part_rows in projection.rows.items() if part in "qv"}
             if rows:
                 weight = getattr(projection.owner, projection.weight)
                 update = LoraParametrization(weight, rows, settings["rank"], settings["alpha"])
                 parametrize.register_parametrization(projection.owner, projection.weight, update)
                 adapted.append((projection.owner, projection.weight))
-                for inner, parameter in update.named_parameters():
-                    trained[f"{name}.{projection.name}.lora.{inner}"] = parameter
+                for name, parameter in update.named_parameters():
+                    parameters[f"{block_name}.{projection.name}.lora.{name}"] = parameter
 
     def merge() -> None:
-        for owner, weight in adapted:
-            parametrize.remove_parametrizations(owner, weight, leave_parametrized=True)
+        for owner, weight_name in adapted:
+            parametrize.remove_parametrizations(owner, weight_name, leave_parametrized=True)
 
-    return TrainableModel(trained, merge)
+    return TrainableModel(parameters, merge)
 
 
-def peft_lora(model: nn.Module, blocks: dict[str, nn.Module], settings: dict) -> TrainableModel:
-    """peft's LoRA; its adapter of nn.MultiheadAttention covers the output projection too.
+def peft_lora(
+    model: nn.Module, blocks: dict[str, nn.Module], settings: MethodSettings
+) -> TrainableModel:
+    """Train peft's LoRA; its adapter of nn.MultiheadAttention covers the output projection too.
 
     At every forward pass that adapter adds its update to the frozen weights and subtracts it
-    again, which leaves a rounding error behind: `restore` takes it away.
+    again, which leaves a rounding error in them: `restore` removes it.
     """
-    restore_compiler()  # which peft asks for, and transformers: seconds, so not at every start
+    restore_compiler()  # peft imports it, and transformers: seconds that only this method pays
     from peft import LoraConfig, LoraModel
 
-    targets, rounded = [], []
+    targets: list[str] = []
+    exact_weights: list[tuple[Any, Tensor, Tensor]] = []
     for name, block in blocks.items():
-        if isinstance(block.attn, nn.MultiheadAttention):
+        attention_module: Any = block.attn
+        if isinstance(attention_module, nn.MultiheadAttention):
             targets.append(f"{name}.attn")
-            exact = block.attn.in_proj_weight.detach(), block.attn.out_proj.weight.detach()
-            rounded.append((block.attn, [tensor.clone() for tensor in exact]))
+            in_projection = attention_module.in_proj_weight.detach().clone()
+            out_projection = attention_module.out_proj.weight.detach().clone()
+            exact_weights.append((attention_module, in_projection, out_projection))
         else:
             targets += [f"{name}.{projection.name}" for projection in find_in_projections(block)]
             targets.append(f"{name}.attn.proj")
-    config = LoraConfig(r=settings["rank"], lora_alpha=settings["alpha"], target_modules=targets)
+    config = LoraConfig(
+        r=settings["rank"],
+        lora_alpha=settings["alpha"],  # type: ignore[arg-type]  # annotated as int; floats work
+        target_modules=targets,
+    )
     tuner = LoraModel(model, config, "default")
 
     def restore() -> None:
-        with torch.no_grad():
-            for frozen, (in_projection, out_projection) in rounded:
-                frozen.in_proj_weight.copy_(in_projection)
-                frozen.out_proj.base_layer.weight.copy_(out_projection)
+        # New parameters: a forward pass in inference mode leaves some that cannot be written to.
+        for adapted, in_projection, out_projection in exact_weights:
+            adapted.in_proj_weight = nn.Parameter(in_projection.clone(), requires_grad=False)
+            out_layer = adapted.out_proj.base_layer
+            out_layer.weight = nn.Parameter(out_projection.clone(), requires_grad=False)
 
     def merge() -> None:
         restore()
         tuner.merge_and_unload()
 
-    trained = {name: p for name, p in model.named_parameters() if "lora_" in name}
-    return TrainableModel(trained, merge, restore)
+    parameters = {name: p for name, p in model.named_parameters() if "lora_" in name}
+    return TrainableModel(parameters, merge, restore)
 
 
 METHODS = {"full": full, "bitfit": bitfit, "attention": attention, "lora": lora}
 
 
-def make_trainable(model: nn.Module, method: str, settings: dict) -> TrainableModel:
-    """Freeze the model but for what the method trains.
+def make_trainable(model: nn.Module, method: str, settings: MethodSettings) -> TrainableModel:
+    """Freeze all parameters of the model except those that the method trains.
 
-    settings: the method's entry of the config, with the trial's rank where it has one.
-    Raises ForetuneError where the method trains nothing in one of its towers.
+    Raises:
+        ForetuneError: the method trains nothing in one of its towers.
     """
     model.requires_grad_(False)
-    attached = METHODS[method](model, settings)
+    trainable = METHODS[method](model, settings)
     for tower in TOWERS[settings["towers"]]:
-        if not any(get_tower(name) == tower for name in attached.trained):
+        if not any(get_tower(name) == tower for name in trainable.parameters):
             raise ForetuneError(
                 f"methods.{method}: finds nothing to train in the {tower} tower of this model; "
                 f"leave the model out of methods.{method}.models"
             )
-    for parameter in attached.trained.values():
+    for parameter in trainable.parameters.values():
         parameter.requires_grad_(True)
-    return attached
+    return trainable
 
 
-def describe_trained_weights(method: str, settings: dict) -> dict[str, str]:
-    """What `apply_trained_weights` must know beside the trained tensors, for their file's metadata."""
-    names = ("towers", "rank", "alpha", "projections")
-    known = {name: settings[name] for name in names if name in settings}
-    # One key: safetensors writes several in a random order, and equal files are to be equal.
-    return {"foretune": json.dumps({"method": method, **known}, sort_keys=True)}
+def describe_trained_weights(method: str, settings: MethodSettings) -> dict[str, str]:
+    """Return the metadata of a file of trained weights: what `apply_trained_weights` must know."""
+    # One key: safetensors writes several in a random order, and equal files should be identical.
+    return {"foretune": json.dumps({"method": method, **settings}, sort_keys=True)}
 
 
 def apply_trained_weights(model: nn.Module, path: Path | str) -> None:
-    """Put the trained weights of a file into a base model, which they make a tuned one.
+    """Turn a base model into a fine-tuned one by the trained weights of a file.
 
-    Raises ForetuneError where the file's tensors are not those that its method trains here.
+    Raises:
+        ForetuneError: the file's tensors are not those that its method trains in this model.
     """
     with safe_open(path, "pt") as file:
-        described = json.loads(file.metadata()["foretune"])
+        settings = json.loads(file.metadata()["foretune"])
     tensors = load_file(path)
-    attached = make_trainable(model, described.pop("method"), described)
+    trainable = make_trainable(model, settings.pop("method"), settings)
     try:
-        odd = sorted(tensors.keys() ^ attached.trained.keys())
-        if odd:
-            raise ForetuneError(f"{path}: not trained on this model: {', '.join(odd[:5])}")
+        mismatched = sorted(tensors.keys() ^ trainable.parameters.keys())
+        if mismatched:
+            raise ForetuneError(f"{path}: not trained on this model: {', '.join(mismatched[:5])}")
         with torch.no_grad():
-            for name, parameter in attached.trained.items():
+            for name, parameter in trainable.parameters.items():
                 parameter.copy_(tensors[name])
     finally:
-        attached.merge()
+        trainable.merge()
     model.requires_grad_(False)

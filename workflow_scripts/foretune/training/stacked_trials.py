@@ -1,27 +1,49 @@
-"""Many small trainings side by side: what G trials share that have no parameter in common.
+"""Many small trainings side by side: the optimizer and the loss of G independent trials.
 
-Every parameter is a tensor (G, ...) of which slice g belongs to trial g alone. All operations
-keep the slices apart, so that the result is that of G separate trainings, and a trial whose
-numbers are no longer finite spoils no other.
+Every parameter is a tensor (G, ...) whose slice g belongs to trial g alone. No operation mixes
+slices, so the result is that of G separate trainings, and a trial whose numbers are no longer
+finite does not affect the others.
 """
+
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foretune.core.entries import Recipe, Trial
 from foretune.training.optim import compute_learning_rate
 
 
-class StackedOptimizer:
-    """torch.optim.SGD or AdamW (with their defaults) for G trials, each with its own settings.
+class TrialStack(Protocol):
+    """G trials that are trained together, with their parameters (G, ...)."""
 
-    recipe: `optimizer`, `momentum` (SGD's) and what the schedule needs; with `clip_norm`, each
-    trial's gradients are scaled down to that norm, as torch.nn.utils.clip_grad_norm_ does.
-    trials: `learning_rate` (the peak) and `weight_decay`. parameters: tensors (G, ...), changed
-    in place.
+    trials: list[Trial]
+    parameters: list[Tensor]
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the logits (G, C, B) of images (B, d)."""
+
+    def losses(
+        self, images: Tensor, labels: Tensor, smoothing: float
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return mean losses (G,) for images (B, d) and labels (B,), and the gradients."""
+
+    def get_trained_weights(self, index: int) -> dict[str, Tensor]:
+        """Return a copy of one trial's weights, by their names in its file."""
+
+
+class StackedOptimizer:
+    """torch.optim.SGD or AdamW (with their defaults) for G trials with settings of their own.
+
+    Args:
+        recipe: with `clip_norm`, the gradients of each trial are scaled down to that norm, as
+            torch.nn.utils.clip_grad_norm_ does.
+        trials: their peak `learning_rate` and `weight_decay`.
+        parameters: tensors (G, ...), which each step changes in place.
     """
 
-    def __init__(self, recipe: dict, trials: list[dict], parameters: list[Tensor]):
+    def __init__(self, recipe: Recipe, trials: list[Trial], parameters: list[Tensor]):
         self.recipe, self.parameters, self.steps = recipe, parameters, 0
         like = parameters[0]
         self.peaks = like.new_tensor([trial["learning_rate"] for trial in trials])
@@ -31,62 +53,65 @@ class StackedOptimizer:
             self.squares = [torch.zeros_like(parameter) for parameter in parameters]
 
     def step(self, gradients: list[Tensor], steps_per_epoch: int) -> float:
-        """Update the parameters, and overwrite the gradients (G, ...) on the way.
+        """Update the parameters; this overwrites the gradients (G, ...).
 
-        Returns the share of the peak learning rate that the schedule gave this step.
+        Returns:
+            This step's learning rate as a share of the peak.
         """
         share = compute_learning_rate(self.recipe, 1.0, self.steps, steps_per_epoch)
         self.steps += 1
         if "clip_norm" in self.recipe:
             clip_grad_norms(gradients, self.recipe["clip_norm"])
         update = self.adamw if self.recipe["optimizer"] == "adamw" else self.sgd
-        for number, (parameter, gradient) in enumerate(
-            zip(self.parameters, gradients, strict=True)
-        ):
+        for index, (parameter, gradient) in enumerate(zip(self.parameters, gradients, strict=True)):
             shape = (-1, *[1] * (parameter.dim() - 1))
-            update(number, gradient, (self.peaks * share).view(shape), self.decays.view(shape))
+            update(index, gradient, (self.peaks * share).view(shape), self.decays.view(shape))
         return share
 
-    def sgd(self, number: int, gradient: Tensor, rate: Tensor, decay: Tensor) -> None:
-        parameter, average = self.parameters[number], self.averages[number]
+    def sgd(self, index: int, gradient: Tensor, rate: Tensor, decay: Tensor) -> None:
+        """Update one parameter by SGD with momentum; rate and decay: (G, 1, ...)."""
+        parameter, average = self.parameters[index], self.averages[index]
         gradient.addcmul_(parameter, decay)
         average.mul_(self.recipe["momentum"]).add_(gradient)
         parameter.addcmul_(average, rate, value=-1)
 
-    def adamw(self, number: int, gradient: Tensor, rate: Tensor, decay: Tensor) -> None:
-        parameter, average, square = (
-            self.parameters[number], self.averages[number], self.squares[number],
-        )  # fmt: skip
-        first, second, epsilon = 0.9, 0.999, 1e-8
+    def adamw(self, index: int, gradient: Tensor, rate: Tensor, decay: Tensor) -> None:
+        """Update one parameter by AdamW; rate and decay: (G, 1, ...)."""
+        parameter, average = self.parameters[index], self.averages[index]
+        square = self.squares[index]
+        beta1, beta2, epsilon = 0.9, 0.999, 1e-8
         parameter.mul_(1 - rate * decay)
-        average.lerp_(gradient, 1 - first)
-        square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        spread = square.sqrt().div_((1 - second**self.steps) ** 0.5).add_(epsilon)
-        parameter.addcmul_(average.div(spread), rate / (1 - first**self.steps), value=-1)
+        average.lerp_(gradient, 1 - beta1)
+        square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        spread = square.sqrt().div_((1 - beta2**self.steps) ** 0.5).add_(epsilon)
+        parameter.addcmul_(average.div(spread), rate / (1 - beta1**self.steps), value=-1)
 
 
-def clip_grad_norms(gradients: list[Tensor], largest: float) -> None:
-    """Scale each trial's gradients (G, ...), in place, so that their joint norm is no larger."""
+def clip_grad_norms(gradients: list[Tensor], max_norm: float) -> None:
+    """Scale each trial's gradients (G, ...) in place, so that their joint norm is at most this."""
     norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
-    scale = (largest / (norms + 1e-6)).clamp(max=1.0)
+    scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """Mean losses (G,) of logits (G, C, B) for labels (B,), and their gradients (G, C, B).
+    """Return mean losses (G,) of logits (G, C, B) for labels (B,), and the gradients (G, C, B).
 
     Classes are the middle axis because torch's softmax along a short last axis takes ten times
-    as long on a CPU. smoothing: as label_smoothing of torch.nn.functional.cross_entropy.
+    as long on a CPU.
+
+    Args:
+        smoothing: label_smoothing of torch.nn.functional.cross_entropy.
     """
     classes, size = logits.shape[1:]
-    right = (slice(None), labels, torch.arange(size))
-    logs = F.log_softmax(logits, dim=1)
-    losses = logs[right].mean(dim=1).mul_(smoothing - 1)
+    correct = (slice(None), labels, torch.arange(size))
+    log_probabilities = F.log_softmax(logits, dim=1)
+    losses = log_probabilities[correct].mean(dim=1).mul_(smoothing - 1)
     if smoothing:
-        losses -= smoothing * logs.mean(dim=(1, 2))
-    gradients = logs.exp_()
-    gradients[right] -= 1 - smoothing
+        losses -= smoothing * log_probabilities.mean(dim=(1, 2))
+    gradients = log_probabilities.exp_()
+    gradients[correct] -= 1 - smoothing
     if smoothing:
         gradients -= smoothing / classes
     return losses, gradients.div_(size)

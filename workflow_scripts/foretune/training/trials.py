@@ -1,23 +1,31 @@
-"""What the trials of a tuning job have in common: the grid, the choice, the files.
+"""The job of training a method's trials: its description, the choice among trials, its files.
 
-A trial is one point of a method's grid. Its key is its hyperparameters as JSON, so that a
-grid can grow without renaming what is done. A job leaves three files:
+A trial is one point of a method's grid. Its key is its hyperparameters as JSON, so that a grid
+can grow without renaming finished trials. A job writes three files:
 
-    epochs.parquet      a row for each epoch of each trial
-    trained_weights.safetensors   the best trial's trained weights, and nothing else
-    best.json           which trial and epoch that is, its validation accuracy, the digest of its weights
+    epochs.parquet                one row per epoch of each trial
+    trained_weights.safetensors   the trained weights of the best trial, and nothing else
+    best.json                     the best trial and epoch, their validation accuracy, and the
+                                  digest of the weights
 """
 
 import json
 import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import pyarrow as pa
 
+from foretune.core.entries import Recipe, Run, Selection, Trial
 from foretune.core.errors import ForetuneError
 from foretune.core.files import atomic_write, digest_file, link_or_copy, write_json
 from foretune.core.grid import GRID_KEYS
 from foretune.core.parquet import write_parquet
+
+if TYPE_CHECKING:  # select_trial should not wait for torch
+    from torch import Tensor
 
 EPOCH_SCHEMA = pa.schema(
     [
@@ -25,48 +33,96 @@ EPOCH_SCHEMA = pa.schema(
         ("trial", pa.int32()),
         ("learning_rate_peak", pa.float64()),
         ("weight_decay", pa.float64()),
-        ("rank", pa.int32()),  # of LoRA; null for others, as is
-        ("reduction", pa.int32()),  # CLIP-Adapter's
+        ("rank", pa.int32()),  # of LoRA; null for other methods
+        ("reduction", pa.int32()),  # of CLIP-Adapter; null for other methods
         ("epoch", pa.int32()),
         *((name, pa.float64()) for name in
           ("loss", "val_accuracy", "learning_rate", "images_per_second")),
-        ("ended", pa.string()),  # why a trial ended here: "diverged", "early", "halved" or null
+        ("ended", pa.string()),  # why the trial ended here: "diverged", "early", "halved" or null
     ]
 )  # fmt: skip
 
 
-def get_trial_key(trial: dict) -> str:
-    return json.dumps({name: trial[name] for name in GRID_KEYS if name in trial}, sort_keys=True)
+@dataclass(frozen=True)
+class JobSpec:
+    """Describes a job: the trials of one (model, method, dataset), and where its files go.
 
-
-def get_trial_columns(trial: dict) -> dict:
-    """A trial's columns in an epoch's row, where `learning_rate` is the epoch's own."""
-    named = {name: value for name, value in trial.items() if name != "learning_rate"}
-    return {**named, "learning_rate_peak": trial["learning_rate"]}
-
-
-def get_ranking_key(row: dict) -> tuple[float, ...]:
-    """What rows are compared by: validation accuracy; a tie goes to what changes the model less.
-
-    That is the smaller learning rate, then the smaller weight decay, the smaller rank, the
-    larger reduction; and among one trial's epochs the earlier. The order of the grid has no say,
-    so that a grid that grows keeps its winner.
+    recipe: the method's entry of the config; the lists of its grid are not read. trials: points of
+    the grid. dataset: folder of the prepared dataset. output: folder for the job's files.
     """
-    # An epoch's row has its own learning rate beside the trial's; a selection has one.
+
+    run: Run
+    recipe: Recipe
+    trials: list[Trial]
+    seed: int
+    dataset: Path
+    output: Path
+
+
+class TrialColumns(TypedDict):
+    """The columns of an epoch's row that are the same for all epochs of a trial."""
+
+    trial: int
+    learning_rate_peak: float
+    weight_decay: float
+    rank: NotRequired[int]
+    reduction: NotRequired[int]
+
+
+class EpochRow(TrialColumns):
+    """One epoch of one trial: a row of epochs.parquet without the names of the run."""
+
+    epoch: int  # from 1
+    loss: float
+    val_accuracy: float
+    learning_rate: float  # of the epoch's last step
+    images_per_second: float
+    ended: str | None
+
+
+def get_trial_key(trial: Trial) -> str:
+    """Return the trial's hyperparameters as JSON, with sorted keys."""
+    return json.dumps({k: v for k, v in trial.items() if k in GRID_KEYS}, sort_keys=True)
+
+
+def get_trial_columns(trial: Trial) -> TrialColumns:
+    """Return the trial's columns of an epoch's row, whose `learning_rate` is the epoch's."""
+    columns: TrialColumns = {
+        "trial": trial["trial"],
+        "learning_rate_peak": trial["learning_rate"],
+        "weight_decay": trial["weight_decay"],
+    }
+    if "rank" in trial:
+        columns["rank"] = trial["rank"]
+    if "reduction" in trial:
+        columns["reduction"] = trial["reduction"]
+    return columns
+
+
+def get_ranking_key(row: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the key by which epochs' rows, or selections, are compared: the largest is best.
+
+    Rows are compared by validation accuracy. A tie goes to the trial that changes the model less:
+    the smaller learning rate, then the smaller weight decay, the smaller rank, the larger
+    reduction. The order of the grid plays no part, so that a grid that grows keeps its winner.
+    """
+    # An epoch's row has two learning rates, its own and the trial's peak; a selection has the peak.
     rate = row.get("learning_rate_peak", row["learning_rate"])
-    less = (-rate, -row["weight_decay"], -row.get("rank", 0), row.get("reduction", 0))
-    return row["val_accuracy"], *less
+    smaller_change = (-rate, -row["weight_decay"], -row.get("rank", 0), row.get("reduction", 0))
+    return row["val_accuracy"], *smaller_change
 
 
-def is_better(candidate: dict, best: dict | None) -> bool:
+def is_better(candidate: Mapping[str, Any], best: Mapping[str, Any] | None) -> bool:
+    """Return whether a row or selection beats the best so far; equal rows do not."""
     return best is None or get_ranking_key(candidate) > get_ranking_key(best)
 
 
-def list_rungs(recipe: dict) -> list[int]:
-    """The epochs after which trials are compared: the last, or those of successive halving.
+def list_rungs(recipe: Recipe) -> list[int]:
+    """List the epochs after which trials are compared: the last, or those of successive halving.
 
-    With `rungs: b` and `eta: e` the trials that are left train to epochs / e^(b-1), ...,
-    epochs / e, epochs (Jamieson & Talwalkar 2016); each keeps its own learning rate schedule.
+    With `rungs: b` and `eta: e`, the remaining trials train to epochs / e^(b-1), ...,
+    epochs / e, epochs (Jamieson & Talwalkar 2016). The learning rate schedule always spans all
+    epochs.
     """
     search, epochs = recipe["search"], recipe["epochs"]
     if search["kind"] != "halving":
@@ -74,66 +130,76 @@ def list_rungs(recipe: dict) -> list[int]:
     return sorted({math.ceil(epochs / search["eta"] ** k) for k in range(search["rungs"])})
 
 
-def select_survivors(rows: dict[str, list[dict]], recipe: dict) -> set[str]:
-    """The keys of the best of the trials, one in `eta`, by their best epoch so far."""
-    alive = {key: max(map(get_ranking_key, each)) for key, each in rows.items()
-             if each[-1]["ended"] != "diverged"}  # fmt: skip
-    ranked = sorted(alive, key=alive.get, reverse=True)
+def select_survivors(rows: dict[str, list[EpochRow]], recipe: Recipe) -> set[str]:
+    """Return the keys of the best 1 / `eta` of the trials, at least one, by their best epochs.
+
+    Args:
+        rows: the rows of each trial's epochs, by trial key.
+    """
+    ranking_keys = {
+        key: max(map(get_ranking_key, trial_rows))
+        for key, trial_rows in rows.items()
+        if trial_rows[-1]["ended"] != "diverged"
+    }
+    ranked = sorted(ranking_keys, key=ranking_keys.__getitem__, reverse=True)
     return set(ranked[: max(1, len(rows) // recipe["search"]["eta"])])
 
 
-def has_diverged(row: dict, weights) -> bool:
-    """Whether an epoch's loss or any weight is not finite: it predicts, but must not win."""
+def has_diverged(row: EpochRow, weights: Iterable["Tensor"]) -> bool:
+    """Return whether an epoch's loss or any weight is not finite.
+
+    Such a model still predicts classes, but must not be selected.
+    """
     return not math.isfinite(row["loss"]) or not all(w.isfinite().all() for w in weights)
 
 
 def write_results(
-    output: Path,
-    run: dict,
-    epochs: list[dict],
-    best: dict | None,
-    trained_weights: dict | Path,
+    job: JobSpec,
+    epochs: list[EpochRow],
+    best: EpochRow | None,
+    trained_weights: "dict[str, Tensor] | Path | None",
 ) -> None:
-    """Write a job's files.
+    """Write the job's three files.
 
-    run: model, method, dataset; best: the winning epoch's row; trained_weights: its trained tensors, or a
-    file of them, which stays where it is.
+    Args:
+        best: the row of the best epoch; None if every trial diverged.
+        trained_weights: the trained tensors of that epoch, or a file of them, which is kept.
+
+    Raises:
+        ForetuneError: every trial diverged.
     """
     from safetensors.torch import save_file  # select_trial should not wait for torch
 
-    if best is None:
+    run = job.run
+    if best is None or trained_weights is None:
         raise ForetuneError(
             f"every trial on {run['dataset']} diverged; lower methods.{run['method']}.learning_rate"
         )
-    rows = [{**run, **row} for row in epochs]
-    write_parquet(pa.Table.from_pylist(rows, EPOCH_SCHEMA), output / "epochs.parquet", run)
-    with atomic_write(output / "trained_weights.safetensors") as beside:
+    table = pa.Table.from_pylist([{**run, **row} for row in epochs], EPOCH_SCHEMA)
+    write_parquet(table, job.output / "epochs.parquet", dict(run))
+    weights_path = job.output / "trained_weights.safetensors"
+    with atomic_write(weights_path) as temporary:
         if isinstance(trained_weights, Path):
-            link_or_copy(trained_weights, beside)
+            link_or_copy(trained_weights, temporary)
         else:
-            save_file(
-                {name: tensor.contiguous() for name, tensor in trained_weights.items()}, beside
-            )
-    kept = ("trial", *GRID_KEYS, "epoch", "val_accuracy")
-    chosen = {key: best[key] for key in kept if key in best}
-    chosen["learning_rate"] = best["learning_rate_peak"]  # the trial's, not the epoch's
-    weights_path = output / "trained_weights.safetensors"
-    write_json(
-        {
-            **run,
-            **chosen,
-            "trained_weights": str(weights_path),
-            "sha256": digest_file(weights_path),
-        },
-        output / "best.json",
-    )
+            tensors = {name: tensor.contiguous() for name, tensor in trained_weights.items()}
+            save_file(tensors, temporary)
+    selected = ("trial", *GRID_KEYS, "epoch", "val_accuracy")
+    selection = {
+        **run,
+        **{name: value for name, value in best.items() if name in selected},
+        "learning_rate": best["learning_rate_peak"],  # the trial's, not the epoch's
+        "trained_weights": str(weights_path),
+        "sha256": digest_file(weights_path),
+    }
+    write_json(selection, job.output / "best.json")
 
 
 def select_trial(parts: list[Path], output: Path) -> None:
-    """The best of the parts' best trials, as a small file that holds the digest of the weights."""
-    best = None
+    """Write the best of several selections, the best.json of a method's parts, to `output`."""
+    best: Selection | None = None
     for part in parts:
-        candidate = json.loads(Path(part).read_text())
+        candidate: Selection = json.loads(Path(part).read_text())
         if is_better(candidate, best):
             best = candidate
     write_json(best, output)
