@@ -230,7 +230,7 @@ def test_a_run_beside_a_run_is_refused(study, command):
         ("a: [", "cannot be read"),
         ("", "not a study"),
         ("- a", "not a"),
-        ("a:\n  b: 1\n  c: 2\n  b: 3", "b: stands twice, in lines 2 and 4"),
+        ("a:\n  b: 1\n  c: 2\n  b: 3", "b: appears twice, in lines 2 and 4"),
     ],
 )
 def test_a_study_that_cannot_be_read_is_named(checkout, text, message):

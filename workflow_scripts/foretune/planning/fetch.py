@@ -21,9 +21,9 @@ from tqdm import tqdm
 from foretune.core.errors import ForetuneError
 from foretune.core.locks import exclusive_lock
 from foretune.data.sources.base import NOT_STATED
-from foretune.data.sources.public import CLASS_NAMES_FILE, TEMPLATES_FILE
 from foretune.data.sources.read import read_source
 from foretune.data.sources.registry import explain_dataset_fetch, get_known_source
+from foretune.data.sources.webdataset import CLASS_NAMES_FILE, TEMPLATES_FILE
 
 HUB = ("webdataset", "huggingface")
 ATTEMPTS = 5  # in a row, without a byte gained
