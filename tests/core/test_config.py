@@ -34,7 +34,7 @@ def change_study(path: str, value) -> dict:
 
 
 MISTAKES = [
-    ("metods", {}, "metods: unknown key; did you mean methods?"),
+    ("metods", {}, "metods: unknown key; did you mean methods?"),  # codespell:ignore
     ("methods/prompt", {}, "methods.prompt: unknown key; known: full, bitfit, attention, lora,"),
     ("methods/lorra", {}, "methods.lorra: unknown key; did you mean lora?"),
     ("methods/full/rank", [4], "methods.full.rank: unknown key"),
@@ -106,7 +106,11 @@ MISTAKES = [
     ),
     ("forecast", {"study": "tests"}, "forecast.study: tests: not a study's results"),
     ("forecast", {"weight": 2}, "forecast.weight: 2 is greater"),
-    ("measures", {"alsso": []}, "measures.alsso: unknown key; did you mean also?"),
+    (
+        "measures",
+        {"alsso": []},  # codespell:ignore
+        "measures.alsso: unknown key; did you mean also?",  # codespell:ignore
+    ),
     ("measures", {"also": ["entropy"]}, "measures.also: entropy: unknown; did you mean entropy_"),
     ("measures", {"without": ["imm"]}, "measures.without: imm: unknown; did you mean iimm?"),
     ("measures", {"emms_sources": ["clip"]}, "measures.emms_sources: clip: unknown"),

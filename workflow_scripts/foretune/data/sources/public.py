@@ -137,8 +137,10 @@ def read_huggingface(root: Path, spec: SourceSpec, wanted: tuple[str, ...]) -> I
                 f"{root}: datasets cannot read split {name} ({error}); "
                 f"{explain_dataset_fetch(spec)}"
             ) from None
-        image = find_column(table, "image", spec.get("image"), datasets.Image, root)
-        label = find_column(table, "label", spec.get("label"), datasets.ClassLabel, root)
+        image = find_huggingface_column(table, "image", spec.get("image"), datasets.Image, root)
+        label = find_huggingface_column(
+            table, "label", spec.get("label"), datasets.ClassLabel, root
+        )
         feature = table.features[label]
         if isinstance(feature, datasets.ClassLabel):
             values, names = list(range(len(feature.names))), feature.names
@@ -157,7 +159,9 @@ def read_huggingface(root: Path, spec: SourceSpec, wanted: tuple[str, ...]) -> I
     return ImageSource(format_class_names(classes), DEFAULT_CAPTION, NOT_STATED, "", rows)
 
 
-def find_column(table: Any, key: str, column: str | None, feature: type, root: Path) -> str:
+def find_huggingface_column(
+    table: Any, key: str, column: str | None, feature: type, root: Path
+) -> str:
     """Return `column` if it is given, otherwise the first column with this kind of feature.
 
     Args:
