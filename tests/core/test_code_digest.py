@@ -1,10 +1,13 @@
+"""What changes the digest of a rule's code, and what does not."""
+
+import ast
 import shutil
 
 import pytest
 
 from checkout import ROOT
 from foretune.core import code_digest as digests
-from foretune.core.code_digest import code_digest
+from foretune.core.code_digest import code_digest, dump_syntax, parse_module
 
 RULES = (
     "encoders.encode", "measures.compute", "training.finetune", "training.linear_probe",
@@ -21,7 +24,7 @@ def library(monkeypatch, tmp_path):
 
 
 def changed_by(path, text):
-    """The rules' modules whose digest another text changes."""
+    """Write `text` to `path`; return the modules of RULES whose digest has changed."""
     before = {name: code_digest(name) for name in RULES}
     path.write_text(text)
     return {name for name in RULES if code_digest(name) != before[name]}
@@ -62,3 +65,36 @@ def test_code_digest_leaves_out_core(library):
 def test_code_digest_refuses_an_unknown_module():
     with pytest.raises(ValueError, match=r"no module training.finetun "):
         code_digest("training.finetun")
+
+
+def test_parse_module_finds_every_form_of_import():
+    source = b"""
+import foretune.data.prepared
+from foretune import measures
+from foretune.measures import alignment
+import foretuned.other
+
+def load():
+    from foretune.encoders.loading import load_model
+"""
+    assert set(parse_module(source)[1]) == {
+        "data.prepared", "measures", "measures.alignment", "encoders.loading",
+        "encoders.loading.load_model",
+    }  # fmt: skip
+
+
+def test_parse_module_refuses_relative_imports():
+    with pytest.raises(ValueError, match="line 2: relative imports are not followed"):
+        parse_module(b"import ast\nfrom .prepared import read_split\n")
+
+
+def test_dump_syntax_does_not_depend_on_the_version_of_python():
+    """Python 3.12 added `type_params`, and 3.13 leaves out empty lists in `ast.dump`."""
+    text = dump_syntax(ast.parse("def f(x, *, y=None):\n    return x or None\n"))
+    assert text == (
+        "Module(body=[FunctionDef(name='f',args=arguments(args=[arg(arg='x')],"
+        "kwonlyargs=[arg(arg='y')],kw_defaults=[Constant()]),"
+        "body=[Return(value=BoolOp(op=Or(),values=[Name(id='x',ctx=Load()),Constant()]))])])"
+    )
+    different = ["f()", "f(x)", "f(None)", "f(*x)", "f([])", "f(0)", "f(False)", "f('')", "f(b'')"]
+    assert len({dump_syntax(ast.parse(code)) for code in different}) == len(different)

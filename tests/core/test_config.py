@@ -1,3 +1,5 @@
+"""Checking a study's config, its defaults, the grids, and dry runs of whole studies."""
+
 import copy
 import os
 import re
@@ -8,7 +10,7 @@ import pytest
 import yaml
 
 from checkout import ROOT
-from foretune.core.config import check_config, registered_measures
+from foretune.core.config import check_config, list_measure_names
 from foretune.core.errors import ForetuneError
 from foretune.core.grid import expand_grid
 
@@ -20,7 +22,8 @@ def in_checkout(monkeypatch):
     monkeypatch.chdir(ROOT)  # the config's paths are relative to the checkout
 
 
-def changed(path: str, value) -> dict:
+def change_study(path: str, value) -> dict:
+    """Return the default study with another value at a path of keys, such as "methods/full"."""
     config = copy.deepcopy(STUDY)
     *parents, last = path.split("/")
     entry = config
@@ -31,7 +34,7 @@ def changed(path: str, value) -> dict:
 
 
 MISTAKES = [
-    ("metods", {}, "metods: unknown key; did you mean methods?"),
+    ("metods", {}, "metods: unknown key; did you mean methods?"),  # codespell:ignore
     ("methods/prompt", {}, "methods.prompt: unknown key; known: full, bitfit, attention, lora,"),
     ("methods/lorra", {}, "methods.lorra: unknown key; did you mean lora?"),
     ("methods/full/rank", [4], "methods.full.rank: unknown key"),
@@ -40,9 +43,13 @@ MISTAKES = [
     (
         "methods/full/search",
         {"kind": "random"},
-        "methods.full.search: a random search needs trials",
+        "methods.full.search: a random search needs trials, the number of points",
     ),
-    ("methods/full/search", {"kind": "random", "trials": 9}, "search.trials: 9 of 1 points"),
+    (
+        "methods/full/search",
+        {"kind": "random", "trials": 9},
+        "search.trials: is 9, but the grid has 1 points",
+    ),
     ("methods/linear_probe/search", {"kind": "halving"}, "trains all trials together; use grid"),
     ("methods/full/learning_rat", [1.0], "methods.full.learning_rat: unknown key; did you mean"),
     ("methods/full/learning_rate", [-0.1], "methods.full.learning_rate.0: -0.1"),
@@ -68,12 +75,12 @@ MISTAKES = [
         {"table": "a.csv", "image": "{row}.png", "label": "b", "splits": {"test": "c > 1"}},
         "datasets.land.splits: does not say which rows are train",
     ),
-    ("datasets/birds", None, "datasets.birds: None is not a object"),
+    ("datasets/birds", None, "datasets.birds: None is not a mapping"),
     ("datasets", {2024: {"folder": "."}}, "2024 is not a string"),
-    ("methods/full/parts", 9, "methods.full.parts: 9 of "),
-    ("methods/full/epochs", 1.0, "methods.full.epochs: 1.0 is not a integer"),
+    ("methods/full/parts", 9, "methods.full.parts: is 9, but there are "),
+    ("methods/full/epochs", 1.0, "methods.full.epochs: 1.0 is not an integer"),
     ("methods/full/learning_rate", [float("nan")], "nan is not a number"),
-    ("methods/full/learning_rate", 0.1, "0.1 is not a array: write [0.1]"),
+    ("methods/full/learning_rate", 0.1, "0.1 is not a list: write [0.1]"),
     ("models", {}, "models: {}"),
     (
         "methods/full/models",
@@ -81,11 +88,15 @@ MISTAKES = [
         "full.models: clip_min: unknown model; did you mean clip",
     ),
     ("methods/full/models", [], "methods.full.models: []"),
-    ("methods/full/models", "clip_mini", "'clip_mini' is not a array: write [clip_mini]"),
+    ("methods/full/models", "clip_mini", "'clip_mini' is not a list: write [clip_mini]"),
     ("datasets/mnist/shifted", {"a": {"folder": "no"}}, "mnist.shifted.a.folder: no such file"),
     ("datasets/mnist/shifted", {"a": {}}, "datasets.mnist.shifted.a: has no source; give one of"),
     ("datasets/mnist/shifted", {"a": {"folder": ".", "classes": []}}, "shifted.a.classes: unknown"),
-    ("forecast", {"datasets": {"mnist": {"folder": "."}}}, "forecast.datasets.mnist: is one of"),
+    (
+        "forecast",
+        {"datasets": {"mnist": {"folder": "."}}},
+        "forecast.datasets.mnist: the study has",
+    ),
     ("forecast", {"datasets": {"birds": {}}}, "forecast.datasets.birds: has no source; give one"),
     ("forecast", {"datasets": {"birds": {"folder": "no"}}}, "datasets.birds.folder: no such file"),
     (
@@ -93,9 +104,13 @@ MISTAKES = [
         {"datasets": {"birds": {"folder": ".", "shifted": {}}}},
         "forecast.datasets.birds.shifted: unknown key",
     ),
-    ("forecast", {"study": "tests"}, "forecast.study: tests: no study's results"),
+    ("forecast", {"study": "tests"}, "forecast.study: tests: not a study's results"),
     ("forecast", {"weight": 2}, "forecast.weight: 2 is greater"),
-    ("measures", {"alsso": []}, "measures.alsso: unknown key; did you mean also?"),
+    (
+        "measures",
+        {"alsso": []},  # codespell:ignore
+        "measures.alsso: unknown key; did you mean also?",  # codespell:ignore
+    ),
     ("measures", {"also": ["entropy"]}, "measures.also: entropy: unknown; did you mean entropy_"),
     ("measures", {"without": ["imm"]}, "measures.without: imm: unknown; did you mean iimm?"),
     ("measures", {"emms_sources": ["clip"]}, "measures.emms_sources: clip: unknown"),
@@ -115,14 +130,14 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("path", "value", "message"), MISTAKES)
-def test_mistakes_are_named(path, value, message):
+def test_check_config_names_mistakes(path, value, message):
     with pytest.raises(ForetuneError) as caught:
-        check_config(changed(path, value))
+        check_config(change_study(path, value))
     assert message in str(caught.value)
     assert len(str(caught.value)) < 300
 
 
-def test_shipped_studies_are_right_and_defaults_are_filled():
+def test_check_config_accepts_the_studies_and_fills_in_defaults():
     for path in (ROOT / "config.yaml", ROOT / "studies/smoke.yaml"):
         study = check_config(yaml.safe_load(path.read_text()))
         assert study["seed"] == 0
@@ -132,10 +147,10 @@ def test_shipped_studies_are_right_and_defaults_are_filled():
         assert study["measures"]["bootstrap"] == 200 and study["embeddings"] == {}
 
 
-def test_the_measures_that_a_config_may_name_are_those_registered():
+def test_list_measure_names_agrees_with_the_registry():
     from foretune.measures.compute import MEASURES
 
-    assert sorted(registered_measures()) == sorted(MEASURES)
+    assert sorted(list_measure_names()) == sorted(MEASURES)
 
 
 @pytest.mark.parametrize(
@@ -147,9 +162,9 @@ def test_the_measures_that_a_config_may_name_are_those_registered():
         ("seeed", 1, "seeed: unknown key; did you mean seed?"),
     ],
 )
-def test_snakemake_ends_before_any_job(tmp_path, path, value, message):
+def test_snakemake_stops_at_a_mistake_before_any_job(tmp_path, path, value, message):
     study = tmp_path / "study.yaml"
-    study.write_text(yaml.safe_dump(changed(path, value)))
+    study.write_text(yaml.safe_dump(change_study(path, value)))
     run = subprocess.run(
         [sys.executable, "-m", "snakemake", "-n", "--configfile", study],
         cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"},
@@ -160,7 +175,7 @@ def test_snakemake_ends_before_any_job(tmp_path, path, value, message):
     assert "Traceback" not in printed and "Job stats" not in printed
 
 
-def test_grid_is_a_product_and_parts_share_it_out():
+def test_expand_grid_is_a_product_that_parts_divide():
     search = {"kind": "grid"}
     recipe = {"learning_rate": [0.1, 0.01], "weight_decay": [0, 1, 2], "parts": 1, "search": search}
     whole = expand_grid(recipe)
@@ -170,7 +185,7 @@ def test_grid_is_a_product_and_parts_share_it_out():
     assert sorted((t for part in parts for t in part), key=lambda t: t["trial"]) == whole
 
 
-def test_a_random_search_draws_points_of_the_grid_by_its_seed():
+def test_expand_grid_draws_a_random_search_by_its_seed():
     recipe = {"learning_rate": [0.1, 0.01], "rank": [2, 4, 8], "weight_decay": [0, 1], "parts": 1}
     whole = expand_grid({**recipe, "search": {"kind": "grid"}})
     assert len(whole) == 12 and {t["rank"] for t in whole} == {2, 4, 8}
@@ -182,14 +197,14 @@ def test_a_random_search_draws_points_of_the_grid_by_its_seed():
     assert all(len(trials) == 5 and all(t in whole for t in trials) for trials in drawn)
 
 
-def test_halving_is_one_job():
+def test_check_config_refuses_halving_in_several_jobs():
     with pytest.raises(ForetuneError, match="halving compares all trials in one job"):
-        config = changed("methods/full/learning_rate", [0.1, 0.2])
+        config = change_study("methods/full/learning_rate", [0.1, 0.2])
         config["methods"]["full"] |= {"search": {"kind": "halving"}, "parts": 2}
         check_config(config)
 
 
-def test_a_dry_run_imports_no_torch():
+def test_config_module_imports_no_torch():
     code = (
         "import sys; sys.path.insert(0, 'workflow_scripts'); import foretune.core.config;"
         "print([m for m in ('torch', 'pyarrow', 'numpy', 'pandas') if m in sys.modules])"
@@ -197,7 +212,7 @@ def test_a_dry_run_imports_no_torch():
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "[]\n"
 
 
-def test_the_papers_study_has_its_1620_trials():
+def test_paper_study_has_1620_trials():
     study = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())
     methods = check_config(study)["methods"]
     trials = {name: len(recipe["models"]) * len(expand_grid(recipe))
@@ -215,7 +230,7 @@ def test_the_papers_study_has_its_1620_trials():
     assert methods["clip_adapter"]["ratio"] == 0.2
 
 
-# What Python imports first: torch cannot be imported, and nothing can be reached.
+# A sitecustomize.py, which Python imports first: no import of torch, no network.
 CUT_OFF = """
 import importlib.abc, socket, sys
 
@@ -250,9 +265,7 @@ socket.socket.connect = socket.socket.connect_ex = refuse
         ("peft", ["workflow_scripts/run_study.py", "-n", "--study", "studies/peft.yaml"]),
     ],
 )
-def test_a_dry_run_of_the_papers_studies_needs_neither_torch_nor_a_network(
-    study, command, tmp_path
-):
+def test_dry_run_of_large_studies_needs_neither_torch_nor_a_network(study, command, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(CUT_OFF)
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     for code in ("import torch", "import socket; socket.create_connection(('127.0.0.1', 9))"):

@@ -1,3 +1,5 @@
+"""Preparing datasets and shifted tests from folders and Parquet files."""
+
 import io
 import json
 
@@ -14,7 +16,8 @@ from foretune.data.prepared import get_dataset_title, read_split
 from foretune.suite.bundles import bundle_digits
 
 
-def picture(shade: int) -> bytes:
+def encode_picture(shade: int) -> bytes:
+    """Return a small PNG in one colour."""
     buffer = io.BytesIO()
     Image.new("RGB", (9, 7), (shade, 0, 255 - shade)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -22,15 +25,15 @@ def picture(shade: int) -> bytes:
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes of 25 pictures, one subfolder each."""
+    """A folder of two classes with 25 pictures each."""
     for label, name in enumerate(["old_crow", "jay"]):
         (tmp_path / "birds" / name).mkdir(parents=True)
         for i in range(25):
-            (tmp_path / "birds" / name / f"{i:02}.png").write_bytes(picture(100 * label + i))
+            (tmp_path / "birds" / name / f"{i:02}.png").write_bytes(encode_picture(100 * label + i))
     return tmp_path / "birds"
 
 
-def test_folder_of_images(folder, tmp_path):
+def test_prepare_dataset_reads_a_folder_of_images(folder, tmp_path):
     manifest = prepare_dataset("birds", {"folder": str(folder)}, tmp_path / "out", seed=0)
     assert manifest["classes"] == ["jay", "old crow"]
     assert {k: v["rows"] for k, v in manifest["splits"].items()} == {
@@ -45,26 +48,26 @@ def test_folder_of_images(folder, tmp_path):
             assert row["image"] == (folder / row["id"]).read_bytes()
 
 
-def test_hidden_files_and_folders_named_like_images_are_passed_over(folder, tmp_path):
+def test_prepare_dataset_skips_hidden_files_and_folders_named_like_images(folder, tmp_path):
     (folder / "jay/._a.png").write_bytes(b"not an image")
     (folder / "jay/x.png").mkdir()
     manifest = prepare_dataset("birds", {"folder": str(folder)}, tmp_path / "out", seed=0)
     assert sum(split["rows"] for split in manifest["splits"].values()) == 50
 
 
-def test_own_test_folder_is_the_test_split(folder, tmp_path):
+def test_prepare_dataset_uses_a_folder_named_test_as_the_test(folder, tmp_path):
     both = tmp_path / "both"
     both.mkdir()
     folder.rename(both / "train")
     (both / "test/jay").mkdir(parents=True)
-    (both / "test/jay/a.png").write_bytes(picture(3))
+    (both / "test/jay/a.png").write_bytes(encode_picture(3))
     manifest = prepare_dataset("birds", {"folder": str(both)}, tmp_path / "out", seed=0)
     assert {k: v["rows"] for k, v in manifest["splits"].items()} == {
         "train": 45, "val": 5, "test": 1
     }  # fmt: skip
 
 
-def test_the_seed_fixes_the_splits_and_the_digest(folder, tmp_path):
+def test_prepare_dataset_draws_splits_by_its_seed(folder, tmp_path):
     first, same, other = (
         prepare_dataset("birds", {"folder": str(folder)}, tmp_path / str(i), seed=seed)["digest"]
         for i, seed in enumerate((0, 0, 1))
@@ -82,28 +85,28 @@ def test_the_seed_fixes_the_splits_and_the_digest(folder, tmp_path):
         (lambda f: (f / "jay").rename(f / "train"), "has train/ but no test/"),
         (lambda f: (f / "jay").rename(f / "old crow"), "two classes have the same name"),
         (
-            lambda f: (f / "jay/04.png").write_bytes(picture(4)[:-30]),
+            lambda f: (f / "jay/04.png").write_bytes(encode_picture(4)[:-30]),
             r"jay/04\.png: not a readable",
         ),
         (lambda f: Image.new("I;16", (4, 4)).save(f / "jay/05.png"), "more than 8 bits"),
     ],
 )
-def test_broken_folders_are_named(folder, tmp_path, harm, message):
+def test_prepare_dataset_refuses_broken_folders(folder, tmp_path, harm, message):
     harm(folder)
     with pytest.raises(ForetuneError, match=message):
         prepare_dataset("birds", {"folder": str(folder)}, tmp_path / "out", seed=0)
     assert not (tmp_path / "out/dataset.json").exists()
 
 
-def test_a_label_out_of_range_is_named(tmp_path):
-    rows = [{"image": picture(i), "label": i % 3, "split": "train"} for i in range(20)]
+def test_prepare_dataset_refuses_a_label_out_of_range(tmp_path):
+    rows = [{"image": encode_picture(i), "label": i % 3, "split": "train"} for i in range(20)]
     facts = {"classes": ["a", "b"], "caption": "a {}", "licence": "-", "source": "-"}
     write_parquet(pa.Table.from_pylist(rows), tmp_path / "bad.parquet", facts)
     with pytest.raises(ForetuneError, match=r"dataset bad, train, 000002: label 2 is not in 0..1"):
         prepare_dataset("bad", {"parquet": tmp_path / "bad.parquet"}, tmp_path / "out", seed=0)
 
 
-def test_a_split_of_another_version_is_refused(folder, tmp_path):
+def test_read_split_refuses_another_version(folder, tmp_path):
     for seed in (0, 1):
         prepare_dataset("birds", {"folder": str(folder)}, tmp_path / str(seed), seed=seed)
     (tmp_path / "0/val.parquet").write_bytes((tmp_path / "1/val.parquet").read_bytes())
@@ -124,18 +127,26 @@ def test_bundled_datasets_are_small_and_state_their_licence(name, tmp_path):
     assert not tests & {row["image"] for row in read_split(tmp_path, "train").to_pylist()}
 
 
-def test_digits_are_rebuilt_from_their_source(tmp_path):
+def test_bundle_digits_rebuilds_the_bundled_dataset(tmp_path):
+    """The pixels are compared, not the files: PNG encoders differ between versions of Pillow."""
     bundle_digits(tmp_path, tmp_path / "digits.parquet", 0)
-    made, kept = (
+    rebuilt, bundled = (
         prepare_dataset("digits", {"parquet": path}, tmp_path / str(i), seed=0)
         for i, path in enumerate(
             [tmp_path / "digits.parquet", ROOT / "resources/mini/digits.parquet"]
         )
     )
-    assert made["digest"] == kept["digest"]
+    for key in ("classes", "source_classes", "caption", "licence", "source", "splits"):
+        assert rebuilt[key] == bundled[key]
+    for split in ("train", "val", "test"):
+        first, second = (read_split(tmp_path / folder, split).to_pylist() for folder in "01")
+        for row, other in zip(first, second, strict=True):
+            assert (row["id"], row["label"]) == (other["id"], other["label"])
+            pixels, expected = (np.array(Image.open(io.BytesIO(r["image"]))) for r in (row, other))
+            assert np.array_equal(pixels, expected)
 
 
-def test_manifest_is_plain_json(folder, tmp_path):
+def test_prepare_dataset_writes_the_manifest_as_json(folder, tmp_path):
     prepare_dataset("birds", {"folder": str(folder)}, tmp_path / "out", seed=0)
     manifest = json.loads((tmp_path / "out/dataset.json").read_text())
     assert np.array_equal(sorted(manifest["splits"]), ["test", "train", "val"])
@@ -143,9 +154,9 @@ def test_manifest_is_plain_json(folder, tmp_path):
 
 @pytest.fixture
 def parent(tmp_path):
-    """A prepared dataset of three classes, whose captions have other names than the source."""
+    """A prepared dataset of three classes that are renamed for the captions."""
     rows = [
-        {"image": picture(i), "label": i % 3, "split": "test" if i > 40 else "train"}
+        {"image": encode_picture(i), "label": i % 3, "split": "test" if i > 40 else "train"}
         for i in range(60)
     ]
     facts = {
@@ -161,7 +172,7 @@ def parent(tmp_path):
 
 
 @pytest.mark.parametrize("place", [".", "test"])
-def test_a_shifted_test_has_some_of_the_classes(folder, parent, tmp_path, place):
+def test_prepare_shifted_test_accepts_some_of_the_classes(folder, parent, tmp_path, place):
     if place == "test":
         folder.rename(tmp_path / "away")
         (tmp_path / "birds/train/jay").mkdir(parents=True)
@@ -172,11 +183,11 @@ def test_a_shifted_test_has_some_of_the_classes(folder, parent, tmp_path, place)
     assert manifest["classes"] == ["Katze", "Häher", "Krähe"] and manifest["caption"] == "a {}"
     assert manifest["parent"] == json.loads((parent / "dataset.json").read_text())["digest"]
     rows = read_split(output, "test").to_pylist()
-    assert len(rows) == 50  # all of them: none is ever trained on
+    assert len(rows) == 50  # all rows, because a shifted test is never trained on
     assert all(row["label"] == (1 if "jay" in row["id"] else 2) for row in rows)
 
 
-def test_a_class_that_the_dataset_lacks_is_named(folder, parent, tmp_path):
+def test_prepare_shifted_test_refuses_a_class_that_the_dataset_lacks(folder, parent, tmp_path):
     (folder / "jay").rename(folder / "jackdaw")
     message = r"datasets\.beasts\.shifted\.photo: classes that beasts does not have: \['jackdaw'\]"
     with pytest.raises(ForetuneError, match=message):
@@ -184,21 +195,23 @@ def test_a_class_that_the_dataset_lacks_is_named(folder, parent, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_shifted_label_out_of_range_is_named(parent, tmp_path):
-    rows = [{"image": picture(1), "label": 2, "split": "test"}]  # a label that the parent has
+def test_prepare_shifted_test_refuses_a_label_out_of_range(parent, tmp_path):
+    rows = [
+        {"image": encode_picture(1), "label": 2, "split": "test"}
+    ]  # a label that the parent has
     facts = {"classes": ["cat", "jay"], "caption": "a {}", "licence": "-", "source": "-"}
     write_parquet(pa.Table.from_pylist(rows), tmp_path / "bad.parquet", facts)
     with pytest.raises(ForetuneError, match=r"beasts, bad, 000000: label 2 is not in 0\.\.1"):
         prepare_shifted_test("bad", {"parquet": tmp_path / "bad.parquet"}, parent, tmp_path / "out")
 
 
-def test_a_test_digest_tells_images_whatever_their_source_is_called(folder, parent, tmp_path):
-    """The same pictures as a dataset, a fifth of them its test, and as a shifted test, all."""
+def test_test_digest_depends_on_images_and_classes_only(folder, parent, tmp_path):
+    """The same pictures are a dataset's, whose test is drawn from them, and a shifted test."""
     dataset = prepare_dataset("birds", {"folder": str(folder)}, tmp_path / "a", seed=0)
     shifted = prepare_shifted_test("photo", {"folder": str(folder)}, parent, tmp_path / "b")
     assert dataset["test_digest"] == shifted["test_digest"]
     assert dataset["digest"] != shifted["digest"]
-    (folder / "jay/03.png").write_bytes(picture(200))
+    (folder / "jay/03.png").write_bytes(encode_picture(200))
     other = prepare_shifted_test("photo", {"folder": str(folder)}, parent, tmp_path / "c")
     assert other["test_digest"] != shifted["test_digest"]
     (folder / "jay/04.png").rename(folder / "old_crow/jay.png")  # another class

@@ -84,7 +84,7 @@ def make_dataset(folder: Path, output: Path) -> None:
         Image.fromarray(rng.integers(0, 256, (240, 300, 3), dtype=np.uint8)).save(path)
     source = read_folder_source(folder)
     splits = np.array(["train", "train", "val", "test", "train", "train", "test"])
-    stream = RowStream(source.rows["all"], splits, source.classes, pooled=True)
+    stream = RowStream(source.rows["all"], splits, source.classes, in_test_pool=True)
     names = {"classes": source.classes, "source_classes": source.classes}
     facts = {"name": "birds", "split": "test", "caption": "a {}", "licence": "", "source": ""}
     write_dataset(facts | names, [stream], SPLITS, output)

@@ -237,7 +237,7 @@ def test_run_is_refused_while_another_run_holds_the_lock(study, command):
         ("a: [", "cannot be read"),
         ("", "not a study"),
         ("- a", "not a"),
-        ("a:\n  b: 1\n  c: 2\n  b: 3", "b: stands twice, in lines 2 and 4"),
+        ("a:\n  b: 1\n  c: 2\n  b: 3", "b: appears twice, in lines 2 and 4"),
     ],
 )
 def test_unreadable_study_is_named_in_the_error(checkout, text, message):

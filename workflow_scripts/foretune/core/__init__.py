@@ -1,1 +1,1 @@
-"""What every room may use: errors, atomic files, config, code digests, locks and devices."""
+"""Tools for all rooms: errors, atomic files, config, grid, code digests, locks and devices."""

@@ -1,4 +1,4 @@
-"""What the scripts share: arguments in, one readable line out when something is wrong."""
+"""What the scripts share: options, logging, and errors as one readable line."""
 
 import argparse
 import functools
@@ -7,34 +7,37 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from foretune.core.entries import Run
 from foretune.core.errors import ForetuneError
 
 log = functools.partial(print, flush=True)
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser whose help shows the defaults."""
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
 
 
-def add_path_options(arguments: argparse.ArgumentParser, **helps: str) -> None:
-    """Add required options that take one path each."""
+def add_path_options(parser: argparse.ArgumentParser, **helps: str) -> None:
+    """Add a required option with a path for each keyword; its value is the help text."""
     for name, text in helps.items():
         option = "--" + name.replace("_", "-")
-        arguments.add_argument(option, type=Path, required=True, help=text)
+        parser.add_argument(option, type=Path, required=True, help=text)
 
 
-def add_run_options(arguments: argparse.ArgumentParser) -> None:
-    """Add the options that say which (model, method, dataset) and how."""
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a model, a method and a dataset, and those of the training."""
     for name in ("model", "method", "dataset-name"):
-        arguments.add_argument(f"--{name}", required=True)
-    arguments.add_argument("--recipe", type=json.loads, required=True, help="JSON")
-    arguments.add_argument("--trials", type=json.loads, required=True, help="JSON list")
-    arguments.add_argument("--seed", type=int, required=True)
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--recipe", type=json.loads, required=True, help="JSON")
+    parser.add_argument("--trials", type=json.loads, required=True, help="JSON list")
+    parser.add_argument("--seed", type=int, required=True)
 
 
-def get_run(arguments: argparse.Namespace) -> dict:
+def get_run(arguments: argparse.Namespace) -> Run:
+    """Return the names of model, method and dataset from options of `add_run_options`."""
     return {
         "model": arguments.model,
         "method": arguments.method,
@@ -42,19 +45,19 @@ def get_run(arguments: argparse.Namespace) -> dict:
     }
 
 
-def log_measures(found: dict) -> None:
-    """Print the values of `measure_task`, and its notes."""
-    values = found["measures"].items()
+def log_measures(result: dict) -> None:
+    """Print the values and the notes that `measure_task` returned."""
+    values = result["measures"].items()
     log("  ".join(f"{name} {value:.4g}" for name, value in values if value is not None))
-    for note in found["notes"]:
+    for note in result["notes"]:
         log(f"note: {note}")
-    for name, detail in found["details"].items():
+    for name, detail in result["details"].items():
         for note in detail["notes"]:
             log(f"note on {name}: {note}")
 
 
 def main(work: Callable[[], None]) -> None:
-    """Run a script's work; a ForetuneError becomes its message and exit code 1."""
+    """Run a script's work; print a ForetuneError as one line and exit with code 1."""
     try:
         work()
     except ForetuneError as error:

@@ -4,15 +4,16 @@ import ast
 import functools
 import hashlib
 from pathlib import Path
+from typing import Any
 
 LIBRARY = Path(__file__).parents[1]
-# The room `core` moves bytes and parses arguments. What it computes reaches the rules as
-# parameters, so that none of its changes can change a number unseen.
+# The room `core` moves bytes and parses arguments. What it computes (trials, defaults) reaches the
+# rules as parameters, so that a change of it is noticed without a digest.
 LEFT_OUT = "core"
 
 
 def code_digest(module: str) -> str:
-    """Digest of a library module and of every library module that it imports, at any depth.
+    """Return a digest of a library module and of all library modules that it imports, at any depth.
 
     Comments, docstrings and formatting do not count, nor does the room `core`.
 
@@ -23,7 +24,7 @@ def code_digest(module: str) -> str:
         16 hexadecimal digits.
 
     Raises:
-        ValueError: the library has no such module.
+        ValueError: the library has no such module, or one of the modules has a relative import.
     """
     codes: dict[str, bytes] = {}
 
@@ -41,25 +42,47 @@ def code_digest(module: str) -> str:
     return hashlib.sha256(b"\0".join(codes[name] for name in sorted(codes))).hexdigest()[:16]
 
 
-@functools.cache  # every rule asks, and parsing takes a second of a dry run
-def parse_module(source: bytes) -> tuple[bytes, list[str]]:
-    """The syntax tree of a module without its docstrings, and the library modules it may import.
+@functools.cache  # all rules ask for digests, and parsing takes a second of a dry run
+def parse_module(source: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """Return a module's code without its docstrings, and the library modules it may import.
 
-    `from foretune.a import b` may import the module `a.b` or a name of the module `a`: both are
-    given, and those that do not exist are skipped later.
+    `from foretune.a import b` imports either the module `a.b` or a name of the module `a`. Both
+    are returned, and the caller skips those that do not exist.
     """
-    tree, imports = ast.parse(source), []
+    tree = ast.parse(source)
+    imports: list[str] = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "foretune":
-            parent = (node.module or "").removeprefix("foretune").removeprefix(".")
-            imports.append(parent)
-            imports += [f"{parent}.{alias.name}".removeprefix(".") for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError(f"line {node.lineno}: relative imports are not followed")
+            parts = (node.module or "").split(".")
+            if parts[0] == "foretune":
+                imports.append(".".join(parts[1:]))
+                imports += [".".join([*parts[1:], alias.name]) for alias in node.names]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-            imports += [name[9:] for name in names if name.startswith("foretune.")]
+            imports += [name.partition(".")[2] for name in names if name.startswith("foretune.")]
         elif (
             isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
             and ast.get_docstring(node, clean=False) is not None
         ):
             node.body = node.body[1:]
-    return ast.dump(tree).encode(), [name for name in imports if name]
+    return dump_syntax(tree).encode(), tuple(name for name in imports if name)
+
+
+def dump_syntax(node: Any) -> str:
+    """Return a syntax tree as text, without its empty fields.
+
+    `ast.dump` writes them or not depending on the version of Python, and newer versions add fields
+    that are mostly empty. Its digests would rerun a whole study after an update of Python.
+    """
+    if isinstance(node, list):
+        return f"[{','.join(map(dump_syntax, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [
+        f"{name}={dump_syntax(value)}"
+        for name, value in ast.iter_fields(node)
+        if value not in (None, [])
+    ]
+    return f"{type(node).__name__}({','.join(fields)})"

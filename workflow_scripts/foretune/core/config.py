@@ -1,30 +1,33 @@
-"""The study's config: checked against the schema, defaults filled in, one message an error.
+"""Read a study's config, check it against the schema, and fill in the defaults.
 
 Free of torch, because every dry run imports it.
 """
 
 import ast
 import copy
-import difflib
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import yaml
 
+from foretune.core.entries import Recipe, SourceSpec
 from foretune.core.errors import ForetuneError
 from foretune.core.grid import grid_points
+from foretune.core.schema_errors import format_schema_error, suggest_name
 
 CONFIG_SCHEMA = Path(__file__).with_name("config.schema.yaml")
 MEASURES_ROOM = Path(__file__).parents[1] / "measures"
-# Methods that train on cached embeddings, and those of them that have no head for the classes
+# The methods that train on cached embeddings, and those of them that have no head for the classes
 # of another task.
 CACHED_METHODS = ("linear_probe", "clip_adapter")
 PROBE_METHODS = ("linear_probe",)
-# Of a model's entry, what says how its jobs run and changes no number.
+# The keys of a model's entry that say how its jobs run. They change no number.
 JOB_KEYS = ("gpus", "parameters")
-# The kinds of sources of images, and what an entry may say beside where they are.
+# The kinds of image sources, and the keys of their own that entries of each kind may have.
 SOURCE_KINDS = {
     "parquet": (),
     "folder": (),
@@ -33,11 +36,9 @@ SOURCE_KINDS = {
     "webdataset": ("root", "splits"),
     "huggingface": ("root", "splits", "subset", "image", "label"),
 }
-
-
-# What fixes a dataset's rows: where they come from, and its classes.
+# The keys that determine a dataset's rows: where they come from, and the classes.
 SOURCE_KEYS = {*SOURCE_KINDS, "classes"}.union(*SOURCE_KINDS.values())
-# JSON Schema counts 1.0 as an integer and NaN as a number; a training loop does not.
+# JSON Schema accepts 1.0 as an integer and NaN as a number. A training loop does not.
 VALIDATOR = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
@@ -50,22 +51,28 @@ VALIDATOR = jsonschema.validators.extend(
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """YAML, but a key that stands twice in a mapping is an error: YAML would drop the first."""
+    """Load YAML, and refuse a key that appears twice in a mapping: YAML would drop the first."""
 
-    def construct_mapping(self, node, deep=False):
-        seen = {}
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        lines: dict[str, int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 continue
-            if key.value in seen:
-                lines = f"lines {seen[key.value]} and {key.start_mark.line + 1}"
-                raise yaml.YAMLError(f"{key.value}: stands twice, in {lines}")
-            seen[key.value] = key.start_mark.line + 1
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise yaml.YAMLError(
+                    f"{key.value}: appears twice, in lines {lines[key.value]} and {line}"
+                )
+            lines[key.value] = line
         return super().construct_mapping(node, deep)
 
 
 def read_study(path: Path | str) -> dict:
-    """A study's config as it is written. Raises ForetuneError, which names the file."""
+    """Return a study's config as its file has it, unchecked and without defaults.
+
+    Raises:
+        ForetuneError: the file cannot be read or has no keys; the message names it.
+    """
     try:
         config = yaml.load(Path(path).read_text(), UniqueKeyLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -76,9 +83,11 @@ def read_study(path: Path | str) -> dict:
 
 
 def check_config(config: dict) -> dict:
-    """A copy of the config with every default in it.
+    """Check a config and return a copy with all defaults filled in.
 
-    Raises ForetuneError with one line for each mistake, each naming the key.
+    Raises:
+        ForetuneError: the config has mistakes. The message has one line per mistake, and each
+            line names the key.
     """
     schema = yaml.safe_load(CONFIG_SCHEMA.read_text())
     config = copy.deepcopy(config)
@@ -87,84 +96,38 @@ def check_config(config: dict) -> dict:
         lines = sorted({line for error in errors for line in format_schema_error(error)})
         raise ForetuneError("\n".join(lines))
     fill_defaults(config, schema, schema)
-    for name, recipe in config["methods"].items():
-        check_search(name, recipe)
-        for model in recipe.setdefault("models", list(config["models"])):
-            if model not in config["models"]:
-                hint = suggest_name(model, list(config["models"]))
-                raise ForetuneError(f"methods.{name}.models: {model}: unknown model{hint}")
-    entries = {f"models.{name}": entry for name, entry in config["models"].items()}
-    for name, entry in config["datasets"].items():
-        entries[f"datasets.{name}"] = entry
-        entries |= {f"datasets.{name}.shifted.{k}": each for k, each in entry["shifted"].items()}
-    forecast = config["forecast"]
-    for name, entry in forecast["datasets"].items():
-        entries[f"forecast.datasets.{name}"] = entry
-        if name in config["datasets"]:
-            raise ForetuneError(f"forecast.datasets.{name}: is one of the study's datasets already")
-    study = forecast.get("study")
-    if study and not Path(study, "analysis/tasks.parquet").is_file():
-        raise ForetuneError(f"forecast.study: {study}: no study's results: it has no analysis/")
-    measures, known = config["measures"], registered_measures()
-    for key, names, choices in [
-        ("also", measures["also"], known),
-        ("without", measures["without"], known),
-        ("emms_sources", measures["emms_sources"], list(config["models"])),
-    ]:
-        for name in names:
-            if name not in choices:
-                hint = suggest_name(name, choices)
-                raise ForetuneError(f"measures.{key}: {name}: unknown{hint}")
-    for where, entry in entries.items():
-        if not where.startswith("models."):
-            locate_dataset(where, entry, config["data"])
-            lacking = {"test"} if ".shifted." in where else {"train", "test"}
-            if "table" in entry and (lacking := lacking - entry["splits"].keys()):
-                lines = ", ".join(sorted(lacking))
-                raise ForetuneError(f"{where}.splits: does not say which rows are {lines}")
-    entries |= {f"embeddings.{name}": entry for name, entry in config["embeddings"].items()}
-    missing = [
-        f"{where}.{key}: no such file or folder: {entry[key]}"
-        for where, entry in entries.items()
-        for key in ("parquet", "folder", "images", "texts", "labels")
-        if key in entry and not Path(entry[key]).exists()
-    ]
-    if missing:
-        raise ForetuneError("\n".join(missing))
+    check_methods(config)
+    check_forecast(config)
+    check_measure_names(config)
+    for where, entry in iterate_sources(config):
+        check_source(where, entry)
+        set_source_root(where, entry, config["data"])
+    check_paths(config)
     return config
 
 
-def locate_dataset(where: str, entry: dict, data: str) -> None:
-    """Tell a public dataset's entry the folder of its files, `root`, where it does not say it.
-
-    Raises ForetuneError for what is neither a folder nor a hub's dataset, or a key of another kind.
-    """
-    kind = next(kind for kind in SOURCE_KINDS if kind in entry)
-    others = {key for keys in SOURCE_KINDS.values() for key in keys} - set(SOURCE_KINDS[kind])
-    for key in sorted(others & entry.keys()):
-        raise ForetuneError(f"{where}.{key}: says nothing about {kind}")
-    if "root" not in SOURCE_KINDS[kind] or "root" in entry:
-        return
-    name = entry[kind]
-    if kind == "torchvision":
-        entry["root"] = f"{data}/torchvision/{name}"
-    elif Path(name).is_dir():
-        entry["root"] = name
-    elif re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
-        entry["root"] = f"{data}/{name}"
-    else:
-        raise ForetuneError(f"{where}.{kind}: {name}: no such folder, nor owner/name of the hub's")
+def check_methods(config: dict) -> None:
+    """Refuse impossible searches and unknown models; `models` defaults to all of the study's."""
+    for name, recipe in config["methods"].items():
+        check_search(name, recipe)
+        models = list(config["models"])
+        for model in recipe.setdefault("models", models):
+            if model not in models:
+                hint = suggest_name(model, models)
+                raise ForetuneError(f"methods.{name}.models: {model}: unknown model{hint}")
 
 
-def check_search(name: str, recipe: dict) -> None:
-    """Refuse a search that cannot be carried out."""
+def check_search(name: str, recipe: Recipe) -> None:
+    """Refuse a search that the method or its grid does not allow."""
     search, points = recipe["search"], len(grid_points(recipe))
     where = f"methods.{name}.search"
     if search["kind"] == "random":
         if "trials" not in search:
-            raise ForetuneError(f"{where}: a random search needs trials: the points to draw")
+            raise ForetuneError(f"{where}: a random search needs trials, the number of points")
         if search["trials"] > points:
-            raise ForetuneError(f"{where}.trials: {search['trials']} of {points} points")
+            raise ForetuneError(
+                f"{where}.trials: is {search['trials']}, but the grid has {points} points"
+            )
     if search["kind"] == "halving":
         if name in CACHED_METHODS:
             raise ForetuneError(f"{where}: {name} trains all trials together; use grid")
@@ -172,65 +135,132 @@ def check_search(name: str, recipe: dict) -> None:
             raise ForetuneError(f"{where}: halving compares all trials in one job; use parts: 1")
     trials = search["trials"] if search["kind"] == "random" else points
     if recipe["parts"] > trials:
-        raise ForetuneError(f"methods.{name}.parts: {recipe['parts']} of {trials} trials")
+        raise ForetuneError(
+            f"methods.{name}.parts: is {recipe['parts']}, but there are {trials} trials"
+        )
 
 
-def format_schema_error(error: jsonschema.ValidationError) -> list[str]:
-    """What is wrong, where, and what to do, one line a mistake."""
-    path = ".".join(str(part) for part in error.absolute_path)
-    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-        known = list(error.schema.get("properties", {}))
-        return [
-            f"{path + '.' if path else ''}{key}: unknown key{suggest_name(key, known)}"
-            for key in error.instance
-            if key not in known
-        ]
-    if error.validator == "oneOf" and isinstance(error.instance, dict):
-        choices = [" with ".join(choice["required"]) for choice in error.validator_value]
-        every = {key for choice in error.validator_value for key in choice["required"]}
-        given = [key for key in error.instance if key in every]
-        problem = f"has {', '.join(given)}" if given else "has no source"
-        return [f"{path}: {problem}; give one of: {', '.join(choices)}"]
-    if error.validator == "required" and isinstance(error.instance, dict):
-        lacks = [key for key in error.validator_value if key not in error.instance]
-        return [f"{path + '.' if path else ''}{key}: is missing" for key in lacks]
-    if error.validator == "type":
-        hint = ""
-        if error.validator_value == "number" and isinstance(error.instance, str):
-            hint = " (YAML reads 1e-3 as text: write 1.0e-3)"
-        if error.validator_value == "array":
-            hint = f": write [{error.instance}]"
-        return [f"{path}: {error.instance!r} is not a {error.validator_value}{hint}"]
-    if error.validator == "pattern" and path.endswith(".caption"):
-        return [f"{path}: {error.instance!r} needs a {{}} where the class name goes"]
-    if error.validator == "pattern" and path.endswith(".hub"):
-        return [f"{path}: {error.instance!r} is not owner/name of a model on the hub"]
-    return [f"{path or 'config'}: {error.message}"]
+def check_forecast(config: dict) -> None:
+    """Refuse a forecast of a dataset of the study, or one from a folder without results."""
+    forecast = config["forecast"]
+    for name in forecast["datasets"]:
+        if name in config["datasets"]:
+            raise ForetuneError(
+                f"forecast.datasets.{name}: the study has a dataset of this name; use another"
+            )
+    study = forecast.get("study")
+    if study and not Path(study, "analysis/tasks.parquet").is_file():
+        raise ForetuneError(
+            f"forecast.study: {study}: not a study's results (no analysis/tasks.parquet in it)"
+        )
 
 
-def suggest_name(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(str(key), known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+def check_measure_names(config: dict) -> None:
+    """Refuse measures that are not registered, and EMMS sources that are no models."""
+    measures, registered = config["measures"], list_measure_names()
+    for key, choices in [
+        ("also", registered),
+        ("without", registered),
+        ("emms_sources", list(config["models"])),
+    ]:
+        for name in measures[key]:
+            if name not in choices:
+                hint = suggest_name(name, choices)
+                raise ForetuneError(f"measures.{key}: {name}: unknown{hint}")
 
 
-def fill_defaults(value, schema: dict, root: dict) -> None:
-    """Put the schema's defaults into `value`, in place, at every depth."""
+def iterate_sources(config: dict) -> Iterator[tuple[str, SourceSpec]]:
+    """Yield the dotted key and the entry of every dataset and shifted test."""
+    for name, entry in config["datasets"].items():
+        yield f"datasets.{name}", entry
+        for shift, shifted in entry["shifted"].items():
+            yield f"datasets.{name}.shifted.{shift}", shifted
+    for name, entry in config["forecast"]["datasets"].items():
+        yield f"forecast.datasets.{name}", entry
+
+
+def check_source(where: str, entry: SourceSpec) -> None:
+    """Refuse keys of another kind of source, and a table that leaves out a split."""
+    kind = get_source_kind(entry)
+    others = {key for keys in SOURCE_KINDS.values() for key in keys} - set(SOURCE_KINDS[kind])
+    for key in sorted(others & entry.keys()):
+        raise ForetuneError(f"{where}.{key}: not a key of a {kind} source")
+    required = {"test"} if ".shifted." in where else {"train", "test"}
+    if kind == "table" and (missing := required - entry["splits"].keys()):
+        splits = ", ".join(sorted(missing))
+        raise ForetuneError(f"{where}.splits: does not say which rows are {splits}")
+
+
+def get_source_kind(entry: SourceSpec) -> str:
+    """Return the kind of an entry's source, such as "folder"."""
+    return next(kind for kind in SOURCE_KINDS if kind in entry)
+
+
+def set_source_root(where: str, entry: SourceSpec, data: str) -> None:
+    """Set `root`, the folder of a public dataset's files, unless the entry has it.
+
+    Raises:
+        ForetuneError: the source is neither a folder nor the name of a dataset on the hub.
+    """
+    kind = get_source_kind(entry)
+    if "root" not in SOURCE_KINDS[kind] or "root" in entry:
+        return
+    if "torchvision" in entry:
+        entry["root"] = f"{data}/torchvision/{entry['torchvision']}"
+        return
+    name = entry["webdataset"] if "webdataset" in entry else entry["huggingface"]
+    if Path(name).is_dir():
+        entry["root"] = name
+    elif re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+        entry["root"] = f"{data}/{name}"
+    else:
+        raise ForetuneError(
+            f"{where}.{kind}: {name}: neither a folder nor owner/name of a dataset on the hub"
+        )
+
+
+def check_paths(config: dict) -> None:
+    """Refuse files and folders of the user's that do not exist; the message lists them all."""
+    entries: list[tuple[str, Any]] = [
+        *((f"models.{name}", entry) for name, entry in config["models"].items()),
+        *iterate_sources(config),
+        *((f"embeddings.{name}", entry) for name, entry in config["embeddings"].items()),
+    ]
+    missing = [
+        f"{where}.{key}: no such file or folder: {entry[key]}"
+        for where, entry in entries
+        for key in ("parquet", "folder", "images", "texts", "labels")
+        if key in entry and not Path(entry[key]).exists()
+    ]
+    if missing:
+        raise ForetuneError("\n".join(missing))
+
+
+def fill_defaults(value: Any, schema: dict, root: dict) -> None:
+    """Put the schema's defaults into `value`, in place, at every depth.
+
+    Args:
+        root: the whole schema, which `$ref` refers to.
+    """
     if "$ref" in schema:
-        name = schema["$ref"].removeprefix("#/$defs/")
-        schema = root["$defs"][name]
+        schema = root["$defs"][schema["$ref"].removeprefix("#/$defs/")]
     if not isinstance(value, dict):
         return
-    for key, sub in schema.get("properties", {}).items():
-        if "default" in sub:
-            value.setdefault(key, copy.deepcopy(sub["default"]))
+    properties = schema.get("properties", {})
+    for key, property_schema in properties.items():
+        if "default" in property_schema:
+            value.setdefault(key, copy.deepcopy(property_schema["default"]))
     for key, item in value.items():
-        sub = schema.get("properties", {}).get(key, schema.get("additionalProperties"))
-        if isinstance(sub, dict):
-            fill_defaults(item, sub, root)
+        item_schema = properties.get(key, schema.get("additionalProperties"))
+        if isinstance(item_schema, dict):
+            fill_defaults(item, item_schema, root)
 
 
-def registered_measures() -> list[str]:
-    """Names of the functions under `@measure`, read as text: importing them takes numpy."""
+def list_measure_names() -> list[str]:
+    """Return the names of the functions decorated by `@measure` in the room `measures`.
+
+    The modules are read as text, because importing them takes numpy.
+    """
     return [
         node.name
         for path in sorted(MEASURES_ROOM.glob("*.py"))

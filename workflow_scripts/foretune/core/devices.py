@@ -1,36 +1,39 @@
-"""GPUs for jobs beside each other on one machine: each has its own, and no job has another's.
+"""GPUs for jobs that run at the same time on one machine: no two jobs share one.
 
 Free of torch, which must not look for devices before they are chosen.
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from foretune.core.errors import ForetuneError
-
-_held = []  # open files, whose locks end with the process, however it ends
+from foretune.core.locks import acquire_lock
 
 
 def visible_devices() -> list[str]:
-    """Those that CUDA_VISIBLE_DEVICES names, or all that nvidia-smi lists."""
+    """Return the devices in CUDA_VISIBLE_DEVICES, or all that nvidia-smi lists if it is unset."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
     if not shutil.which("nvidia-smi"):
         return []
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
-    return [str(i) for i in range(sum(line.startswith("GPU") for line in listed.splitlines()))]
+    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
+    count = sum(line.startswith("GPU") for line in listing.splitlines())
+    return [str(number) for number in range(count)]
 
 
-def take_devices(count: int, log=print) -> None:
-    """Leave this process `count` devices in CUDA_VISIBLE_DEVICES; wait for others to free them.
+def take_devices(count: int, log: Callable[[str], None] = print) -> None:
+    """Set CUDA_VISIBLE_DEVICES to `count` devices for this process; wait until they are free.
 
-    Nothing is chosen where no more than that are visible, as in a Slurm job, which has its own,
-    or where there are none. Raises ForetuneError where there are fewer.
+    If no more than `count` devices are visible, they are all taken without a lock: a Slurm job
+    sees its own devices only, and a machine may have none.
+
+    Raises:
+        ForetuneError: fewer devices are visible than the job takes, but at least one.
     """
     devices = visible_devices()
     if 0 < len(devices) < count:
@@ -42,35 +45,27 @@ def take_devices(count: int, log=print) -> None:
         log(f"GPU: {','.join(devices) or 'none'}")
 
 
-def lock_devices(devices: list[str], count: int, log) -> list[str]:
-    """`count` of the devices, locked for the life of this process."""
+def lock_devices(devices: list[str], count: int, log: Callable[[str], None]) -> list[str]:
+    """Lock `count` of the devices until this process ends, and return them."""
     chosen: list[str] = []
     if not count:
         return chosen
-    # In a Slurm allocation devices are numbered anew; another's 0 need not be this one's.
+    # A Slurm allocation numbers its devices from 0, so that two allocations may use one number.
     name = f"foretune-gpus-{os.getuid()}-{os.environ.get('SLURM_JOB_ID', '')}"
     folder = Path(tempfile.gettempdir(), name)
     folder.mkdir(exist_ok=True)
-    with open(folder / "choosing", "w") as choosing:
-        # One job chooses at a time, or two that take several could wait for each other.
-        fcntl.flock(choosing, fcntl.LOCK_EX)
+    # One job chooses at a time. Otherwise two that take several could wait for each other.
+    choosing = acquire_lock(folder / "choosing", wait=True)
+    assert choosing is not None
+    try:
         while True:
             for device in devices:
-                if device not in chosen and (lock := try_lock(folder / device)):
-                    _held.append(lock)
+                # The descriptor stays open, so that the lock ends with the process.
+                if device not in chosen and acquire_lock(folder / device) is not None:
                     chosen.append(device)
                 if len(chosen) == count:
                     return chosen
             log("waiting for a GPU")
             time.sleep(1)
-
-
-def try_lock(path: Path):
-    """The file, open and locked; None where another process has it."""
-    lock = open(path, "w")  # noqa: SIM115
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        return None
-    return lock
+    finally:
+        os.close(choosing)

@@ -1,27 +1,28 @@
-"""Types of the config's entries, and of what names one run and one trial of a study.
+"""Types of the config's entries, and of the runs, trials and selections made from them.
 
-They are dicts as JSON and YAML give them; `core.config` checks them against the schema and fills
-in the defaults, so that every key that is not marked NotRequired is there.
+At run time they are the plain dicts that JSON and YAML give. `core.config` checks the config's
+entries against the schema and fills in the defaults, so that every key without NotRequired is
+there.
 """
 
 from typing import Any, NotRequired, TypedDict
 
 
 class ModelSpec(TypedDict, total=False):
-    """An entry under `models`: a folder, a model of a hub, or an open_clip architecture."""
+    """An entry under `models`: a folder, a model on a hub, or an open_clip architecture."""
 
     folder: str
     hub: str
     architecture: str
-    pretrained: str  # a tag of open_clip's, or a file of weights
+    pretrained: str  # a tag of open_clip, or a file of weights
     gpus: int
-    parameters: float  # how many the model has, for models whose name does not tell
+    parameters: float  # their number, for models whose name does not tell it
 
 
 class SourceSpec(TypedDict, total=False):
     """Where images come from: an entry under `datasets`, or one of its shifted tests.
 
-    Exactly one of the first six keys is there.
+    Exactly one of the first six keys is there; it names the kind of source.
     """
 
     parquet: str
@@ -44,7 +45,7 @@ class SourceSpec(TypedDict, total=False):
 
 
 class Search(TypedDict):
-    """How a method's grid is searched: all of it, a random part, or by successive halving."""
+    """How a method searches its grid: completely, at random, or by successive halving."""
 
     kind: str  # "grid", "random" or "halving"
     trials: NotRequired[int]
@@ -54,16 +55,16 @@ class Search(TypedDict):
 
 
 class Augmentation(TypedDict):
-    """Random crops that keep at least a share `crop` of the area, and horizontal flips."""
+    """Random crops that keep at least the fraction `crop` of the area, and horizontal flips."""
 
     crop: float
     flip: bool
 
 
 class Recipe(TypedDict):
-    """An entry under `methods`; the lists are the sides of its grid.
+    """An entry under `methods`; its grid is the product of its lists.
 
-    The keys below `search` are there for the methods that have them only.
+    The keys below `search` are only there for the methods that use them.
     """
 
     learning_rate: list[float]
@@ -93,7 +94,7 @@ class Recipe(TypedDict):
 
 
 class Trial(TypedDict):
-    """One point of a method's grid, and its number in the order of the config's lists."""
+    """A point of a method's grid, and its number in the order of the config's lists."""
 
     trial: int
     learning_rate: float
@@ -103,7 +104,7 @@ class Trial(TypedDict):
 
 
 class Run(TypedDict):
-    """The names of one model, one method and the dataset that the method trains it on."""
+    """The names of a model, a method, and the dataset that the model is trained on."""
 
     model: str
     method: str
@@ -111,7 +112,7 @@ class Run(TypedDict):
 
 
 class Selection(Run):
-    """The selected trial of a run, as `best.json` has it, and its trained weights."""
+    """The selected trial of a run and its trained weights: the content of `best.json`."""
 
     trial: int
     learning_rate: float

@@ -1,5 +1,5 @@
-"""The one kind of error that is shown to users."""
+"""ForetuneError, the one kind of error that users see."""
 
 
 class ForetuneError(Exception):
-    """A problem that the user can mend. Scripts print it as one line, without a traceback."""
+    """A problem that the user can fix. Scripts print it as one line, without a traceback."""

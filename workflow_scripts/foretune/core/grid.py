@@ -2,23 +2,30 @@
 
 import itertools
 import random
+from typing import cast
 
-# The lists of a recipe whose product are a method's trials.
+from foretune.core.entries import Recipe, Trial
+
+# The lists of a recipe; the grid is their product.
 GRID_KEYS = ("learning_rate", "weight_decay", "rank", "reduction")
 
 
-def grid_points(recipe: dict) -> list[dict]:
-    """All points of a method's grid, in the order of the config's lists, each with its number."""
-    names = [name for name in GRID_KEYS if name in recipe]
-    points = itertools.product(*(recipe[name] for name in names))
-    return [{"trial": i, **dict(zip(names, point, strict=True))} for i, point in enumerate(points)]
+def grid_points(recipe: Recipe) -> list[Trial]:
+    """Return all points of a method's grid, numbered in the order of the config's lists."""
+    lists = {key: values for key, values in recipe.items() if key in GRID_KEYS}
+    names = [name for name in GRID_KEYS if name in lists]
+    points = itertools.product(*(cast(list, lists[name]) for name in names))
+    return [
+        cast(Trial, {"trial": number, **dict(zip(names, point, strict=True))})
+        for number, point in enumerate(points)
+    ]
 
 
-def expand_grid(recipe: dict, part: int = 0) -> list[dict]:
-    """The trials of one part of a method's search.
+def expand_grid(recipe: Recipe, part: int = 0) -> list[Trial]:
+    """Return the trials of one part of a method's search.
 
-    A trial is a point of the grid; a random search has some of them, drawn without replacement.
-    With `parts: n` in the recipe, part k takes every n-th trial from the k-th on.
+    Each trial is a point of the grid. A random search draws `trials` points without replacement.
+    With `parts: n` in the recipe, part k takes every n-th trial, starting with the k-th.
     """
     trials, search = grid_points(recipe), recipe["search"]
     if search["kind"] == "random":

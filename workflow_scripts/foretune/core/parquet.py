@@ -1,4 +1,4 @@
-"""Parquet files that say what they were made from."""
+"""Parquet files whose metadata says what they were made from."""
 
 import json
 from pathlib import Path
@@ -20,12 +20,12 @@ def write_parquet(
     compression: str = "zstd",
     dictionary: bool = True,
 ) -> None:
-    """Write a table whose footer carries `metadata` (JSON) under the key `foretune`."""
+    """Write a table atomically, with `metadata` as JSON under the key `foretune` of its footer."""
     merged = {**(table.schema.metadata or {}), METADATA_KEY: json.dumps(metadata, sort_keys=True)}
-    with atomic_write(path) as beside:
+    with atomic_write(path) as temporary:
         pq.write_table(
             table.replace_schema_metadata(merged),
-            beside,
+            temporary,
             compression=compression,
             row_group_size=row_group_size,
             use_dictionary=dictionary,
@@ -33,14 +33,15 @@ def write_parquet(
 
 
 def add_metadata(writer: pq.ParquetWriter, metadata: dict) -> None:
-    """Let the footer of a file that is written by the piece carry `metadata`."""
+    """Add `metadata` to the footer of a file that is written in row groups."""
     writer.add_key_value_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 
 
 def read_metadata(path: Path | str) -> dict:
-    """The `foretune` metadata of a Parquet file.
+    """Return the `foretune` metadata of a Parquet file.
 
-    Raises ForetuneError where the file is missing, not Parquet, or not foretune's.
+    Raises:
+        ForetuneError: the file is missing, is not Parquet, or was not written by foretune.
     """
     try:
         metadata = pq.read_metadata(path).metadata or {}

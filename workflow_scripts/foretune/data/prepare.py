@@ -1,13 +1,13 @@
-"""Image classification datasets: sources, fixed splits, and the files that later steps read.
+"""Prepare image classification datasets: fix their splits and write the files for later steps.
 
-A prepared dataset is a folder: `train.parquet`, `val.parquet` and `test.parquet` with the
-columns `id` (stable), `image` (the encoded bytes as they came) and `label`, and
-`dataset.json`, a small manifest with the classes, the caption template, licence, source and
-a digest of all rows. Jobs depend on the manifest, so that only content makes them rerun.
+A prepared dataset is a folder. `train.parquet`, `val.parquet` and `test.parquet` have the columns
+`id` (stable), `image` (the encoded bytes of the source) and `label`. `dataset.json` is a small
+manifest with the classes, the caption template, licence, source and a digest of all rows. Jobs
+depend on the manifest, so that they rerun only if the content changes.
 
 A shifted test is such a folder with a test split only: images of a dataset's classes that come
 from elsewhere (sketches, another camera). Its manifest has the dataset's name and classes, its
-own name as `split`, and as `parent` the digest of the dataset.
+own name as `split`, and the dataset's digest as `parent`.
 """
 
 import hashlib
@@ -24,29 +24,45 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from foretune.core.entries import SourceSpec
 from foretune.core.errors import ForetuneError
 from foretune.core.files import atomic_write, digest_json, write_json
 from foretune.core.parquet import add_metadata
-from foretune.data.prepared import READ_BATCH, SPLIT_SCHEMA, SPLITS, decode_image, read_manifest
-from foretune.data.sources.base import ImageRows
+from foretune.data.prepared import (
+    READ_BATCH,
+    SPLIT_SCHEMA,
+    SPLITS,
+    DatasetFacts,
+    Manifest,
+    decode_image,
+    read_manifest,
+)
+from foretune.data.sources.base import ImageRow, ImageRows
 from foretune.data.sources.read import read_source
 
-ROW_GROUP_ROWS, ROW_GROUP_BYTES = 4096, 32 << 20  # of a row group, whichever comes first
+# A row group is written when it reaches either size.
+ROW_GROUP_ROWS, ROW_GROUP_BYTES = 4096, 32 << 20
 
 
 def draw_rows(total: int, part: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """`part` row numbers taken at random, and the others, both in order."""
+    """Draw `part` of `total` row numbers at random; return them and the others, both sorted."""
     order = np.random.default_rng(seed).permutation(total)
     return np.sort(order[:part]), np.sort(order[part:])
 
 
-def prepare_dataset(name: str, spec: dict, output: Path, seed: int) -> dict:
-    """Write the splits of a dataset and its manifest to the folder `output`; the manifest.
+def prepare_dataset(name: str, spec: SourceSpec, output: Path, seed: int) -> Manifest:
+    """Write the splits of a dataset and its manifest to the folder `output`; return the manifest.
 
-    spec: a config's entry (see image_sources.py), optionally with `classes`: new names in label
-    order, or by the old ones. Validation is a random 10% of train, at most 5000 images, by `seed`
-    (the first paper's split). Of an undivided source a random fifth, by `seed`, is the test.
-    Raises ForetuneError for a broken image, a label out of range, or an empty split or class.
+    Validation is a random 10% of train, at most 5000 images (the first paper's split). If the
+    source is not divided into train and test, a random fifth becomes the test. `seed` determines
+    both draws.
+
+    Args:
+        spec: the dataset's entry in the config. Its `classes` are new names, either a list in the
+            order of the labels or a mapping from old names.
+
+    Raises:
+        ForetuneError: an image is broken, a label is out of range, or a split or class is empty.
     """
     source = read_source(spec)
     classes = rename_classes(name, source.classes, spec.get("classes", source.classes))
@@ -56,13 +72,12 @@ def prepare_dataset(name: str, spec: dict, output: Path, seed: int) -> dict:
     validation, _ = draw_rows(len(kept), min(len(kept) // 10, 5000), seed)
     splits = np.full(train.n, "train", object)
     splits[held_out], splits[kept[validation]] = "test", "val"
-    streams = [RowStream(train, splits, source.classes, pooled=undivided)]
+    streams = [RowStream(train, splits, source.classes, in_test_pool=undivided)]
     if not undivided:
         test = source.rows["test"]
-        streams.append(
-            RowStream(test, np.full(test.n, "test", object), source.classes, pooled=True)
-        )
-    manifest = {
+        test_splits = np.full(test.n, "test", object)
+        streams.append(RowStream(test, test_splits, source.classes, in_test_pool=True))
+    facts: DatasetFacts = {
         "name": name,
         "split": "test",
         "classes": classes,
@@ -71,171 +86,209 @@ def prepare_dataset(name: str, spec: dict, output: Path, seed: int) -> dict:
         "licence": source.licence,
         "source": source.source,
     }
-    return write_dataset(manifest, streams, SPLITS, output)
+    return write_dataset(facts, streams, SPLITS, output)
 
 
-def rename_classes(name: str, known: list[str], given: list[str] | dict[str, str]) -> list[str]:
-    """A dataset's class names as its entry in the config gives them."""
-    where = f"datasets.{name}.classes"
-    if isinstance(given, dict):
-        odd = [each for each in given if each not in known]
-        if odd:
-            raise ForetuneError(f"{where}: no classes of the source: {odd}")
-        given = [given.get(each, each) for each in known]
-    if len(given) != len(known):
-        raise ForetuneError(f"{where}: {len(given)} names for {len(known)} classes")
-    twice = sorted({each for each in given if given.count(each) > 1})
-    if twice:
-        raise ForetuneError(f"dataset {name}: two classes have the same name: {twice}")
-    return given
+def rename_classes(
+    dataset: str, old_names: list[str], new_names: list[str] | dict[str, str]
+) -> list[str]:
+    """Return the class names of a dataset as its entry in the config gives them.
+
+    Raises:
+        ForetuneError: the new names do not fit the old ones, or two classes get the same name.
+    """
+    where = f"datasets.{dataset}.classes"
+    if isinstance(new_names, dict):
+        unknown = [name for name in new_names if name not in old_names]
+        if unknown:
+            raise ForetuneError(f"{where}: not classes of the source: {unknown}")
+        new_names = [new_names.get(name, name) for name in old_names]
+    if len(new_names) != len(old_names):
+        raise ForetuneError(f"{where}: {len(new_names)} names for {len(old_names)} classes")
+    repeated = sorted({name for name in new_names if new_names.count(name) > 1})
+    if repeated:
+        raise ForetuneError(f"dataset {dataset}: two classes have the same name: {repeated}")
+    return new_names
 
 
-def prepare_shifted_test(shift: str, spec: dict, parent: Path, output: Path) -> dict:
-    """Write a test with the classes of the dataset in the folder `parent`; its manifest.
+def prepare_shifted_test(shift: str, spec: SourceSpec, parent: Path, output: Path) -> Manifest:
+    """Write a shifted test of the dataset in the folder `parent` to `output`; return its manifest.
 
-    spec: a config's entry, of which only the test rows are taken, or all where it is undivided.
-    Classes are matched by the names that they have in the sources. There may be fewer of them
-    than the parent has: predictions are over all of the parent's.
-    Raises ForetuneError for a class that the parent lacks, and as `prepare_dataset` does.
+    Classes are matched by their names in the sources. The test may have fewer classes than the
+    dataset: predictions are over all classes of the dataset.
+
+    Args:
+        shift: the test's name in the config.
+        spec: its entry in the config. Only its test rows are used, or all rows if the source is
+            not divided into train and test.
+
+    Raises:
+        ForetuneError: the dataset lacks one of the classes, or as in `prepare_dataset`.
     """
     dataset = read_manifest(parent)
     name, known = dataset["name"], dataset["source_classes"]
     source = read_source(spec, ("test",))
-    unknown = [each for each in source.classes if each not in known]
+    unknown = [label for label in source.classes if label not in known]
     if unknown:
         raise ForetuneError(
             f"datasets.{name}.shifted.{shift}: classes that {name} does not have: {unknown}; "
             f"rename them or leave them out ({name} has {', '.join(known[:5])}, ...)"
         )
     rows = source.rows["all" if "all" in source.rows else "test"]
-    labels = [known.index(each) for each in source.classes]
-    splits = np.full(rows.n, shift, object)
-    stream = RowStream(rows, splits, source.classes, pooled=True, labels=labels)
-    manifest = {
-        **{key: dataset[key] for key in ("name", "classes", "source_classes", "caption")},
+    stream = RowStream(
+        rows,
+        np.full(rows.n, "test", object),
+        source.classes,
+        in_test_pool=True,
+        labels=[known.index(label) for label in source.classes],
+    )
+    facts: DatasetFacts = {
+        "name": name,
         "split": shift,
-        "parent": dataset["digest"],
+        "classes": dataset["classes"],
+        "source_classes": known,
+        "caption": dataset["caption"],
         "licence": source.licence,
         "source": source.source,
+        "parent": dataset["digest"],
     }
-    return write_dataset(manifest, [stream], ("test",), output)
+    return write_dataset(facts, [stream], ("test",), output)
 
 
 @dataclass
 class RowStream:
-    """Rows on their way to the splits' files.
+    """Rows of a source, and what to do with them.
 
-    splits: of each row, by name; classes: the source's; pooled: whether the test is drawn from
-    these rows (all of an undivided source, else the test itself); labels: what the source's become.
+    Attributes:
+        rows: the images.
+        splits: name of each row's split, an array of objects of shape (rows.n,).
+        classes: the source's class names.
+        in_test_pool: whether the test is drawn from these rows, so that they count for the
+            manifest's `test_digest`.
+        labels: for each label of the source the label to write; None keeps them.
     """
 
     rows: ImageRows
     splits: np.ndarray
     classes: list[str]
-    pooled: bool
+    in_test_pool: bool
     labels: list[int] | None = None
 
 
 class SplitWriter:
-    """A split's Parquet file in the making, a row group at a time, and the digest of its rows."""
+    """Write a split's Parquet file row group by row group, and compute the digest of its rows."""
 
     def __init__(self, path: Path):
         self.writer = pq.ParquetWriter(path, SPLIT_SCHEMA, compression="zstd")
-        self.digest, self.n, self.kept, self.size = hashlib.sha256(), 0, [], 0
+        self.digest = hashlib.sha256()
+        self.n = 0
+        self.buffer: list[ImageRow] = []
+        self.buffer_bytes = 0
 
-    def add(self, row: tuple[str, bytes, int]) -> None:
-        self.digest.update(f"{row[0]}\0{row[2]}\0{len(row[1])}\0".encode() + row[1])
-        self.kept.append(row)
-        self.n, self.size = self.n + 1, self.size + len(row[1])
-        if len(self.kept) == ROW_GROUP_ROWS or self.size > ROW_GROUP_BYTES:
+    def add(self, row: ImageRow) -> None:
+        self.digest.update(f"{row.id}\0{row.label}\0{len(row.image)}\0".encode() + row.image)
+        self.buffer.append(row)
+        self.n, self.buffer_bytes = self.n + 1, self.buffer_bytes + len(row.image)
+        if len(self.buffer) == ROW_GROUP_ROWS or self.buffer_bytes > ROW_GROUP_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        columns = [list(column) for column in zip(*self.kept, strict=True)]
+        columns = [list(column) for column in zip(*self.buffer, strict=True)]
         self.writer.write_table(pa.table(columns, schema=SPLIT_SCHEMA))
-        self.kept, self.size = [], 0
+        self.buffer, self.buffer_bytes = [], 0
 
     def close(self, metadata: dict) -> None:
-        if self.kept:
+        if self.buffer:
             self.flush()
         add_metadata(self.writer, metadata)
         self.writer.close()
 
 
 def write_dataset(
-    manifest: dict, streams: list[RowStream], splits: tuple[str, ...], output: Path
-) -> dict:
-    """Check all rows and write each split's, then the manifest with digests and splits added.
+    facts: DatasetFacts, streams: list[RowStream], splits: tuple[str, ...], output: Path
+) -> Manifest:
+    """Check all rows, write the file of each split, and then the manifest, which is returned.
 
-    Rows go through once, a few in memory at a time. `test_digest` is of the images that the test
-    is drawn from and the names of their classes, whatever their order, so that the same test under
-    two names is known for one.
+    The rows are read once, and only a few are in memory at a time. The manifest's `test_digest`
+    covers the images that the test is drawn from and the names of their classes, in any order, so
+    that the same test is recognized under two names.
     """
-    name = manifest["name"]
-    seen: dict[str, set[int]] = {split: set() for split in splits}
-    images: list[str] = []
-    with ExitStack() as whole:
-        files = {
-            split: SplitWriter(whole.enter_context(atomic_write(output / f"{split}.parquet")))
+    name = facts["name"]
+    labels_by_split: dict[str, set[int]] = {split: set() for split in splits}
+    test_images: list[str] = []
+    with ExitStack() as open_files:
+        writers = {
+            split: SplitWriter(open_files.enter_context(atomic_write(output / f"{split}.parquet")))
             for split in splits
         }
         for stream in streams:
-            for split, row in check_rows(name, stream):
-                if stream.pooled:
-                    images.append(digest_image(stream.classes[row[2]], row[1]))
-                split = split if split in files else "test"  # of a shifted test
+            for split, row in check_rows(name, facts["split"], stream):
+                if stream.in_test_pool:
+                    test_images.append(digest_image(stream.classes[row.label], row.image))
                 if stream.labels:
-                    row = (*row[:2], stream.labels[row[2]])
-                seen[split].add(row[2])
-                files[split].add(row)
-        check_splits(manifest, seen)
-        digests = {split: file.digest.hexdigest() for split, file in files.items()}
-        manifest |= {
-            "digest": digest_json([manifest["classes"], manifest["source_classes"], digests]),
-            "test_digest": digest_json(sorted(images)),
-            "splits": {s: {"file": f"{s}.parquet", "rows": file.n} for s, file in files.items()},
+                    row = row._replace(label=stream.labels[row.label])
+                labels_by_split[split].add(row.label)
+                writers[split].add(row)
+        check_splits(facts, labels_by_split)
+        digests = {split: writer.digest.hexdigest() for split, writer in writers.items()}
+        manifest: Manifest = {
+            **facts,
+            "digest": digest_json([facts["classes"], facts["source_classes"], digests]),
+            "test_digest": digest_json(sorted(test_images)),
+            "splits": {
+                split: {"file": f"{split}.parquet", "rows": writer.n}
+                for split, writer in writers.items()
+            },
         }
-        for split, file in files.items():
-            file.close({"dataset": name, "split": split, "digest": manifest["digest"]})
+        for split, writer in writers.items():
+            writer.close({"dataset": name, "split": split, "digest": manifest["digest"]})
     write_json(manifest, output / "dataset.json")
     return manifest
 
 
-def digest_image(label: str, image: bytes) -> str:
-    return hashlib.sha256(label.encode() + b"\0" + image).hexdigest()
+def digest_image(class_name: str, image: bytes) -> str:
+    """Return a digest of an image's encoded bytes and the name of its class."""
+    return hashlib.sha256(class_name.encode() + b"\0" + image).hexdigest()
 
 
-def check_rows(name: str, stream: RowStream) -> Iterator[tuple[str, tuple[str, bytes, int]]]:
-    """(split, row) of a stream, each checked for what would fail, or mislead, hours later."""
-    classes = len(stream.classes)
+def check_rows(dataset: str, test: str, stream: RowStream) -> Iterator[tuple[str, ImageRow]]:
+    """Yield (split, row) of a stream, after checking the label and decoding the image.
 
-    def check(item: tuple[str, tuple[str, bytes, int]]) -> None:
-        split, (identity, image, label) = item
-        if not isinstance(label, int) or not 0 <= label < classes:
-            raise ForetuneError(
-                f"dataset {name}, {split}, {identity}: label {label} is not in 0..{classes - 1}"
-            )
-        decode_image(image, f"dataset {name}, {split}, {identity}")
+    Both mistakes would otherwise show, or mislead, hours later.
+
+    Args:
+        test: what error messages call the test split.
+    """
+    class_count = len(stream.classes)
+
+    def check(item: tuple[str, ImageRow]) -> None:
+        split, row = item
+        where = f"dataset {dataset}, {test if split == 'test' else split}, {row.id}"
+        if not isinstance(row.label, int) or not 0 <= row.label < class_count:
+            raise ForetuneError(f"{where}: label {row.label} is not in 0..{class_count - 1}")
+        decode_image(row.image, where)
 
     items = zip(stream.splits, stream.rows.read(), strict=True)
-    bar = tqdm(desc=name, total=stream.rows.n, mininterval=5, delay=5, unit="image")
+    bar = tqdm(desc=dataset, total=stream.rows.n, mininterval=5, delay=5, unit="image")
     with bar, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        while some := list(islice(items, READ_BATCH)):
-            for _ in pool.map(check, some):
+        while batch := list(islice(items, READ_BATCH)):
+            for _ in pool.map(check, batch):
                 bar.update()
-            yield from some
+            yield from batch
 
 
-def check_splits(manifest: dict, seen: dict[str, set[int]]) -> None:
-    """Refuse an empty split, and a class without an image to train on."""
-    for split, labels in seen.items():
+def check_splits(facts: DatasetFacts, labels_by_split: dict[str, set[int]]) -> None:
+    """Refuse an empty split, and a class without a training image."""
+    for split, labels in labels_by_split.items():
         if not labels:
             hint = "; a tenth of train is taken, so give at least 10 images"
             raise ForetuneError(
-                f"dataset {manifest['name']}: no images in its {split} split"
+                f"dataset {facts['name']}: no images in its {split} split"
                 + (hint if split == "val" else "")
             )
-    classes = enumerate(manifest["classes"])
-    missing = [each for label, each in classes if "train" in seen and label not in seen["train"]]
+    if "train" not in labels_by_split:
+        return
+    trained = labels_by_split["train"]
+    missing = [name for label, name in enumerate(facts["classes"]) if label not in trained]
     if missing:
-        raise ForetuneError(f"dataset {manifest['name']}: no training image of {missing}")
+        raise ForetuneError(f"dataset {facts['name']}: no training image of {missing}")

@@ -26,9 +26,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from foretune.core.config import suggest_name
 from foretune.core.errors import ForetuneError
 from foretune.core.files import atomic_write
+from foretune.core.schema_errors import suggest_name
 from foretune.encoders.imports import hub, open_clip, restore_compiler, restore_transformers, timm
 
 CONFIG_NAME = "open_clip_config.json"

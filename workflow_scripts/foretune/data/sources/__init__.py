@@ -1,1 +1,1 @@
-"""Readers of image sources, one module per kind of source."""
+"""Readers of image sources, by kind of source, and facts about public datasets."""

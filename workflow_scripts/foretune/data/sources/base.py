@@ -1,12 +1,13 @@
-"""Where images and labels come from: Parquet, image folders, a table of files, and by library.
+"""The types that readers of image sources return, and what the readers share.
 
-A reader takes a config's entry and the splits that are wanted, and gives a `ImageSource`. Images are
-read one at a time and never decoded here: their encoded bytes are kept as they came.
+A reader takes an entry of the config and the splits that are wanted, and returns an `ImageSource`.
+Images are read one at a time and never decoded here: their encoded bytes are kept unchanged.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from foretune.core.errors import ForetuneError
 
@@ -16,20 +17,33 @@ NOT_STATED = "not stated"
 DEFAULT_CAPTION = "a photo of a {}"
 
 
+class ImageRow(NamedTuple):
+    """An image: its id, which is stable and unique in the source, its encoded bytes, its label."""
+
+    id: str
+    image: bytes
+    label: int
+
+
 @dataclass
 class ImageRows:
-    """Images of a split: how many, and `read`, one pass over (id, encoded bytes, label)."""
+    """The images of a split: how many there are, and `read`, which makes one pass over them."""
 
     n: int
-    read: Callable[[], Iterator[tuple[str, bytes, int]]]
+    read: Callable[[], Iterator[ImageRow]]
 
 
 @dataclass
 class ImageSource:
-    """What a source gives.
+    """The images of a source, and the facts about them.
 
-    rows: of the wanted splits by name; of an undivided source "all" alone, of which a test is
-    drawn where one is wanted.
+    Attributes:
+        classes: class names in the order of the labels.
+        caption: template with {} for the class name.
+        licence: licence of the images.
+        source: where they come from.
+        rows: images by split, for the splits that were wanted. A source that is not divided into
+            train and test has the one key "all" instead.
     """
 
     classes: list[str]
@@ -40,12 +54,12 @@ class ImageSource:
 
 
 def make_file_rows(folder: Path, files: list[tuple[Path, int]]) -> ImageRows:
-    """Rows of image files with their labels; their ids are the paths from `folder` on."""
+    """Return rows of image files and their labels; the ids are the paths relative to `folder`."""
 
-    def read() -> Iterator[tuple[str, bytes, int]]:
+    def read() -> Iterator[ImageRow]:
         for file, label in files:
             try:
-                yield str(file.relative_to(folder)), file.read_bytes(), label
+                yield ImageRow(str(file.relative_to(folder)), file.read_bytes(), label)
             except OSError as error:
                 raise ForetuneError(f"{file}: cannot be read ({error.strerror})") from None
 
@@ -53,5 +67,5 @@ def make_file_rows(folder: Path, files: list[tuple[Path, int]]) -> ImageRows:
 
 
 def format_class_names(names: list[str]) -> list[str]:
-    """Class names as captions have them: folders are commonly written with underscores."""
+    """Return class names as captions have them; folder names often have underscores."""
     return [name.replace("_", " ").replace("/", " ") for name in names]

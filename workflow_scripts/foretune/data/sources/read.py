@@ -1,16 +1,21 @@
-"""The reader for each kind of source that an entry of the config can name."""
+"""Choose the reader for the kind of source that an entry of the config names."""
 
 from pathlib import Path
 
+from foretune.core.entries import SourceSpec
 from foretune.data.sources.base import TRAIN_AND_TEST, ImageSource
 from foretune.data.sources.local import read_folder_source, read_parquet_source, read_table_source
 from foretune.data.sources.public import read_public_source
 
 
-def read_source(spec: dict, wanted: tuple[str, ...] = TRAIN_AND_TEST) -> ImageSource:
-    """The source of a config's entry, with the wanted splits ("train" and "test", or "test").
+def read_source(spec: SourceSpec, wanted: tuple[str, ...] = TRAIN_AND_TEST) -> ImageSource:
+    """Return the source of a config's entry.
 
-    Raises ForetuneError, which names what is missing or broken and says what to do.
+    Args:
+        wanted: the splits to read, ("train", "test") or ("test",).
+
+    Raises:
+        ForetuneError: something is missing or broken; the message names it and says what to do.
     """
     if "parquet" in spec:
         return read_parquet_source(Path(spec["parquet"]), wanted)

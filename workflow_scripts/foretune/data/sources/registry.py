@@ -1,23 +1,28 @@
-"""What is known of public datasets besides their files: licence, size, class names, captions."""
+"""Facts about public datasets and models: licences, sizes, class names, captions, addresses."""
 
 from pathlib import Path
 
 import yaml
 
-# What is known of public datasets beside their files: licence, size, class names, captions.
+from foretune.core.entries import SourceSpec
+
 REGISTRY = Path(__file__).with_name("known_sources.yaml")
 
 
 def get_known_source(kind: str, name: str) -> dict:
-    """What the registry says of a dataset; empty where it does not know it."""
+    """Return the registry's facts about a dataset or model; empty if it is not listed.
+
+    Args:
+        kind: "torchvision", "hub" or "models", the top-level keys of known_sources.yaml.
+    """
     return yaml.safe_load(REGISTRY.read_text())[kind].get(name, {})
 
 
-def explain_dataset_fetch(spec: dict) -> str:
-    """Said where files are missing."""
-    said = "on a machine with network: make fetch STUDY=<the study's file>"
+def explain_dataset_fetch(spec: SourceSpec) -> str:
+    """Return the part of an error message that says how to get a public dataset's files."""
+    by_make = "on a machine with network: make fetch STUDY=<the study's file>"
     if "torchvision" in spec:
         facts = get_known_source("torchvision", spec["torchvision"])
-        return f"{said}; by hand: {facts['by_hand'].format(root=spec['root'])}"
-    name = spec.get("webdataset", spec.get("huggingface"))
-    return f"{said}; by hand: the files of the hub's dataset {name} go into {spec['root']}"
+        return f"{by_make}; by hand: {facts['by_hand'].format(root=spec['root'])}"
+    name = spec["webdataset"] if "webdataset" in spec else spec["huggingface"]
+    return f"{by_make}; by hand: put the files of the hub's dataset {name} into {spec['root']}"

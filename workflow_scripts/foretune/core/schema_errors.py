@@ -1,0 +1,61 @@
+"""Error messages for configs that break the schema: one line per mistake, in plain words."""
+
+import difflib
+from typing import Any
+
+import jsonschema
+
+# The schema's types in the words of error messages.
+TYPE_NAMES = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "a string",
+    "number": "a number",
+    "integer": "an integer",
+    "boolean": "true or false",
+}
+
+
+def format_schema_error(error: jsonschema.ValidationError) -> list[str]:
+    """Return one line per mistake: where it is, what is wrong, and what to do."""
+    path = ".".join(str(part) for part in error.absolute_path)
+    prefix = f"{path}." if path else ""
+    value, expected = error.instance, error.validator_value
+    if error.validator == "additionalProperties" and isinstance(value, dict):
+        known = list(error.schema.get("properties", {}))
+        return [
+            f"{prefix}{key}: unknown key{suggest_name(key, known)}"
+            for key in value
+            if key not in known
+        ]
+    if error.validator == "oneOf" and isinstance(value, dict):
+        choices = [" with ".join(choice["required"]) for choice in expected]
+        source_keys = {key for choice in expected for key in choice["required"]}
+        present = [key for key in value if key in source_keys]
+        problem = f"has {', '.join(present)}" if present else "has no source"
+        return [f"{path}: {problem}; give one of: {', '.join(choices)}"]
+    if error.validator == "required" and isinstance(value, dict):
+        return [f"{prefix}{key}: is missing" for key in expected if key not in value]
+    if error.validator == "type":
+        return [f"{path}: {value!r} is not {describe_type(value, expected)}"]
+    if error.validator == "pattern" and path.endswith(".caption"):
+        return [f"{path}: {value!r} needs a {{}} where the class name goes"]
+    if error.validator == "pattern" and path.endswith(".hub"):
+        return [f"{path}: {value!r} is not owner/name of a model on the hub"]
+    return [f"{path or 'config'}: {error.message}"]
+
+
+def describe_type(value: Any, expected: str | list[str]) -> str:
+    """Return the type or types that the schema expects in words, and how to write the value."""
+    if expected == "array":
+        return f"a list: write [{value}]"
+    if expected == "number" and isinstance(value, str):
+        return "a number (YAML reads 1e-3 as text: write 1.0e-3)"
+    types = [expected] if isinstance(expected, str) else expected
+    return " or ".join(TYPE_NAMES.get(name, name) for name in types)
+
+
+def suggest_name(key: str, known: list[str]) -> str:
+    """Return the end of a message about an unknown name: the closest known one, or all."""
+    close = difflib.get_close_matches(str(key), known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"

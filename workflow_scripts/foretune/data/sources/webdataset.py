@@ -1,0 +1,135 @@
+"""Read WebDataset tars in the layout of the CLIP benchmark's datasets on the hub."""
+
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from foretune.core.entries import SourceSpec
+from foretune.core.errors import ForetuneError
+from foretune.data.sources.base import (
+    DEFAULT_CAPTION,
+    IMAGE_SUFFIXES,
+    NOT_STATED,
+    ImageRow,
+    ImageRows,
+    ImageSource,
+)
+from foretune.data.sources.registry import explain_dataset_fetch
+
+CLASS_NAMES_FILE, TEMPLATES_FILE = "classnames.txt", "zeroshot_classification_templates.txt"
+# The files of a sample have the same name up to the first dot.
+SAMPLE_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)$")
+
+
+def read_webdataset(root: Path, spec: SourceSpec, wanted: tuple[str, ...]) -> ImageSource:
+    """Read a dataset of WebDataset tars.
+
+    Each sample has an image and `.cls`, its label. `classnames.txt` has one class per line.
+    The first line of `zeroshot_classification_templates.txt` is the caption. The tars of a split
+    lie in a folder of its name, or in the place that `splits` names: a folder, or a pattern with a
+    star. `nshards.txt` in that folder has their number.
+    """
+    names_file = root / CLASS_NAMES_FILE
+    if not names_file.is_file():
+        raise ForetuneError(f"{names_file}: no such file; {explain_dataset_fetch(spec)}")
+    counts: Counter[str] = Counter()
+    classes = []
+    for name in names_file.read_text().splitlines():
+        counts[name] += 1  # two of ImageNet's names occur twice
+        classes.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
+    templates = root / TEMPLATES_FILE
+    caption = templates.read_text().splitlines()[0] if templates.is_file() else DEFAULT_CAPTION
+    rows = {split: make_tar_rows(find_tars(root, spec, split)) for split in wanted}
+    return ImageSource(classes, caption.replace("{c}", "{}"), NOT_STATED, "", rows)
+
+
+def find_tars(root: Path, spec: SourceSpec, split: str) -> list[Path]:
+    """Return a split's tars in the order of their numbers.
+
+    Raises:
+        ForetuneError: tars are missing.
+    """
+    place = spec.get("splits", {}).get(split, split)
+    pattern = place if "*" in place else f"{place}/*.tar"
+    tars = sorted(root.glob(pattern), key=lambda path: (len(path.name), path.name))
+    count_file = (root / pattern).parent / "nshards.txt"
+    expected = len(tars)
+    if count_file.is_file() and "*" not in place:
+        expected = int(count_file.read_text())
+    if not tars or len(tars) != expected:
+        raise ForetuneError(
+            f"{root / pattern}: {len(tars)} of {expected or 'the'} tars; "
+            f"{explain_dataset_fetch(spec)}"
+        )
+    return tars
+
+
+def make_tar_rows(tars: list[Path]) -> ImageRows:
+    """Return the rows of a split's tars. All headers are read at once, which finds broken tars."""
+
+    def read() -> Iterator[ImageRow]:
+        for path in tars:
+            for key, tar, member, label in iterate_samples(path):
+                name = f"{path.parent.name}/{path.stem}/{key}"
+                yield ImageRow(name, read_member(tar, member), label)
+
+    return ImageRows(sum(1 for path in tars for _ in iterate_samples(path)), read)
+
+
+def iterate_samples(path: Path) -> Iterator[tuple[str, tarfile.TarFile, tarfile.TarInfo, int]]:
+    """Yield (key, tar, member of the image, label) of a tar's samples.
+
+    The members of a sample follow each other in the tar.
+
+    Raises:
+        ForetuneError: the tar is incomplete, or a sample has no image or no label.
+    """
+    broken = f"{path}: half-written or broken"
+    remedy = "delete it and fetch it again"
+    try:
+        with tarfile.open(path, "r:") as tar:
+            sample: dict[str, tarfile.TarInfo] = {}
+            sample_key = ""
+            for member in tar:
+                name = SAMPLE_NAME.match(member.name)
+                if not member.isfile() or not name:
+                    continue
+                key, suffix = name.groups()
+                if key != sample_key and sample:
+                    yield parse_sample(path, tar, sample_key, sample)
+                    sample = {}
+                sample_key = key
+                sample[suffix.lower()] = member
+            if sample:
+                yield parse_sample(path, tar, sample_key, sample)
+            # tarfile takes garbage, or the end of the file, for the end mark: look for the mark.
+            assert tar.fileobj is not None
+            tar.fileobj.seek(tar.offset)
+            if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+                raise ForetuneError(f"{broken} (no end mark); {remedy}")
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise ForetuneError(f"{broken} ({error}); {remedy}") from None
+
+
+def parse_sample(
+    path: Path, tar: tarfile.TarFile, key: str, sample: dict[str, tarfile.TarInfo]
+) -> tuple[str, tarfile.TarFile, tarfile.TarInfo, int]:
+    """Return what `iterate_samples` yields for a sample, given its members by suffix."""
+    images = (member for suffix, member in sample.items() if f".{suffix}" in IMAGE_SUFFIXES)
+    image = next(images, None)
+    if image is None or "cls" not in sample:
+        suffixes = ", ".join(sample)
+        raise ForetuneError(f"{path}: sample {key}: needs an image and .cls, has {suffixes}")
+    label = read_member(tar, sample["cls"])
+    if not label.strip().isdigit():
+        raise ForetuneError(f"{path}: sample {key}: {label[:20]!r} is not a label")
+    return key, tar, image, int(label)
+
+
+def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """Return the content of a regular file in a tar."""
+    file = tar.extractfile(member)
+    assert file is not None
+    return file.read()
