@@ -10,7 +10,7 @@ def work() -> None:
     from foretune.core.files import write_json
     from foretune.data.prepared import read_manifest
     from foretune.encoders.streams import open_embedding_cache, read_matrix
-    from foretune.measures.compute import measure_task
+    from foretune.measures.compute import MeasureOptions, measure_task
 
     parser = cli.make_parser(__doc__)
     parser.add_argument("--model", required=True)
@@ -26,9 +26,8 @@ def work() -> None:
     manifest = read_manifest(args.dataset)
     source, metadata = open_embedding_cache(args.embeddings, "train", manifest["digest"])
     labels = tuple(read_matrix(path) for path in args.emms_sources)
-    found = measure_task(
-        source, args.seed, **args.options, sources=labels, classes=manifest["classes"]
-    )
+    options = MeasureOptions(**args.options)
+    found = measure_task(source, args.seed, options, labels, manifest["classes"])
     facts = {"model": args.model, "dataset": manifest["name"], "weights": metadata["weights"]}
     write_json(facts | found, args.output)
     cli.log_measures(found)

@@ -19,6 +19,7 @@ from foretune.encoders.cache import read_task_embeddings
 from foretune.encoders.encode import DEVICE, encode_captions, encode_images
 from foretune.encoders.image_cache import prepare_images
 from foretune.encoders.loading import load_model
+from foretune.encoders.streams import ArraySource
 from foretune.encoders.zero_shot import predict_classes
 from foretune.evaluation.scores import (
     DRIFT_SCHEMA,
@@ -151,5 +152,7 @@ class FineTunedModel:
         captions = encode_captions(self.model, self.tokenizer, list(texts.columns["caption"]))
         labels = before.columns["label"]
         return measure_drift(
-            before.vectors, after, labels, texts.vectors, captions.numpy(), TRANSPORT_SAMPLE
+            ArraySource(before.vectors, texts.vectors, labels),
+            ArraySource(after, captions.numpy(), labels),
+            TRANSPORT_SAMPLE,
         )
