@@ -27,7 +27,10 @@ SHARD_BLOCK = 256
 
 
 def shard_rows(n: int, shard: int, shards: int) -> tuple[int, int]:
-    """Return the first row of a shard of n rows and the row after its last; equal if it is empty."""
+    """Return the first row of a shard of n rows and the row after its last.
+
+    The two are equal if the shard is empty.
+    """
     blocks = -(-n // SHARD_BLOCK)
     start, stop = (min(n, k * blocks // shards * SHARD_BLOCK) for k in (shard, shard + 1))
     return start, stop

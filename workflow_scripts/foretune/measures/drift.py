@@ -84,7 +84,7 @@ def measure_drift(
             f"{np.shape(after.images)}, {np.shape(after.texts)} are not of the same images and "
             "texts"
         )
-    tasks = [read_all_rows(source) for source in (before, after)]
+    tasks = [make_whole_task(source) for source in (before, after)]
     iimm_before, iimm_after = (compute_measure(MEASURES["iimm"], task).value for task in tasks)
     mean_displacement = np.concatenate(
         [
@@ -116,8 +116,8 @@ def measure_drift(
     }
 
 
-def read_all_rows(source: ArraySource) -> Task:
-    """Return a task that accumulates class sums and may hold all its images in memory."""
+def make_whole_task(source: ArraySource) -> Task:
+    """Return a task with class sums that holds all its images in memory once they are read."""
     return Task(source, SUMS, TaskOptions(sample=source.n))
 
 
@@ -135,7 +135,7 @@ def transport_distances(
     """Return W1 and Wc of the module's docstring, from the images with these row numbers."""
     labels = np.asarray(before.labels)[rows]
     clouds = [
-        read_all_rows(ArraySource(source.images[rows], source.texts, labels)).rows
+        make_whole_task(ArraySource(source.images[rows], source.texts, labels)).rows
         for source in (before, after)
     ]
     by_class = sum(

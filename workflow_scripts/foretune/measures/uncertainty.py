@@ -62,7 +62,7 @@ class _Group(NamedTuple):
     smaller_divisor: int
 
 
-GROUPS = [
+_GROUPS = [
     _Group({SUMS}, 1, 4),
     *(_Group({extent}, 8, 40) for extent in (VARIANCES, SCATTER, ALL)),
     _Group({ROWS, MATRIX}, 8, 40),
@@ -100,7 +100,7 @@ def estimate_uncertainty(
     """
     uncertainties = {measure.name: Uncertainty() for measure in measures}
     rng = np.random.default_rng([task.seed, 2])
-    for group in GROUPS:
+    for group in _GROUPS:
         chosen = [measure for measure in measures if measure.inputs in group.inputs]
         chosen = [measure for measure in chosen if np.isfinite(results[measure.name].value)]
         if not chosen:
