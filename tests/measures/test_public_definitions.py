@@ -1,4 +1,8 @@
-"""Every measure equals its authors' public definition, or scikit-learn's, on the same input."""
+"""Every measure equals its authors' public definition, or scikit-learn's, on the same input.
+
+Bounds are 1e-10 for sums and 1e-9 where a matrix is inverted or decomposed. Rounding differs by
+processor and stays orders of magnitude below; another definition differs by far more.
+"""
 
 import numpy as np
 import pytest
@@ -42,21 +46,21 @@ def case(request):
 
 def test_iimm_equals_its_definition(case):
     images, texts, labels, _, value = case
-    assert value("iimm").value == pytest.approx(public.iimm(images, texts, labels), rel=1e-12)
+    assert value("iimm").value == pytest.approx(public.iimm(images, texts, labels), rel=1e-10)
 
 
 @pytest.mark.parametrize("name", ["transrate", "h_score", "sfda", "logme"])
 def test_transfer_scores_equal_the_public_code(case, name):
     images, _, labels, _, value = case
     expected = getattr(public, name)(images, labels)
-    assert value(name).value == pytest.approx(expected, rel=1e-11)
+    assert value(name).value == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["spherical", "diagonal"])
 def test_gbc_equals_the_public_code_and_the_corrected_form(case, kind):
     images, _, labels, _, value = case
     result = value(f"gbc_{kind}")
-    assert -np.exp(-result.value) == pytest.approx(public.gbc(images, labels, kind), rel=1e-11)
+    assert -np.exp(-result.value) == pytest.approx(public.gbc(images, labels, kind), rel=1e-9)
     # No class has a variance near the floor of the corrected form.
     corrected = public.gbc(images, labels, kind, floor=0, times_d=kind == "spherical")
     assert -np.exp(-result.variants["corrected"]) == pytest.approx(corrected, rel=1e-9)
@@ -65,16 +69,16 @@ def test_gbc_equals_the_public_code_and_the_corrected_form(case, kind):
 def test_emms_equals_the_public_code(case):
     images, _, labels, label_embeddings, value = case
     result, expected = value("emms"), public.emms(images, labels, label_embeddings)
-    assert result.value == pytest.approx(expected, rel=1e-10)
-    assert result.variants["per_element"] == pytest.approx(expected / 24**2, rel=1e-10)
+    assert result.value == pytest.approx(expected, rel=1e-9)
+    assert result.variants["per_element"] == pytest.approx(expected / 24**2, rel=1e-9)
 
 
 def test_ncti_equals_the_public_code(case):
     images, _, labels, _, value = case
     result = value("ncti")
     seli, ncc, vc = public.ncti(images, labels, min(64, images.shape[1]), "full")
-    assert result.variants == pytest.approx({"seli": seli, "ncc": ncc, "vc": vc}, rel=1e-10)
-    assert result.value == pytest.approx(ncc + seli - vc, rel=1e-10)
+    assert result.variants == pytest.approx({"seli": seli, "ncc": ncc, "vc": vc}, rel=1e-9)
+    assert result.value == pytest.approx(ncc + seli - vc, rel=1e-9)
 
 
 def test_transrate_variant_is_weighted_by_share(case):
@@ -83,16 +87,16 @@ def test_transrate_variant_is_weighted_by_share(case):
     counts = np.bincount(labels)
     rates = [public.coding_rate(z[labels == c]) for c in range(len(counts))]
     expected = public.coding_rate(z) - counts @ rates / len(z)
-    assert value("transrate").variants["weighted"] == pytest.approx(expected, rel=1e-11)
+    assert value("transrate").variants["weighted"] == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(
     ("name", "reference", "bound"),
     [
-        ("silhouette_cosine", lambda x, y: metrics.silhouette_score(x, y, metric="cosine"), 1e-12),
+        ("silhouette_cosine", lambda x, y: metrics.silhouette_score(x, y, metric="cosine"), 1e-10),
         ("silhouette_euclidean", metrics.silhouette_score, 1e-6),
-        ("davies_bouldin", metrics.davies_bouldin_score, 1e-12),
-        ("calinski_harabasz", metrics.calinski_harabasz_score, 1e-12),
+        ("davies_bouldin", metrics.davies_bouldin_score, 1e-10),
+        ("calinski_harabasz", metrics.calinski_harabasz_score, 1e-10),
     ],
 )
 def test_clustering_scores_equal_scikit_learn(case, name, reference, bound):
