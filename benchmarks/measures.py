@@ -101,7 +101,7 @@ def run_case(name: str, images: int, width: int, runs: int) -> dict:
     from foretune.encoders.streams import ArraySource
     from foretune.measures.class_statistics import ALL, EXTENT_FIELDS
     from foretune.measures.compute import MEASURES
-    from foretune.measures.task import Task, compute_measure
+    from foretune.measures.task import Task, TaskOptions, compute_measure
 
     classes, slow_runs, _, _ = CASES[name]
     x, texts, labels, sources = draw(images, width, classes)
@@ -110,7 +110,7 @@ def run_case(name: str, images: int, width: int, runs: int) -> dict:
     extent = each.inputs if each.inputs in EXTENT_FIELDS else EXTENTS.get(name, ALL)
 
     def ours():
-        task = Task(ArraySource(x, texts, labels), extent, images, sources=sources)
+        task = Task(ArraySource(x, texts, labels), extent, TaskOptions(images), sources)
         return compute_measure(each, task).value
 
     ours()  # what is loaded on first use

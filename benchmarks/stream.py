@@ -47,9 +47,8 @@ def write_cache(folder: Path, images: int) -> None:
 
 def run_one(what: str, folder: Path) -> dict:
     """One reading or measuring of the cache, in this process."""
-    from foretune.encoders.streams import FileSource
-    from foretune.measures import class_statistics
-    from foretune.measures.compute import measure_task
+    from foretune.encoders.streams import STREAM_BLOCK, FileSource
+    from foretune.measures.compute import MeasureOptions, measure_task
     from foretune.measures.registry import MEASURES
 
     source = FileSource(folder / "images.parquet", folder / "texts.npy")
@@ -61,7 +60,8 @@ def run_one(what: str, folder: Path) -> dict:
             pass
     else:
         off = [name for name, each in MEASURES.items() if each.inputs not in kinds[what]]
-        found = measure_task(source, 0, without=off, bootstrap=0, sample=class_statistics.BLOCK)
+        options = MeasureOptions(without=off, sample=STREAM_BLOCK, bootstrap=0)
+        found = measure_task(source, 0, options)
         assert all(value is not None for value in found["measures"].values())
     seconds = time.monotonic() - start
     return {"seconds": seconds, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}

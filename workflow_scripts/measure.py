@@ -10,7 +10,7 @@ def work() -> None:
     from foretune.core.files import write_json
     from foretune.data.prepared import read_manifest
     from foretune.encoders.streams import open_embedding_cache, read_matrix
-    from foretune.measures.compute import measure_task
+    from foretune.measures.compute import MeasureOptions, measure_task
 
     parser = cli.make_parser(__doc__)
     parser.add_argument("--model", required=True, help="name of the model in the config")
@@ -33,9 +33,8 @@ def work() -> None:
     manifest = read_manifest(args.dataset)
     embeddings, metadata = open_embedding_cache(args.embeddings, "train", manifest["digest"])
     emms_sources = tuple(read_matrix(path) for path in args.emms_sources)
-    measured = measure_task(
-        embeddings, args.seed, **args.options, sources=emms_sources, classes=manifest["classes"]
-    )
+    options = MeasureOptions(**args.options)
+    measured = measure_task(embeddings, args.seed, options, emms_sources, manifest["classes"])
     facts = {"model": args.model, "dataset": manifest["name"], "weights": metadata["weights"]}
     write_json(facts | measured, args.output)
     cli.log_measures(measured)

@@ -9,7 +9,7 @@ from foretune.core import cli
 def work() -> None:
     from foretune.core.files import digest_file, write_json
     from foretune.encoders.streams import FileSource
-    from foretune.measures.compute import measure_task
+    from foretune.measures.compute import MeasureOptions, measure_task
 
     parser = cli.make_parser(__doc__)
     parser.add_argument("--name", required=True, help="name of the embeddings in the config")
@@ -27,7 +27,7 @@ def work() -> None:
     args = parser.parse_args()
     files = [path for path in (args.images, args.texts, args.labels) if path]
     source = FileSource(args.images, args.texts, args.labels)
-    measured = measure_task(source, args.seed, **args.options)
+    measured = measure_task(source, args.seed, MeasureOptions(**args.options))
     facts = {"embeddings": args.name, "files": {str(path): digest_file(path) for path in files}}
     write_json(facts | measured, args.output)
     cli.log_measures(measured)

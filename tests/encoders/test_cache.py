@@ -1,3 +1,5 @@
+"""Embedding caches: written and read without a copy, and refused if they do not match."""
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -22,7 +24,7 @@ def cache(tmp_path):
     return path, vectors
 
 
-def test_round_trip_without_a_copy(cache, monkeypatch):
+def test_read_embeddings_returns_what_was_written_without_a_copy(cache, monkeypatch):
     path, vectors = cache
     tables = []
     read_table = pq.read_table
@@ -31,12 +33,12 @@ def test_round_trip_without_a_copy(cache, monkeypatch):
     assert np.array_equal(read.vectors, vectors)
     assert read.columns["label"][-1] == len(vectors) - 1
     assert not read.vectors.flags.owndata and not read.vectors.flags.writeable
-    # The array lies in the very memory that Arrow read the file into.
+    # The array is a view of the memory that Arrow read the file into.
     buffer = tables[0]["embedding"].chunk(0).flatten().buffers()[1]
     assert read.vectors.ctypes.data == buffer.address
 
 
-def test_stale_and_foreign_files_are_refused(cache, tmp_path):
+def test_read_embeddings_refuses_stale_and_foreign_files(cache, tmp_path):
     path, _ = cache
     with pytest.raises(ForetuneError, match=r"train\.parquet: made from another weights"):
         read_embeddings(path, weights="w2")
@@ -51,14 +53,14 @@ def test_stale_and_foreign_files_are_refused(cache, tmp_path):
         read_embeddings(tmp_path / "none.parquet")
 
 
-def test_a_truncated_file_is_refused(cache):
+def test_read_embeddings_refuses_a_truncated_file(cache):
     path, _ = cache
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ForetuneError, match="not a readable Parquet file"):
         read_embeddings(path)
 
 
-def test_images_and_captions_must_be_of_the_same_weights(tmp_path):
+def test_read_task_embeddings_refuses_captions_of_other_weights(tmp_path):
     vectors = np.eye(3, dtype=np.float32)
     provenance = {"dataset": "d"}
     write_embeddings(tmp_path / "train.parquet", vectors, {}, {**provenance, "weights": "a"})
@@ -67,7 +69,7 @@ def test_images_and_captions_must_be_of_the_same_weights(tmp_path):
         read_task_embeddings(tmp_path, "train", "d")
 
 
-def test_a_vector_that_is_not_finite_is_named(tmp_path):
+def test_write_embeddings_names_a_row_that_is_not_finite(tmp_path):
     vectors = np.ones((5, 4), np.float32)
     vectors[3, 1] = np.nan
     with pytest.raises(ForetuneError, match="row 3"):
@@ -75,18 +77,18 @@ def test_a_vector_that_is_not_finite_is_named(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unit_rows():
+def test_normalize_rows_returns_unit_rows_in_float64():
     rows = normalize_rows(np.array([[3, 4], [0, 2]], np.float32))
     assert rows.dtype == np.float64
     assert np.allclose(rows, [[0.6, 0.8], [0, 1]])
 
 
-def test_caches_hold_raw_vectors_of_the_bundled_encoder(small_task):
+def test_caption_cache_holds_raw_vectors_of_the_bundled_encoder(small_task):
     texts = read_embeddings(small_task / "embeddings/text.parquet")
     assert list(texts.columns["caption"])[3] == 'a photo of the number: "3"'
     assert not np.allclose(np.linalg.norm(texts.vectors, axis=1), 1)
     model, _, tokenizer = load_model(CLIP_MINI)
-    # The context is cut after the longest caption: the same as the whole, to rounding.
+    # encode_text cuts the context after the longest caption; the result is equal up to rounding.
     tokens = tokenizer([*texts.columns["caption"], "a much longer caption than the others are"])
     whole = model.encode_text(tokens).detach().numpy()
     assert np.allclose(encode_text(model, tokens).detach().numpy(), whole, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Embeddings from elsewhere: read right, refused clearly."""
+"""Embeddings from elsewhere: they are read correctly or refused with a clear message."""
 
 import itertools
 import json
@@ -14,7 +14,9 @@ from checkout import ROOT
 from foretune.core.errors import ForetuneError
 from foretune.encoders.cache import write_embeddings
 from foretune.encoders.streams import FileSource, open_embedding_cache
-from foretune.measures.compute import compute_measures, measure_task
+from foretune.measures.compute import MeasureOptions, compute_measures, measure_task
+
+NO_INTERVALS = MeasureOptions(bootstrap=0)
 
 
 def write_parquet(path, vectors, labels=None, name="embedding", kind=None, groups=1000):
@@ -26,7 +28,7 @@ def write_parquet(path, vectors, labels=None, name="embedding", kind=None, group
 
 
 @pytest.fixture
-def given(tmp_path):
+def files(tmp_path):
     rng = np.random.default_rng(0)
     images = rng.normal(size=(9000, 6)).astype(np.float32)
     texts, labels = rng.normal(size=(4, 6)).astype(np.float32), rng.integers(0, 4, 9000)
@@ -44,85 +46,84 @@ def given(tmp_path):
     ("images", "labels"),
     [
         *itertools.product(["images.npy", "images.parquet"], ["labels.npy", "labels.parquet"]),
-        ("images.parquet", None),  # which has a column of them
+        ("images.parquet", None),  # it has a column of labels
     ],
 )
-def test_every_combination_gives_the_same(given, images, texts, labels):
-    folder, *arrays = given
+def test_file_source_gives_the_same_measures_from_every_kind_of_file(files, images, texts, labels):
+    folder, *arrays = files
     source = FileSource(folder / images, folder / texts, labels and folder / labels)
-    found = measure_task(source, 0, bootstrap=0)["measures"]
-    assert found == pytest.approx(compute_measures(*arrays), rel=1e-9)
+    values = measure_task(source, 0, NO_INTERVALS)["measures"]
+    assert values == pytest.approx(compute_measures(*arrays), rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.large_list(pa.float32())])
-def test_lists_of_any_length_and_another_column_name(given, kind):
-    folder, images, texts, labels = given
+def test_file_source_takes_variable_lists_and_another_column_name(files, kind):
+    folder, images, texts, labels = files
     write_parquet(folder / "x.parquet", images, labels, "clip_vector", kind)
-    found = measure_task(FileSource(folder / "x.parquet", folder / "texts.npy"), 0, bootstrap=0)
-    assert found["measures"] == pytest.approx(compute_measures(images, texts, labels), rel=1e-9)
+    task = measure_task(FileSource(folder / "x.parquet", folder / "texts.npy"), 0, NO_INTERVALS)
+    assert task["measures"] == pytest.approx(compute_measures(images, texts, labels), rel=1e-9)
 
 
-def test_a_float16_cache_is_read_as_it_is(given):
-    folder, images, texts, labels = given
+def test_file_source_keeps_float16(files):
+    folder, images, texts, labels = files
     write_parquet(folder / "x.parquet", images.astype(np.float16), labels)
-    found = measure_task(FileSource(folder / "x.parquet", folder / "texts.npy"), 0, bootstrap=0)
-    assert (
-        next(FileSource(folder / "x.parquet", folder / "texts.npy").blocks())[0].dtype == np.float16
-    )
+    task = measure_task(FileSource(folder / "x.parquet", folder / "texts.npy"), 0, NO_INTERVALS)
+    block, _ = next(FileSource(folder / "x.parquet", folder / "texts.npy").blocks())
+    assert block.dtype == np.float16
     expected = compute_measures(images, texts, labels)
-    assert found["measures"]["iimm"] == pytest.approx(expected["iimm"], abs=1e-5)
+    assert task["measures"]["iimm"] == pytest.approx(expected["iimm"], abs=1e-5)
 
 
-def spoil(folder, images, texts, labels, what):
-    """Arguments of Files, with one thing wrong."""
+def spoil(folder, images, texts, labels, fault):
+    """Return arguments of FileSource with one fault."""
     x, t, y = folder / "images.npy", folder / "texts.npy", folder / "labels.npy"
-    if what == "missing":
+    if fault == "missing":
         x = folder / "none.parquet"
-    elif what == "not npy":
+    elif fault == "not npy":
         x.write_text("1,2,3")
-    elif what == "not parquet":
+    elif fault == "not parquet":
         (x := folder / "images.parquet").write_text("1,2,3")
-    elif what == "pickled":
+    elif fault == "pickled":
         np.save(x, np.array([{}, {}], dtype=object), allow_pickle=True)
-    elif what == "a vector":
+    elif fault == "a vector":
         np.save(x, images[:, 0])
-    elif what == "widths":
+    elif fault == "widths":
         np.save(t, texts[:, :5])
-    elif what == "lengths":
+    elif fault == "lengths":
         np.save(y, labels[:-1])
-    elif what == "fractions":
+    elif fault == "fractions":
         np.save(y, labels / 2)
-    elif what == "no labels":
+    elif fault == "no labels":
         y = None
-    elif what == "beyond":
+    elif fault == "beyond":
         np.save(y, np.where(np.arange(9000) == 8500, 4, labels))
-    elif what == "minus one":
+    elif fault == "minus one":
         np.save(y, np.where(np.arange(9000) == 8500, -1, labels))
-    elif what == "nan":
+    elif fault == "nan":
         images[8500, 1] = np.nan
         np.save(x, images)
-    elif what == "ragged":
+    elif fault == "ragged":
         rows = [list(row) for row in images]
         rows[8500] = rows[8500][:3]
         table = {"embedding": pa.array(rows, pa.list_(pa.float32())), "label": labels}
         pq.write_table(pa.table(table), x := folder / "ragged.parquet")
-    elif what == "two columns":
+    elif fault == "two columns":
         column = pa.array(list(images))
         pq.write_table(pa.table({"a": column, "b": column}), x := folder / "two.parquet")
-    elif what == "a null":
+    elif fault == "a null":
         rows = [list(row) for row in images]
         rows[8500] = None
         table = {"embedding": pa.array(rows, pa.list_(pa.float32(), 6)), "label": labels}
         pq.write_table(pa.table(table), x := folder / "null.parquet")
-    elif what == "no rows":
+    elif fault == "no rows":
         np.save(x, images[:0])
-    elif what == "a zero text":
+    elif fault == "a zero text":
         np.save(t, texts * (np.arange(4) != 3)[:, None])
     return x, t, y
 
 
 @pytest.mark.parametrize(
-    ("what", "message"),
+    ("fault", "message"),
     [
         ("missing", r"none\.parquet: no such file"),
         ("not npy", r"images\.npy: not a readable \.npy file"),
@@ -131,7 +132,7 @@ def spoil(folder, images, texts, labels, what):
         ("a vector", r"images\.npy: needs a matrix of floating numbers, not float32 of shape"),
         ("widths", r"images\.npy: 6 dimensions, but .*texts\.npy has 5"),
         ("lengths", r"labels\.npy: 8999 labels for 9000 rows of .*images\.npy"),
-        ("fractions", r"labels\.npy: needs a row of whole numbers"),
+        ("fractions", r"labels\.npy: needs one dimension of whole numbers"),
         ("no labels", r"images\.npy: has no labels; give a file"),
         ("beyond", r"labels\.npy: row 8500: label 4 is not in 0\.\.3"),
         ("minus one", r"labels\.npy: row 8500: label -1 is not in 0\.\.3"),
@@ -143,12 +144,12 @@ def spoil(folder, images, texts, labels, what):
         ("a zero text", r"texts\.npy.*: texts: row 3 is a zero vector"),
     ],
 )
-def test_what_is_wrong_is_named(given, what, message):
+def test_file_source_names_the_file_and_the_fault(files, fault, message):
     with pytest.raises(ForetuneError, match=message):
-        measure_task(FileSource(*spoil(*given, what)), 0, bootstrap=0)
+        measure_task(FileSource(*spoil(*files, fault)), 0, NO_INTERVALS)
 
 
-def test_a_cache_of_another_dataset_is_refused(tmp_path):
+def test_open_embedding_cache_refuses_another_dataset_or_other_weights(tmp_path):
     for name in ("train", "text"):
         write_embeddings(
             tmp_path / f"{name}.parquet", np.eye(4, 3, dtype=np.float32) + 1,
@@ -160,8 +161,8 @@ def test_a_cache_of_another_dataset_is_refused(tmp_path):
         open_embedding_cache(tmp_path, "train", "d")
 
 
-def test_the_script_writes_json_and_says_what_is_wrong(given):
-    folder = given[0]
+def test_measure_embeddings_script_writes_json_and_reports_errors(files):
+    folder = files[0]
     command = [sys.executable, ROOT / "workflow_scripts/measure_embeddings.py", "--name", "mine",
                "--images", folder / "images.npy", "--texts", folder / "texts.npy", "--seed", "0",
                "--options", '{"without": ["silhouette_euclidean"], "bootstrap": 16}',
@@ -172,6 +173,6 @@ def test_the_script_writes_json_and_says_what_is_wrong(given):
     command += ["--labels", folder / "labels.npy"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found = json.loads((folder / "mine.json").read_text())
-    assert found["embeddings"] == "mine" and found["n"] == 9000 and len(found["files"]) == 3
-    assert "silhouette_euclidean" not in found["measures"] and "iimm" in found["measures"]
+    task = json.loads((folder / "mine.json").read_text())
+    assert task["embeddings"] == "mine" and task["n"] == 9000 and len(task["files"]) == 3
+    assert "silhouette_euclidean" not in task["measures"] and "iimm" in task["measures"]

@@ -1,3 +1,5 @@
+"""Measures by hand, by scikit-learn, by their invariances, and on degenerate input."""
+
 import json
 
 import numpy as np
@@ -8,7 +10,7 @@ from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
 
 from foretune.core.errors import ForetuneError
 from foretune.encoders.streams import ArraySource
-from foretune.measures.compute import MEASURES, compute_measures, measure_task
+from foretune.measures.compute import MEASURES, MeasureOptions, compute_measures, measure_task
 from foretune.measures.registry import measure
 
 
@@ -18,7 +20,7 @@ def random_task(n=40, classes=5, width=8, seed=0):
     return images, texts, rng.integers(0, classes, n)
 
 
-def test_by_hand():
+def test_compute_measures_of_an_example_by_hand():
     # Three images and two captions in the plane, at multiples of 90 and 45 degrees.
     half = np.sqrt(0.5)
     images = np.array([[1, 0], [0, 2], [3, 3]], dtype=np.float32)  # (1,0) (0,1) (half,half)
@@ -33,7 +35,7 @@ def test_by_hand():
 
 
 @given(st.integers(2, 30), st.integers(2, 6), st.integers(2, 10), st.integers(0, 2**32 - 1))
-def test_equal_to_all_pairs_by_scikit_learn(n, classes, width, seed):
+def test_compute_measures_equals_all_pairs_by_scikit_learn(n, classes, width, seed):
     images, texts, labels = random_task(n, classes, width, seed)
     values = compute_measures(images, texts, labels)
     cross, within = cosine_similarity(images, texts), cosine_similarity(images)
@@ -47,7 +49,7 @@ def test_equal_to_all_pairs_by_scikit_learn(n, classes, width, seed):
     assert values["modality_gap"] == pytest.approx(gap, abs=1e-9)
 
 
-def test_order_of_rows_and_names_of_classes_do_not_matter():
+def test_compute_measures_ignores_the_order_of_rows_and_classes():
     images, texts, labels = random_task()
     order = np.random.default_rng(1).permutation(len(images))
     renamed = np.random.default_rng(2).permutation(len(texts))
@@ -56,7 +58,7 @@ def test_order_of_rows_and_names_of_classes_do_not_matter():
     assert other == pytest.approx(values, rel=1e-6)
 
 
-def test_input_is_not_changed_and_may_be_read_only():
+def test_compute_measures_leaves_read_only_input_unchanged():
     images, texts, labels = random_task()
     copies = images.copy(), texts.copy(), labels.copy()
     for array in (images, texts, labels):
@@ -65,7 +67,7 @@ def test_input_is_not_changed_and_may_be_read_only():
     assert all(np.array_equal(a, b) for a, b in zip(copies, (images, texts, labels), strict=True))
 
 
-def test_undefined_is_nan():
+def test_compute_measures_gives_nan_for_undefined_measures():
     images, texts, labels = random_task(n=1, classes=1)
     values = compute_measures(images, texts, labels * 0)
     defined = {name for name, value in values.items() if np.isfinite(value)}
@@ -73,7 +75,7 @@ def test_undefined_is_nan():
     assert values["transrate"] == 0
 
 
-def test_a_class_without_images_keeps_its_caption():
+def test_inter_modal_includes_the_caption_of_a_class_without_images():
     images, texts, _ = random_task(n=6, classes=3)
     labels = np.array([0, 0, 1, 1, 0, 1])
     cross = cosine_similarity(images, texts)
@@ -89,19 +91,19 @@ def test_a_class_without_images_keeps_its_caption():
     [
         (lambda x, t, y: (x, t, np.where(y == 0, 9, y)), "label 9 is not in 0..4"),
         (lambda x, t, y: (x, t, y - 5), "is not in 0..4"),
-        (lambda x, t, y: (x, t[:, :4], y), "not of one width"),
+        (lambda x, t, y: (x, t[:, :4], y), "must be matrices of one width"),
         (lambda x, t, y: (x, t, y[:-1]), "as many labels"),
         (lambda x, t, y: (x * (np.arange(40) != 7)[:, None], t, y), "row 7 is a zero vector"),
         (lambda x, t, y: (np.where(x > 2, np.nan, x), t, y), "not finite"),
     ],
 )
-def test_bad_input_is_refused(change, message):
+def test_compute_measures_refuses_bad_input(change, message):
     with pytest.raises(ForetuneError, match=message):
         compute_measures(*change(*random_task()))
 
 
-def test_every_measure_names_its_source():
-    assert all(m.reference and m.function.__doc__ for m in MEASURES.values())
+def test_measures_name_their_source():
+    assert all(each.reference and each.function.__doc__ for each in MEASURES.values())
 
 
 def unit(x):
@@ -109,30 +111,28 @@ def unit(x):
 
 
 def values_and_notes(images, texts, labels):
-    found = measure_task(ArraySource(images, texts, labels), 0, bootstrap=16)
-    return (
-        found["measures"],
-        {name: each["notes"] for name, each in found["details"].items()},
-        found,
-    )
+    task = measure_task(ArraySource(images, texts, labels), 0, MeasureOptions(bootstrap=16))
+    notes = {name: detail["notes"] for name, detail in task["details"].items()}
+    return task["measures"], notes, task
 
 
 @given(st.integers(30, 80), st.integers(2, 5), st.integers(3, 8), st.integers(0, 2**32 - 1))
-def test_a_rotation_changes_nothing_that_it_should_not(n, classes, width, seed):
+def test_measures_are_invariant_to_rotation(n, classes, width, seed):
     images, texts, labels = random_task(n, classes, width, seed)
     turn = np.linalg.qr(np.random.default_rng(seed).normal(size=(width, width)))[0]
-    # A variance by dimension is one of the axes, as are EMMS's and the floor of spherical GBC.
+    # These depend on the axes: diagonal GBC and EMMS by variances per dimension, spherical GBC by
+    # its floor.
     fixed = {"gbc_spherical", "gbc_diagonal", "emms"}
     values = compute_measures(images, texts, labels)
     turned = compute_measures(images @ turn, texts @ turn, labels)
-    # The power method of SFDA starts from row sums, which a rotation moves.
+    # SFDA's power method starts from row sums, which a rotation changes.
     for name in values.keys() - fixed - {"sfda"}:
         assert turned[name] == pytest.approx(values[name], rel=1e-5, abs=1e-6), name
 
 
 @given(st.integers(20, 60), st.integers(2, 5), st.integers(3, 8), st.integers(0, 2**32 - 1))
-def test_a_doubled_data_set(n, classes, width, seed):
-    """Means and distributions stay; only what divides by the number of pairs is moved."""
+def test_measures_of_a_duplicated_data_set(n, classes, width, seed):
+    """Means and distributions stay the same; only means over pairs of images change."""
     images, texts, labels = random_task(n, classes, width, seed)
     values = compute_measures(images, texts, labels)
     twice = compute_measures(np.tile(images, (2, 1)), texts, np.tile(labels, 2))
@@ -140,13 +140,13 @@ def test_a_doubled_data_set(n, classes, width, seed):
                  "davies_bouldin", "h_score", "transrate", "gbc_spherical", "gbc_diagonal",
                  "sfda", "emms"):  # fmt: skip
         assert twice[name] == pytest.approx(values[name], rel=1e-8, abs=1e-10), name
-    # n of the 2n (2n - 1) / 2 pairs are of an image with its double, the rest are as before.
+    # n of the 2n (2n - 1) / 2 pairs are an image and its duplicate; the others are as before.
     pairs = n * (n - 1) / 2
     expected = (4 * pairs * values["intra_images"] + n) / (4 * pairs + n)
     assert twice["intra_images"] == pytest.approx(expected, rel=1e-9)
 
 
-def test_precision_of_storage_hardly_shows():
+def test_measures_of_stored_precisions_agree():
     images, texts, labels = random_task(400, 5, 16)
     exact = compute_measures(images, texts, labels)
     for kind, bound in ((np.float32, 1e-5), (np.float16, 1e-2)):
@@ -164,7 +164,7 @@ DEGENERATE = {
     "identical everything": lambda x, t, y: (np.ones_like(x), np.ones_like(t), y),
     "images identical within a class": lambda x, t, y: (np.eye(8)[y], t, y),
     "an empty class": lambda x, t, y: (x, t, np.where(y == 2, 0, y)),
-    "one image a class": lambda x, t, y: (x[:5], t, np.arange(5)),
+    "one image per class": lambda x, t, y: (x[:5], t, np.arange(5)),
     "a dimension that never varies": lambda x, t, y: (x * (np.arange(8) != 3), t, y),
     "fewer images than dimensions": lambda x, t, y: (x[:6], t, y[:6]),
 }
@@ -172,86 +172,88 @@ DEGENERATE = {
 
 @pytest.mark.parametrize("change", DEGENERATE.values(), ids=DEGENERATE)
 @pytest.mark.filterwarnings("error")
-def test_degenerate_input_gets_a_value_or_a_reason(change):
+def test_measure_task_gives_a_value_or_a_reason_for_degenerate_input(change):
     images, texts, labels = random_task()
     labels[:5] = np.arange(5)
-    values, notes, found = values_and_notes(*change(images, texts, labels))
+    values, notes, task = values_and_notes(*change(images, texts, labels))
     for name, value in values.items():
         if value is None:
             assert any("undefined" in note for note in notes[name]), name
         else:
             assert np.isfinite(value), name
-    json.dumps(found, allow_nan=False)
+    json.dumps(task, allow_nan=False)
 
 
-def test_what_is_noise_says_so():
+def test_measure_task_notes_too_few_images():
     images, texts, labels = random_task(n=12, classes=3, width=20)
     labels[:3] = np.arange(3)
-    values, notes, found = values_and_notes(images, texts, labels)
-    assert values["h_score"] == pytest.approx(2)  # whatever the labels are
+    values, notes, task = values_and_notes(images, texts, labels)
+    assert values["h_score"] == pytest.approx(2)  # K - 1, for any labels
     for name in ("h_score", "emms", "logme"):
         assert "12 images in 20 dimensions" in notes[name][0]
-    assert found["notes"] == [] and notes["iimm"] == ["12 images are too few for an interval"]
+    assert task["notes"] == [] and notes["iimm"] == ["12 images are too few for an interval"]
 
 
-def test_absent_classes_are_reported_and_left_out():
+def test_measure_task_notes_and_leaves_out_absent_classes():
     images, texts, labels = random_task()
     labels = np.where(labels == 2, 0, labels)
-    found = measure_task(ArraySource(images, texts, labels), 0, classes=list("abcde"))
-    assert found["notes"] == ["1 class has no image: c"]
+    task = measure_task(ArraySource(images, texts, labels), 0, classes=list("abcde"))
+    assert task["notes"] == ["1 class has no image: c"]
     kept = np.array([0, 1, 3, 4])
     fewer = compute_measures(images, texts[kept], np.searchsorted(kept, labels))
     for name in ("transrate", "sfda", "h_score", "gbc_spherical", "gbc_diagonal", "ncti", "logme"):
-        assert found["measures"][name] == pytest.approx(fewer[name], rel=1e-10), name
+        assert task["measures"][name] == pytest.approx(fewer[name], rel=1e-10), name
 
 
-def test_a_large_task_is_sampled_only_where_all_must_be_seen_at_once():
+def test_measure_task_samples_only_for_measures_of_all_images_at_once():
     images, texts, labels = random_task(3000, 4, 6)
     whole = compute_measures(images, texts, labels)
-    found = measure_task(ArraySource(images, texts, labels), 0, sample=500, bootstrap=0)
-    for name, detail in found["details"].items():
+    source, options = ArraySource(images, texts, labels), MeasureOptions(sample=500, bootstrap=0)
+    task = measure_task(source, 0, options)
+    for name, detail in task["details"].items():
         sampled = detail["notes"] == ["of a random sample of 500 of 3000 images"]
         assert sampled == (MEASURES[name].inputs == "matrix"), name
         if not sampled:
-            assert found["measures"][name] == pytest.approx(whole[name], rel=1e-9), name
-    again = measure_task(ArraySource(images, texts, labels), 0, sample=500, bootstrap=0)
-    other = measure_task(ArraySource(images, texts, labels), 1, sample=500, bootstrap=0)
-    assert again == found and other["measures"]["ncti"] != found["measures"]["ncti"]
+            assert task["measures"][name] == pytest.approx(whole[name], rel=1e-9), name
+    again, other = (measure_task(source, seed, options) for seed in (0, 1))
+    assert again == task and other["measures"]["ncti"] != task["measures"]["ncti"]
 
 
-def test_the_interval_is_that_of_new_images():
-    """Standard errors, of 120 tasks drawn anew, and from the halves of one, agree."""
+def test_estimate_uncertainty_interval_matches_new_images():
+    """The standard error from 120 new tasks agrees with the one from halves of a task."""
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(4, 10)) * 0.7 + 1
     texts = rng.normal(size=(4, 10))
 
-    def task(n=400):
+    def new_task(n=400):
         labels = rng.integers(0, 4, n)
         return ArraySource(rng.normal(size=(n, 10)) + centers[labels], texts, labels)
 
     names = ("iimm", "h_score", "silhouette_cosine", "transrate", "gbc_diagonal", "sfda", "logme")
-    drawn = [compute_measures(t.images, t.texts, t.labels) for t in (task() for _ in range(120))]
+    drawn = [
+        compute_measures(t.images, t.texts, t.labels) for t in (new_task() for _ in range(120))
+    ]
     widths = {name: [] for name in names}
     for _ in range(12):
-        found = measure_task(task(), 0, bootstrap=320)["details"]
+        details = measure_task(new_task(), 0, MeasureOptions(bootstrap=320))["details"]
         for name in names:
-            low, high = found[name]["interval"]
+            low, high = details[name]["interval"]
             widths[name].append((high - low) / 2 / 1.96)
     for name in names:
         expected = np.std([values[name] for values in drawn])
         assert np.mean(widths[name]) == pytest.approx(expected, rel=0.3), name
 
 
-def test_a_curve_nears_the_value_of_all():
+def test_estimate_uncertainty_curve_approaches_the_value_of_all_images():
     images, texts, labels = random_task(2000, 4, 8)
     curve = measure_task(ArraySource(images, texts, labels), 0)["details"]["iimm"]["curve"]
     assert [point["n"] for point in curve] == [31, 62, 125, 250, 500, 1000]
     deviations = [point["deviation"] for point in curve]
-    # As 1 / sqrt(n) of samples without replacement.
+    # Deviations fall as those of samples without replacement do.
     assert deviations[0] / deviations[-1] == pytest.approx(np.sqrt(64 * (1 - 1 / 64)), rel=0.5)
 
 
-def test_a_measure_of_ones_own_takes_a_few_lines():
+def test_measure_registers_a_function_of_ones_own():
     @measure("mine", higher_is_better=False)
     def spread(s):
         """1 - |mean|^2."""
@@ -259,8 +261,8 @@ def test_a_measure_of_ones_own_takes_a_few_lines():
 
     try:
         images, texts, labels = random_task()
-        found = measure_task(ArraySource(images, texts, labels), 0)
+        task = measure_task(ArraySource(images, texts, labels), 0)
     finally:
         del MEASURES["spread"]
-    assert found["measures"]["spread"] == pytest.approx(1 - (unit(images).mean(0) ** 2).sum())
-    assert found["details"]["spread"]["interval"] is not None
+    assert task["measures"]["spread"] == pytest.approx(1 - (unit(images).mean(0) ** 2).sum())
+    assert task["details"]["spread"]["interval"] is not None

@@ -1,12 +1,13 @@
-"""Embedding caches: Parquet files of vectors that state what they were made from.
+"""Embedding caches: Parquet files of vectors that record what they were made from.
 
-Vectors are stored raw, as the tower gives them, in a fixed-size list column of float32.
-The metadata names the weights, the preprocessing and the dataset, and readers refuse a
-cache that does not match what they ask for.
+Vectors are stored raw, as the tower returns them, in a fixed-size list column of float32. The
+metadata names the weights, the preprocessing and the dataset. Readers refuse a cache whose
+metadata differs from what they expect.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,35 +19,45 @@ from foretune.core.parquet import read_metadata, write_parquet
 
 @dataclass
 class Embeddings:
-    """vectors (N, d) float32, read-only, not of unit length; the other columns; provenance."""
+    """The content of an embedding cache.
+
+    vectors: (N, d) float32, read-only, as the tower returned them and so not of unit length.
+    columns: the other columns by name, each (N,).
+    metadata: what the vectors were made from.
+    """
 
     vectors: np.ndarray
     columns: dict[str, np.ndarray]
-    metadata: dict
+    metadata: dict[str, Any]
 
 
-def write_embeddings(path: Path | str, vectors: np.ndarray, columns: dict, metadata: dict) -> None:
-    """Write vectors (N, d) with one value of each column a row.
+def write_embeddings(
+    path: Path | str, vectors: np.ndarray, columns: dict[str, Any], metadata: dict[str, Any]
+) -> None:
+    """Write vectors (N, d) and further columns of N values each.
 
-    Raises ForetuneError, which names the row, where a vector is not finite.
+    Raises ForetuneError, which names the row, if a vector is not finite.
     """
-    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(broken):
-        raise ForetuneError(f"{path}: row {broken[0]} ({len(broken)} in all) is not finite")
+    bad_rows = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad_rows):
+        raise ForetuneError(
+            f"{path}: row {bad_rows[0]} is not finite ({len(bad_rows)} such rows in all)"
+        )
     flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
     column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
     write_embedding_table(pa.table({**columns, "embedding": column}), path, metadata)
 
 
-def write_embedding_table(table: pa.Table, path: Path | str, metadata: dict) -> None:
-    # One chunk a file is what lets a reader map it without a copy; a dictionary of vectors' values
-    # makes reading several times slower.
+def write_embedding_table(table: pa.Table, path: Path | str, metadata: dict[str, Any]) -> None:
+    """Write a table with a column `embedding` so that it can be read without a copy."""
+    # Readers need no copy if the file has one chunk. A dictionary of the vectors' values would
+    # make reading several times slower.
     rows = max(1, len(table))
     write_parquet(table, path, metadata, rows, compression="none", dictionary=False)
 
 
-def check_metadata(path: Path | str, **expected) -> dict:
-    """A cache's metadata. Raises ForetuneError where it has not these values."""
+def check_metadata(path: Path | str, **expected: str) -> dict[str, Any]:
+    """Return a cache's metadata. Raises ForetuneError if a value differs from the expected one."""
     metadata = read_metadata(path)
     for key, value in expected.items():
         if metadata.get(key) != value:
@@ -57,18 +68,20 @@ def check_metadata(path: Path | str, **expected) -> dict:
     return metadata
 
 
-def read_embeddings(path: Path | str, **expected) -> Embeddings:
-    """Read a cache, its vectors without a copy out of Arrow's memory.
+def read_embeddings(path: Path | str, **expected: str) -> Embeddings:
+    """Read a cache; its vectors are a view of Arrow's memory, not a copy.
 
-    expected: metadata that must have these values (`weights=`, `dataset=`, ...).
-    Raises ForetuneError where the file is not such a cache, or was made from something else.
+    expected: values that the metadata must have (`weights=`, `dataset=`, ...).
+
+    Raises ForetuneError if the file is not an embedding cache, has a vector that is not finite, or
+    was made from something else.
     """
     metadata = check_metadata(path, **expected)
     table = pq.read_table(path)
     if "embedding" not in table.column_names:
         raise ForetuneError(f"{path}: has no column named embedding")
     column = table["embedding"]
-    # combine_chunks copies, even a single one; ours is written as one.
+    # combine_chunks copies even a single chunk, which is what write_embeddings writes.
     column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     vectors = column.flatten().to_numpy(zero_copy_only=True)
     if not np.isfinite(vectors).all():
@@ -81,7 +94,11 @@ def read_embeddings(path: Path | str, **expected) -> Embeddings:
 def read_task_embeddings(
     folder: Path | str, split: str, dataset_digest: str
 ) -> tuple[Embeddings, Embeddings]:
-    """The images of one split and the captions' embeddings, of one dataset by one model."""
+    """Read one model's embeddings of a split's images and of the captions.
+
+    Raises ForetuneError if a cache was made from another dataset, or the two from different
+    weights.
+    """
     images = read_embeddings(Path(folder) / f"{split}.parquet", dataset=dataset_digest)
     texts = read_embeddings(
         Path(folder) / "text.parquet", dataset=dataset_digest, weights=images.metadata["weights"]
@@ -90,7 +107,7 @@ def read_task_embeddings(
 
 
 def normalize_rows(vectors: np.ndarray) -> np.ndarray:
-    """Rows scaled to unit length, in float64. Raises ForetuneError for a zero vector."""
+    """Return the rows scaled to unit length, in float64. Raises ForetuneError for a zero vector."""
     vectors = np.asarray(vectors, dtype=np.float64)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not lengths.all():

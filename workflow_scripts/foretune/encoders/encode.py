@@ -1,30 +1,41 @@
 """Forward passes that fill the embedding caches."""
 
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from foretune.data.prepared import read_manifest, read_split
+from foretune.core.entries import ModelSpec
+from foretune.data.prepared import Manifest, read_manifest, read_split
 from foretune.encoders.cache import write_embeddings
 from foretune.encoders.image_cache import load_batch, prepare_images
-from foretune.encoders.loading import Preprocess, digest_weights, encode_text, load_model
+from foretune.encoders.loading import (
+    DualEncoder,
+    LoadedModel,
+    Preprocess,
+    Tokenizer,
+    digest_weights,
+    encode_text,
+    load_model,
+)
 from foretune.encoders.shards import prepare_rows, shard_rows
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-# On a CPU, the activations of more images do not fit its caches: half as fast again with 64 of a
-# mini encoder's as with 256 (benchmarks/training.md).
+# On a CPU, the activations of more images do not fit in its caches: a mini encoder is half as fast
+# again with batches of 64 as with 256 (benchmarks/training.md).
 ENCODE_BATCH = 256 if DEVICE == "cuda" else 64
 
 
 @torch.inference_mode()
 def encode_images(
-    model: nn.Module, preprocess: Preprocess, images: np.ndarray, batch_size: int = ENCODE_BATCH
+    model: DualEncoder, preprocess: Preprocess, images: np.ndarray, batch_size: int = ENCODE_BATCH
 ) -> Tensor:
-    """Raw image embeddings (N, d) of prepared images (N, 3, H, W), on the CPU."""
+    """Return the raw embeddings (N, d) of prepared images (N, 3, H, W), on the CPU."""
     device = next(model.parameters()).device
     starts = range(0, len(images), batch_size)
     vectors = []
@@ -36,80 +47,92 @@ def encode_images(
 
 
 @torch.inference_mode()
-def encode_captions(model: nn.Module, tokenizer, captions: list[str]) -> Tensor:
-    """Raw caption embeddings (C, d), on the CPU."""
+def encode_captions(model: DualEncoder, tokenizer: Tokenizer, captions: list[str]) -> Tensor:
+    """Return the raw embeddings (C, d) of captions, on the CPU."""
     device = next(model.parameters()).device
     return encode_text(model, tokenizer(captions).to(device)).float().cpu()
 
 
 def embed_images(
-    model_spec: dict,
+    model_spec: ModelSpec,
     dataset: Path,
     output: Path,
     prepared: Path | None = None,
-    log=print,
+    log: Callable[[str], None] = print,
     shard: tuple[int, int] | None = None,
 ) -> None:
     """Write `output/{split}.parquet` for each split of a prepared dataset.
 
-    prepared: the folder where prepared images are kept (see images.py); None keeps none.
-    shard: (k, n) for the k-th of n parts of each split, of which no image is kept (see shards.py).
+    Also write `output/own_text.parquet`, the embeddings of the dataset's own captions, except for
+    a shifted test, whose captions are those of its dataset.
+
+    Args:
+        prepared: folder of the image cache; None caches no images.
+        shard: (k, n) embeds the k-th of n shards of each split, from 0 on, and caches no images.
     """
-    model, preprocess, tokenizer = load_model(model_spec, DEVICE)
+    loaded = load_model(model_spec, DEVICE)
     manifest = read_manifest(dataset)
     provenance = {
         "kind": "images",
-        "weights": digest_weights(model),
-        "preprocessing": repr(preprocess.config),
+        "weights": digest_weights(loaded.model),
+        "preprocessing": repr(loaded.preprocess.config),
         "precision": "float32",
         "dataset": manifest["digest"],
     }
     for split in manifest["splits"]:
-        rows, facts = read_split(dataset, split, ["id", "label"]), {**provenance, "split": split}
+        rows = read_split(dataset, split, ["id", "label"])
+        metadata: dict[str, Any] = {**provenance, "split": split}
+        parts: Iterable[np.ndarray]
         if shard:
             start, stop = shard_rows(len(rows), *shard)
-            facts["shard"] = [start, stop, len(rows)]
+            metadata["shard"] = [start, stop, len(rows)]
             rows = rows.slice(start, stop - start)
-            parts = prepare_rows(dataset, split, preprocess, start, stop)
+            parts = prepare_rows(dataset, split, loaded.preprocess, start, stop)
         else:
-            parts = [prepare_images(dataset, split, preprocess, prepared, log)]
+            parts = [prepare_images(dataset, split, loaded.preprocess, prepared, log)]
         started = time.monotonic()
-        vectors = [encode_images(model, preprocess, images) for images in parts]
-        if not vectors:  # a shard of a split that is too small for so many
-            vectors = [encode_captions(model, tokenizer, manifest["classes"])[:0]]
+        vectors = [encode_images(loaded.model, loaded.preprocess, images) for images in parts]
+        if not vectors:  # an empty shard; the captions' vectors have the same width
+            vectors = [encode_captions(loaded.model, loaded.tokenizer, manifest["classes"])[:0]]
         log(f"{len(rows)} images embedded, {len(rows) / (time.monotonic() - started):.0f} images/s")
         columns = {"id": rows["id"], "label": rows["label"]}
-        write_embeddings(output / f"{split}.parquet", torch.cat(vectors).numpy(), columns, facts)
-    if "parent" not in manifest:  # a shifted test's captions are those of the task it belongs to
-        own = output / "own_text.parquet"
-        write_caption_embeddings((model, preprocess, tokenizer), manifest, manifest["caption"], own)
+        write_embeddings(output / f"{split}.parquet", torch.cat(vectors).numpy(), columns, metadata)
+    if "parent" not in manifest:
+        path = output / "own_text.parquet"
+        write_caption_embeddings(loaded, manifest, manifest["caption"], path)
 
 
-def embed_captions(model_spec: dict, dataset: Path, template: str | None, output: Path) -> None:
-    """Write `text.parquet`: one caption a class, from the template or the dataset's own."""
+def embed_captions(
+    model_spec: ModelSpec, dataset: Path, template: str | None, output: Path
+) -> None:
+    """Write the embeddings of one caption per class to the file `output`.
+
+    template: the caption with {} for the class name; None takes the dataset's own.
+    """
     manifest = read_manifest(dataset)
     write_caption_embeddings(
         load_model(model_spec, DEVICE), manifest, template or manifest["caption"], output
     )
 
 
-def write_caption_embeddings(loaded: tuple, manifest: dict, template: str, output: Path) -> None:
-    """loaded: (model, preprocess, tokenizer)."""
-    model, preprocess, tokenizer = loaded
+def write_caption_embeddings(
+    loaded: LoadedModel, manifest: Manifest, template: str, output: Path
+) -> None:
+    """Write the embeddings of one caption per class, made from the template."""
     captions = [template.replace("{}", name) for name in manifest["classes"]]
-    vectors = encode_captions(model, tokenizer, captions).numpy()
+    vectors = encode_captions(loaded.model, loaded.tokenizer, captions).numpy()
     columns = {
         "label": np.arange(len(captions), dtype=np.int32),
         "class": manifest["classes"],
         "caption": captions,
     }
-    provenance = {
+    metadata = {
         "kind": "captions",
-        "weights": digest_weights(model),
+        "weights": digest_weights(loaded.model),
         "precision": "float32",
         "dataset": manifest["digest"],
-        "preprocessing": repr(preprocess.config),
+        "preprocessing": repr(loaded.preprocess.config),
         "template": template,
-        "logit_scale": model.logit_scale.exp().item(),  # an adapter's logits need it
+        "logit_scale": loaded.model.logit_scale.exp().item(),  # for an adapter's logits
     }
-    write_embeddings(output, vectors, columns, provenance)
+    write_embeddings(output, vectors, columns, metadata)

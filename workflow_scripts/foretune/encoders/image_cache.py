@@ -1,11 +1,12 @@
-"""Images decoded and resized once for each preprocessing, as one array in a file.
+"""The image cache: images decoded and resized once per preprocessing, as one array in a file.
 
-Jobs of all methods and of all models that prepare images alike read the same file, mapped into
-memory: from the second epoch on, and in every later job, an image costs the copy of its pixels.
-The files may be deleted at any time; what is missing is made again.
+Jobs of all methods, and of all models with the same preprocessing, map the same file into memory.
+From the second epoch on, and in every later job, an image costs only the copy of its pixels. The
+files may be deleted at any time and are made again when needed.
 """
 
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,15 +18,24 @@ from tqdm import tqdm
 
 from foretune.core.files import atomic_write, digest_json
 from foretune.data.prepared import decode_image, get_dataset_title, read_manifest, stream_split
+from foretune.encoders.loading import Preprocess
 
 
 def prepare_images(
-    dataset: Path, split: str, preprocess, folder: Path | None = None, log=print
+    dataset: Path,
+    split: str,
+    preprocess: Preprocess,
+    folder: Path | None = None,
+    log: Callable[[str], None] = print,
 ) -> np.ndarray:
-    """The images of a prepared dataset's split: (N, 3, H, W) uint8, read-only where kept.
+    """Return the prepared images of a split: (N, 3, H, W) uint8, read-only if they are cached.
 
-    dataset: the prepared dataset's folder; folder: where prepared images are kept, or None.
-    Raises ForetuneError, which names the row, for an image that cannot be decoded.
+    Args:
+        dataset: folder of the prepared dataset.
+        folder: where the cache's files are; None prepares the images in memory.
+
+    Raises:
+        ForetuneError: an image cannot be decoded; the message names the row.
     """
     manifest = read_manifest(dataset)
     name = f"{get_dataset_title(manifest)}, {split}"
@@ -35,44 +45,46 @@ def prepare_images(
         return np.load(path, mmap_mode="r")
     n = manifest["splits"][split]["rows"]
 
-    def prepare(pair: tuple[str, bytes]) -> np.ndarray:
-        return preprocess(decode_image(pair[1], f"{name}, {pair[0]}")).numpy()
+    def prepare(row: tuple[str, bytes]) -> np.ndarray:
+        return preprocess(decode_image(row[1], f"{name}, {row[0]}")).numpy()
 
     started = time.monotonic()
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # Pillow lets go of Python's lock
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # Pillow releases the GIL
         prepared = (
             image
-            for some in stream_split(dataset, split)
-            for image in pool.map(prepare, zip(*some, strict=True))
+            for ids, encoded in stream_split(dataset, split)
+            for image in pool.map(prepare, zip(ids, encoded, strict=True))
         )
-        # Shown only where it takes long; so is the bar of encode_images.
+        # The bar appears only if it takes long, like that of encode_images.
         progress = iter(
             tqdm(prepared, f"{name}, preparing", n, mininterval=5, delay=5, unit="image")
         )
-        first = next(progress)  # only an image tells the size
+        first = next(progress)  # the size is known from an image only
         shape = (n, *first.shape)
         if path is None:
-            images = fill_array(np.empty(shape, np.uint8), first, progress)
+            images = np.empty(shape, np.uint8)
+            fill_array(images, first, progress)
         else:
-            with atomic_write(path) as beside:
-                kept = np.lib.format.open_memmap(beside, "w+", np.uint8, shape)
-                fill_array(kept, first, progress).flush()
+            with atomic_write(path) as temporary:
+                mapped = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+                fill_array(mapped, first, progress)
+                mapped.flush()
             images = np.load(path, mmap_mode="r")
     rate = n / (time.monotonic() - started)
     log(f"{name}: {n} images prepared, {rate:.0f} images/s")
     return images
 
 
-def fill_array(images: np.ndarray, first: np.ndarray, others) -> np.ndarray:
+def fill_array(images: np.ndarray, first: np.ndarray, others: Iterable[np.ndarray]) -> None:
+    """Copy an image and those that follow it into an array."""
     images[0] = first
     for number, image in enumerate(others, start=1):
         images[number] = image
-    return images
 
 
-def load_batch(images: np.ndarray, which: slice | np.ndarray, device: str | torch.device) -> Tensor:
-    """A batch of prepared images on the device; pinned on its way to a GPU."""
-    batch = torch.from_numpy(np.array(images[which]))
+def load_batch(images: np.ndarray, rows: slice | np.ndarray, device: str | torch.device) -> Tensor:
+    """Return a batch of prepared images on the device, through pinned memory if it is a GPU."""
+    batch = torch.from_numpy(np.array(images[rows]))
     if torch.device(device).type == "cuda":
         return batch.pin_memory().to(device, non_blocking=True)
     return batch

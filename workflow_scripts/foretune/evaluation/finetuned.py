@@ -23,6 +23,7 @@ from foretune.encoders.cache import read_task_embeddings
 from foretune.encoders.encode import DEVICE, encode_captions, encode_images
 from foretune.encoders.image_cache import prepare_images
 from foretune.encoders.loading import load_model
+from foretune.encoders.streams import ArraySource
 from foretune.encoders.zero_shot import predict_classes
 from foretune.evaluation.scores import (
     DRIFT_SCHEMA,
@@ -199,7 +200,9 @@ class FineTunedModel:
         after = self.encode_split(dataset, "train").numpy()
         model, _, tokenizer = self.get_model()
         captions = encode_captions(model, tokenizer, list(texts.columns["caption"]))
+        labels = before.columns["label"]
         return measure_drift(
-            before.vectors, after, before.columns["label"], texts.vectors, captions.numpy(),
+            ArraySource(before.vectors, texts.vectors, labels),
+            ArraySource(after, captions.numpy(), labels),
             TRANSPORT_SAMPLE,
-        )  # fmt: skip
+        )

@@ -1,4 +1,4 @@
-"""IIMM, its terms and the other means of similarities, from class sums alone.
+"""IIMM, its terms and other mean similarities, computed from class sums alone.
 
 Source: "Zero-Shot Embeddings Inform Learning and Forgetting with Vision-Language Encoders",
 section 3 and appendix A.1.
@@ -16,14 +16,17 @@ def inter_modal(s: ClassStatistics) -> float:
     classes = len(s.texts)
     if classes < 2:
         raise UndefinedMeasure("one class has no incorrect label")
-    every = s.total @ s.text_total
+    all_labels = s.total @ s.text_total
     correct = np.einsum("cd,cd->", s.class_sums, s.texts)
-    return (every - correct) / (s.n * (classes - 1))
+    return (all_labels - correct) / (s.n * (classes - 1))
 
 
 @measure("Intra-Images, appendix A.2", higher_is_better=True)
 def intra_images(s: ClassStatistics) -> float:
-    """Mean of x_i . x_j over all pairs i < j, as |sum x|^2 = N + 2 sum; needs two images."""
+    """Mean of x_i . x_j over all pairs i < j; needs two images.
+
+    The sum over all pairs follows from |sum of x|^2 = N + 2 * (sum over pairs of x_i . x_j).
+    """
     if s.n < 2:
         raise UndefinedMeasure("one image has no pair")
     return (s.total @ s.total - s.n) / (s.n * (s.n - 1))
@@ -52,5 +55,5 @@ def intra_texts(s: ClassStatistics) -> float:
 
 @measure("Modality gap, Liang et al. 2022")
 def modality_gap(s: ClassStatistics) -> float:
-    """Distance between the mean image and the mean text embedding."""
-    return np.linalg.norm(s.mean - s.text_total / len(s.texts))
+    """Euclidean distance between the mean image and the mean text embedding."""
+    return float(np.linalg.norm(s.mean - s.text_total / len(s.texts)))
