@@ -6,8 +6,8 @@ from typing import Literal
 
 from foretune.core.entries import ModelSpec, SourceSpec
 from foretune.data.sources.base import NOT_STATED
-from foretune.data.sources.webdataset import CLASS_NAMES_FILE, TEMPLATES_FILE
 from foretune.data.sources.registry import get_known_source
+from foretune.data.sources.webdataset import CLASS_NAMES_FILE, TEMPLATES_FILE
 
 HubKind = Literal["webdataset", "huggingface"]
 HUB_KINDS: tuple[HubKind, ...] = ("webdataset", "huggingface")
