@@ -37,7 +37,7 @@ def format_schema_error(error: jsonschema.ValidationError) -> list[str]:
     if error.validator == "required" and isinstance(value, dict):
         return [f"{prefix}{key}: is missing" for key in expected if key not in value]
     if error.validator == "type":
-        return [f"{path}: {value!r} is not {describe_type(value, expected)}"]
+        return [f"{path}: {value!r} is not {describe_expected_type(value, expected)}"]
     if error.validator == "pattern" and path.endswith(".caption"):
         return [f"{path}: {value!r} needs a {{}} where the class name goes"]
     if error.validator == "pattern" and path.endswith(".hub"):
@@ -45,7 +45,7 @@ def format_schema_error(error: jsonschema.ValidationError) -> list[str]:
     return [f"{path or 'config'}: {error.message}"]
 
 
-def describe_type(value: Any, expected: str | list[str]) -> str:
+def describe_expected_type(value: Any, expected: str | list[str]) -> str:
     """Return the type or types that the schema expects in words, and how to write the value."""
     if expected == "array":
         return f"a list: write [{value}]"
