@@ -22,7 +22,7 @@ MILLIONS = {"clip_b32": 151, "coca_b32": 254, "siglip_b16": 203, "eva02_b16": 15
 def test_model_of_the_paper_is_embedded_trained_and_evaluated_within_24_gb(name, tmp_path):
     """The weights come from the hub's cache by their tag; each method trains for one step."""
     spec = MODELS[name]
-    command = [sys.executable, "tests/real_size.py", *spec.values(), str(tmp_path)]
+    command = [sys.executable, "tests/support/real_size.py", *spec.values(), str(tmp_path)]
     env = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -196,9 +196,8 @@ def bundle_letters(sources: Path, output: Path, seed: int) -> None:
     40 font families are for training and 20 others for the test.
     """
     families: dict[str, list[Path]] = {}
-    for path in sorted(
-        (sources / "debian/usr/share/fonts").rglob("*.[ot]tf")
-    ):  # codespell:ignore ot
+    fonts = sources / "debian/usr/share/fonts"
+    for path in sorted(fonts.rglob("*.[ot]tf")):  # codespell:ignore ot
         families.setdefault(read_font(path)[1], []).append(path)
     for family in ("linuxbiolinumkeyboardo", "linuxlibertineinitialso"):
         families.pop(family)  # these draw pictures, not letters

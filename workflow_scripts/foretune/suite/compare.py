@@ -37,7 +37,7 @@ def list_encoders(folder: Path) -> list[Path]:
 
 def zero_shot_accuracies(encoder: Path, tasks: list[Path]) -> dict[str, float]:
     """Return the zero-shot accuracy of a model folder on the test of each task, by its name."""
-    model, preprocess, tokenizer = load_model({"folder": encoder})
+    model, preprocess, tokenizer = load_model({"folder": str(encoder)})
     accuracies = {}
     for path in tasks:
         source = read_parquet_source(path)

@@ -138,7 +138,7 @@ def pretrain(
         "pretraining"
     ]
     steps, batch_size = recipe["steps"], recipe["batch_size"]
-    model, preprocess, tokenizer = load_model({"folder": model_dir}, weights=False)
+    model, preprocess, tokenizer = load_model({"folder": str(model_dir)}, weights=False)
     if isinstance(model, open_clip.CoCa):
         # open_clip leaves the values of this layer undefined (torch.empty).
         head = model.text_decoder.text_projection
