@@ -18,11 +18,11 @@ def work() -> None:
     # Set before huggingface_hub reads it; encoders/imports.py sets 1 for jobs.
     offline = os.environ.setdefault("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE")
     from foretune.planning.fetch import fetch_items
-    from foretune.planning.fetch_list import UNKNOWN, format_items, list_items
+    from foretune.planning.fetch_list import UNKNOWN_FACT, format_items, list_items
 
     items = list_items(check_config(read_study(args.study)), ask=not offline)
     cli.log(format_items(items))
-    if any(item.size == UNKNOWN for item in items):
+    if any(item.size == UNKNOWN_FACT for item in items):
         cli.log("?: a size that only the hub knows; it was not asked or did not answer")
     if args.list:
         return

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from foretune.analysis.formatting import UNKNOWN, format_number, format_plain, is_known
+from foretune.analysis.formatting import UNKNOWN_TEXT, format_number, format_plain, is_known
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.regression import fit_line
 from foretune.core.config import JOB_KEYS
@@ -160,6 +160,6 @@ def format_markdown(tables: pd.DataFrame) -> str:
 def format_cell(cell: dict | None) -> str:
     """Format a value and its asymptotic p-value; a dash if there is no value."""
     if cell is None:
-        return UNKNOWN
+        return UNKNOWN_TEXT
     p = f" (p {format_plain(cell['p'])})" if is_known(cell["p"]) else ""
     return format_number(cell["value"]) + p

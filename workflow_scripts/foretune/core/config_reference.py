@@ -70,7 +70,7 @@ def iterate_keys(schema: dict, entry: dict, prefix: str, listed: set[str]) -> It
         definition = resolve(schema, reference)
         cells = (
             f"`{prefix}{key}`",
-            describe_type(schema, definition),
+            format_type(schema, definition),
             f"`{to_yaml(definition['default'])}`" if "default" in definition else "–",
             f"`{to_yaml(definition['examples'][0])}`",
             definition["description"],
@@ -89,13 +89,13 @@ def resolve(schema: dict, definition: dict) -> dict:
     return {**target, **{key: value for key, value in definition.items() if key != "$ref"}}
 
 
-def describe_type(schema: dict, definition: dict) -> str:
+def format_type(schema: dict, definition: dict) -> str:
     """Return a definition's type in words, with its bounds or choices."""
     if "enum" in definition:
         return "one of " + ", ".join(str(choice) for choice in definition["enum"])
     kind = definition.get("type", "object")
     if kind == "array":
-        return f"list of: {describe_type(schema, resolve(schema, definition['items']))}"
+        return f"list of: {format_type(schema, resolve(schema, definition['items']))}"
     if isinstance(kind, list):
         return "list or mapping"
     name = {"string": "text", "object": "mapping", "boolean": "true or false"}.get(kind, kind)

@@ -58,7 +58,7 @@ def embed_images(
     dataset: Path,
     output: Path,
     prepared: Path | None = None,
-    log: Callable[[str], None] = print,
+    log: Callable[[str], object] = print,
     shard: tuple[int, int] | None = None,
 ) -> None:
     """Write `output/{split}.parquet` for each split of a prepared dataset.

@@ -26,7 +26,7 @@ def prepare_images(
     split: str,
     preprocess: Preprocess,
     folder: Path | None = None,
-    log: Callable[[str], None] = print,
+    log: Callable[[str], object] = print,
 ) -> np.ndarray:
     """Return the prepared images of a split: (N, 3, H, W) uint8, read-only if they are cached.
 

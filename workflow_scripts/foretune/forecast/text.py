@@ -22,7 +22,9 @@ def describe_forecasts(forecasts: pd.DataFrame, rankings: pd.DataFrame) -> str:
     """Return the result of `forecast_datasets` as a text, one section per dataset."""
     lines = []
     for dataset, ranking in rankings.groupby("dataset", sort=False):
-        lines += describe_dataset(str(dataset), forecasts[forecasts.dataset == dataset], ranking)
+        lines += describe_dataset_forecast(
+            str(dataset), forecasts[forecasts.dataset == dataset], ranking
+        )
     weight = rankings.weight.iloc[0] if len(rankings) else 0
     lines.append(
         f"Ranked by {format_plain(1 - weight)} × gain + {format_plain(weight)} × change on other "
@@ -33,7 +35,9 @@ def describe_forecasts(forecasts: pd.DataFrame, rankings: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n\n" + GLOSSARY
 
 
-def describe_dataset(dataset: str, forecasts: pd.DataFrame, ranking: pd.DataFrame) -> list[str]:
+def describe_dataset_forecast(
+    dataset: str, forecasts: pd.DataFrame, ranking: pd.DataFrame
+) -> list[str]:
     """Return the lines about one dataset."""
     cells = {key: rows.iloc[0] for key, rows in forecasts.groupby(["model", "method", "outcome"])}
     best = ranking.iloc[0]

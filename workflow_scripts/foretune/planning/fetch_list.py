@@ -14,7 +14,7 @@ HUB_KINDS: tuple[HubKind, ...] = ("webdataset", "huggingface")
 DATASET_KINDS: tuple[HubKind | Literal["torchvision", "table", "parquet", "folder"], ...] = (
     "torchvision", *HUB_KINDS, "table", "parquet", "folder"
 )  # fmt: skip
-UNKNOWN = "?"  # a size or licence that the hub may know
+UNKNOWN_FACT = "?"  # a size or licence that the hub may know
 
 
 @dataclass(kw_only=True)
@@ -25,7 +25,7 @@ class FetchItem:
     source: str
     where: str  # the folder it goes to
     licence: str
-    size: str = UNKNOWN
+    size: str = UNKNOWN_FACT
 
 
 @dataclass(kw_only=True)
@@ -65,7 +65,7 @@ def list_items(config: dict, ask: bool) -> list[DatasetItem | ModelItem]:
     for name, entry, splits in entries:
         # A dataset under two names is fetched once; other splits of it are other files.
         key = f"{entry.get('root', name)} {entry.get('subset')} {entry.get('splits')}"
-        dataset = datasets.setdefault(key, describe_dataset(entry))
+        dataset = datasets.setdefault(key, list_dataset_item(entry))
         dataset.names.append(name)
         dataset.splits |= splits
     models = [
@@ -75,15 +75,15 @@ def list_items(config: dict, ask: bool) -> list[DatasetItem | ModelItem]:
     ]
     items: list[DatasetItem | ModelItem] = [*datasets.values(), *models]
     for item in items:
-        if ask and item.size == UNKNOWN:
+        if ask and item.size == UNKNOWN_FACT:
             ask = ask_hub(item)
     return items
 
 
-def describe_dataset(entry: SourceSpec) -> DatasetItem:
+def list_dataset_item(entry: SourceSpec) -> DatasetItem:
     """Return the item of one dataset's entry, from what foretune knows of public datasets."""
     kind = next(kind for kind in DATASET_KINDS if kind in entry)
-    facts, size, source = {}, UNKNOWN, f"{kind} {entry[kind]}"
+    facts, size, source = {}, UNKNOWN_FACT, f"{kind} {entry[kind]}"
     if kind == "torchvision":
         facts = get_known_source("torchvision", entry[kind])
         size = f"about {facts['size']}"
@@ -113,9 +113,9 @@ def describe_model(name: str, spec: ModelSpec) -> ModelItem:
     if not repository:
         tag = open_clip.get_pretrained_cfg(spec["architecture"], spec["pretrained"])
         hub_name = tag.get("hf_hub", "").strip("/")
-        repository = hub_name or tag.get("url", UNKNOWN)
+        repository = hub_name or tag.get("url", UNKNOWN_FACT)
         source = f"{spec['architecture']} {spec['pretrained']}: {repository}"
-    licence = get_known_source("models", repository).get("licence", UNKNOWN)
+    licence = get_known_source("models", repository).get("licence", UNKNOWN_FACT)
     return ModelItem(
         spec=spec, names=[name], source=source, where=hub.constants.HF_HUB_CACHE,
         licence=licence, repository=repository,
@@ -184,7 +184,9 @@ def ask_model(item: ModelItem) -> tuple[int, str | None]:
     # open_clip takes one file of weights; the others that it takes are small.
     weights = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
     total = next((sizes[name] for name in weights if name in sizes), sum(sizes.values()))
-    return total, getattr(facts.card_data, "license", None) if item.licence == UNKNOWN else None
+    return total, getattr(
+        facts.card_data, "license", None
+    ) if item.licence == UNKNOWN_FACT else None
 
 
 def format_items(items: list[DatasetItem | ModelItem]) -> str:

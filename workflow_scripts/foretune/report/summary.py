@@ -12,7 +12,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from foretune.analysis.findings import PARTS, combine_verdicts, get_verdict, summarize_evidence
+from foretune.analysis.findings import (
+    PARTS,
+    VOTES,
+    combine_verdicts,
+    get_verdict,
+    summarize_evidence,
+)
 from foretune.analysis.formatting import (
     format_number,
     format_percent,
@@ -25,7 +31,7 @@ from foretune.analysis.outcomes import GAIN
 Formatter = Callable[[float | None], str]
 
 SIGNIFICANCE_LEVEL = 0.05
-VOTES = ("for", "against", "open", "missing")
+
 PREDICTED_OUTCOMES = {
     GAIN: "the gain",
     "accuracy": "the accuracy after fine-tuning",
