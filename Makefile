@@ -7,7 +7,7 @@ SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/run_st
 	--study $(STUDY) --profile profiles/local --cores $(CORES) $(SNAKEMAKE_FLAGS)
 CODE := workflow_scripts tests benchmarks
 
-.PHONY: help demo forecast fetch plan slurm-profile clean-orphans test docs format suite suite-data
+.PHONY: help demo forecast fetch plan slurm-profile clean-orphans test configuration docs format suite suite-data
 
 help: ## list the targets
 	@echo "make TARGET [STUDY=config.yaml] [CORES=all]"
@@ -59,6 +59,9 @@ test: $(BIN)/.test ## check style, imports, types and spelling, and run the test
 	$(BIN)/codespell
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+configuration: $(BIN)/.run ## write docs/configuration.md from the schema of the config
+	@$(BIN)/python workflow_scripts/document_config.py --output docs/configuration.md
 
 docs: $(BIN)/.docs ## build the manual as a site in the folder site/
 	$(BIN)/mkdocs build --strict

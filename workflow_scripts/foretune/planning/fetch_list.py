@@ -184,9 +184,9 @@ def ask_model(item: ModelItem) -> tuple[int, str | None]:
     # open_clip takes one file of weights; the others that it takes are small.
     weights = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
     total = next((sizes[name] for name in weights if name in sizes), sum(sizes.values()))
-    return total, getattr(
-        facts.card_data, "license", None
-    ) if item.licence == UNKNOWN_FACT else None
+    if item.licence != UNKNOWN_FACT:
+        return total, None
+    return total, getattr(facts.card_data, "license", None)
 
 
 def format_items(items: list[DatasetItem | ModelItem]) -> str:
