@@ -1,4 +1,4 @@
-"""What a training step costs beside the bare loop, and what each switch brings, on this machine.
+"""Time a training step against the bare loop, and the effect of each switch, on this machine.
 
 The job's epochs are those of training.trainer on a bundled task with a bundled encoder. The bare
 loop does forward, backward and optimizer step on batches of one tensor that lies in memory,

@@ -1,4 +1,4 @@
-"""What changes the digest of a rule's code, and what does not."""
+"""Changes of code that change a digest, and changes that do not."""
 
 import ast
 import shutil

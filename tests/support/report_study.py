@@ -42,7 +42,7 @@ def make_png(colour, side: int = 24) -> bytes:
 
 @dataclass
 class StudyShape:
-    """What a synthetic study consists of.
+    """The size of a synthetic study.
 
     analyze writes the tables of statistics, as `write_statistics` does; image encodes an image of
     an RGB colour; trials and epochs are the numbers per run and per trial.

@@ -9,7 +9,7 @@ SUFFICIENT_DEVIATION = 0.1  # as a share of the standard deviation between datas
 
 
 class CurvePoint(TypedDict):
-    """How far a measure of `n` random images is from its value on all of them."""
+    """The error of a measure on `n` random images, against its value on all of them."""
 
     n: int
     mean: float

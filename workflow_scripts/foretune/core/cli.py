@@ -1,4 +1,4 @@
-"""What the scripts share: options, logging, and errors as one readable line."""
+"""Options, logging and one-line errors that all scripts share."""
 
 import argparse
 import functools

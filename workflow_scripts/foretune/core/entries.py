@@ -45,7 +45,7 @@ class SourceSpec(TypedDict, total=False):
 
 
 class Search(TypedDict):
-    """How a method searches its grid: completely, at random, or by successive halving."""
+    """The search of a method's grid: of all points, at random, or by successive halving."""
 
     kind: str  # "grid", "random" or "halving"
     trials: NotRequired[int]

@@ -1,1 +1,1 @@
-"""Sources of images, and preparing and reading datasets; free of torch."""
+"""Reads images from sources, and prepares and reads datasets; free of torch."""

@@ -1,1 +1,1 @@
-"""Predictions and scores of zero-shot, cached and fine-tuned models on every test."""
+"""Predicts and scores every test by zero-shot, cached and fine-tuned models."""

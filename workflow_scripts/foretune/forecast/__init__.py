@@ -1,1 +1,1 @@
-"""Forecasts for datasets that were not fine-tuned, from the results of a study."""
+"""Forecasts outcomes for datasets that were not fine-tuned, from the results of a study."""

@@ -1,1 +1,1 @@
-"""Class statistics in one pass, every measure, its uncertainty, and the drift of embeddings."""
+"""Computes every measure and its uncertainty from class statistics, and embedding drift."""

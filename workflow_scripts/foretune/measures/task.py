@@ -25,7 +25,7 @@ CHUNK_ROWS = 2048  # rows of a further pass, which allocates each: 8 MB of float
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """How a task is read.
+    """Options for reading a task.
 
     sample: the most images that are held in memory and that MATRIX measures see. A larger task is
         represented by a random sample of that size.
@@ -94,7 +94,7 @@ class Task:
 
     @property
     def whole(self) -> bool:
-        """Whether all images fit in memory, so that none is left out of `rows`."""
+        """True if all images fit in memory, so that none is left out of `rows`."""
         return self.n <= self.limit
 
     @property

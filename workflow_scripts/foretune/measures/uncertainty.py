@@ -1,4 +1,4 @@
-"""How far a measure can be trusted: an interval, and how its value depends on the sample size.
+"""The uncertainty of a measure: an interval, and how its value depends on the sample size.
 
 Both come from random subsets of a task's images, drawn without replacement. A random half of the
 images differs from the whole as much as the whole does from the population: the standard
@@ -38,7 +38,7 @@ ROW_PARTS = 64  # parts that the rows in memory are divided into, at most
 
 @dataclass
 class Uncertainty:
-    """How a measure varies over random subsets of the images.
+    """The spread of a measure over random subsets of the images.
 
     interval: [low, high], the value plus and minus 1.96 standard errors; None if it is unknown.
     curve: points with `n`, the `mean` over subsets of n images, and `deviation`, the root mean

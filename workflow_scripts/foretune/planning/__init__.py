@@ -1,1 +1,1 @@
-"""What a study will take, and fetching its data and weights."""
+"""Estimates what a study will take, and fetches its data and weights."""

@@ -97,7 +97,7 @@ def list_dataset_item(entry: SourceSpec) -> DatasetItem:
 
 
 def is_local(entry: SourceSpec) -> bool:
-    """Whether a dataset of a hub's kind is one that the config names by its folder.
+    """Return whether the config names a dataset of a hub's kind by its folder.
 
     `check_config` sets `root` to that folder.
     """

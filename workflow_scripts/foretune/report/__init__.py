@@ -1,1 +1,1 @@
-"""The HTML report, its charts, the figures for papers, and provenance."""
+"""Builds the HTML report, its charts, the figures for papers, and provenance."""

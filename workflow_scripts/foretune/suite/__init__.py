@@ -1,1 +1,1 @@
-"""An annex that rebuilds the bundled tasks and encoders."""
+"""Rebuilds the bundled tasks and encoders; an annex."""

@@ -1,1 +1,1 @@
-"""Methods, recipes, trials, checkpoints and the training loop; training on cached embeddings."""
+"""Trains models by each method, trial by trial, on images or on cached embeddings."""

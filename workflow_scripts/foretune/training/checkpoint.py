@@ -32,7 +32,7 @@ class BestEpoch(TypedDict):
 
 
 class TrialState(TypedDict):
-    """What an unfinished trial needs to resume: its trained weights and its optimizer's state."""
+    """The trained weights and the optimizer's state, from which an unfinished trial resumes."""
 
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
