@@ -68,7 +68,7 @@ class CaptionedTest:
     made_from: list
 
     def is_own_test(self, run: Selection) -> bool:
-        """Return whether this is the unshifted test of the dataset that a checkpoint was trained on."""
+        """Return whether this is the unshifted test of the dataset of a checkpoint."""
         return self.manifest["name"] == run["dataset"] and self.manifest["split"] == "test"
 
 
