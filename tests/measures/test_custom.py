@@ -39,4 +39,4 @@ def test_custom_example_is_measured(example):
 def test_custom_example_may_be_named_in_the_config(example, tmp_path, monkeypatch):
     (tmp_path / "custom.py").write_text(example)
     monkeypatch.setattr(config, "MEASURES_ROOM", tmp_path)
-    assert config.registered_measures() == ["zero_shot_accuracy"]
+    assert config.list_measure_names() == ["zero_shot_accuracy"]
