@@ -20,8 +20,8 @@ RUN_COLUMN_SPECS: ColumnSpecs = {"model": ("model", "text"), "method": ("method"
 TASK_COLUMN_SPECS = RUN_COLUMN_SPECS | {"dataset": ("dataset", "text")}
 CHANGE_COLUMN_SPECS: ColumnSpecs = {
     "gain_over_zero_shot_error": ("gain", "number"),
-    "ood_change": ("change on other tasks (points)", "points"),
-    "shifted_change": ("change on shifted tests (points)", "points"),
+    "ood_change": ("other tasks (points)", "points"),
+    "shifted_change": ("shifted tests (points)", "points"),
 }
 ACCURACY_COLUMN_SPECS: ColumnSpecs = {
     "zero_shot_accuracy": ("zero-shot", "percent"),
