@@ -3,12 +3,13 @@
 import base64
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import TypedDict
 
 import numpy as np
 import pyarrow.parquet as pq
-from PIL.ImageFile import ImageFile
+from PIL import Image
 
 from foretune.data.prepared import Manifest, decode_image, get_dataset_title
 
@@ -39,25 +40,32 @@ def describe_dataset(path: Path) -> DatasetDescription:
 
 
 def draw_samples(path: Path, classes: list[str], count: int = 10) -> list[Sample]:
-    """Return up to `count` images of the split `path`, spread evenly over the classes.
-
-    Only those row groups are read that hold a chosen image.
-    """
-    file = pq.ParquetFile(path)
-    labels = file.read(columns=["label"])["label"].to_numpy()
+    """Return up to `count` images of the split `path`, spread evenly over the classes."""
+    labels = pq.read_table(path, columns=["label"])["label"].to_numpy()
     by_class = np.argsort(labels, kind="stable")
     chosen = by_class[np.linspace(0, len(labels) - 1, min(count, len(labels))).astype(int)]
+    uris = read_data_uris(path, chosen)
+    return [{"uri": uris[row], "label": classes[labels[row]]} for row in chosen]
+
+
+def read_data_uris(path: Path, chosen: Iterable[int]) -> dict[int, str]:
+    """Return the images in the chosen rows of the split `path` as data URIs, by row.
+
+    Only those row groups are read that hold a chosen image. Raises ForetuneError, naming the file
+    and the row, if an image cannot be decoded.
+    """
+    file, wanted = pq.ParquetFile(path), sorted({int(row) for row in chosen})
     uris: dict[int, str] = {}
     start = 0
     for group in range(file.num_row_groups):
         end = start + file.metadata.row_group(group).num_rows
-        rows = [row for row in chosen if start <= row < end]
+        rows = [row for row in wanted if start <= row < end]
         if rows:
             images = file.read_row_group(group, columns=["image"])["image"]
             for row in rows:
-                uris[row] = make_data_uri(images[int(row - start)].as_py(), f"{path}: row {row}")
+                uris[row] = make_data_uri(images[row - start].as_py(), f"{path}: row {row}")
         start = end
-    return [{"uri": uris[row], "label": classes[labels[row]]} for row in chosen]
+    return uris
 
 
 def make_data_uri(encoded: bytes, name: str) -> str:
@@ -66,8 +74,9 @@ def make_data_uri(encoded: bytes, name: str) -> str:
     A small PNG or JPEG file is embedded unchanged, any other image as a JPEG thumbnail. An error
     about the image begins with `name`.
     """
-    image = cast(ImageFile, decode_image(encoded, name))
-    mime_type = image.get_format_mimetype()
+    image = decode_image(encoded, name)
+    # The decoded image may be a turned copy, which has no format.
+    mime_type = Image.MIME.get(Image.open(io.BytesIO(encoded)).format or "")
     if len(encoded) > MAX_UNCHANGED_BYTES or mime_type not in ("image/png", "image/jpeg"):
         thumbnail = image.convert("RGB")
         thumbnail.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
