@@ -21,6 +21,7 @@ include: "rules/evaluate.smk"
 include: "rules/analyze.smk"
 include: "rules/forecast.smk"
 include: "rules/report.smk"
+include: "rules/forecast_page.smk"
 include: "rules/suite.smk"
 
 

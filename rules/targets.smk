@@ -84,6 +84,7 @@ def final_output():
         *list_measures(STUDY["forecast"]["datasets"]),
         *list_forecast_tables(),
         *(path.replace(".parquet", ".csv") for path in list_forecast_tables()),
+        *(["results/forecast/forecast.html"] if STUDY["forecast"]["datasets"] else []),
         *expand(
             "results/figures/{figure}.svg",
             figure=["models", "methods", "trade_off", "training"],

@@ -22,7 +22,8 @@ from foretune.core.files import atomic_write
 from foretune.data.prepare import prepare_dataset
 
 STUDY = Path("results/forecast/study.yaml")
-TARGETS = [f"results/forecast/{name}" for name in ("forecasts.csv", "rankings.csv", "forecast.txt")]
+NAMES = ("forecasts.csv", "rankings.csv", "forecast.html", "forecast.txt")
+TARGETS = [f"results/forecast/{name}" for name in NAMES]
 BUNDLED = Path(__file__).parents[1] / "resources/mini/study"
 
 

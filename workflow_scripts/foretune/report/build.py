@@ -31,8 +31,9 @@ from foretune.analysis.outcomes import GAIN
 from foretune.analysis.tables import REPORT_TABLE_NAMES
 from foretune.core.files import atomic_write
 from foretune.core.parquet import read_metadata
-from foretune.report.charts import PALETTE, make_specifications
+from foretune.report.charts import CHARTS, PALETTE, make_specifications
 from foretune.report.forecast_cards import make_forecast_cards
+from foretune.report.forecast_charts import expected_chart
 from foretune.report.page_data import (
     ZERO_SHOT,
     describe_enough_images,
@@ -89,16 +90,35 @@ def build_report(
     tables = make_study_tables(study, measures) | forecast_tables
     packed = pack_tables(tables) | pack_figure_data(study, measures, epochs)
     page_tables = {name: table | {"rows": len(frame)} for name, (table, frame) in tables.items()}
-    page = make_environment().get_template("report.html.j2").render(
+    write_page(
+        output, "report.html.j2", PAGE_SCRIPTS, packed,
+        specs=make_specifications(CHARTS | {"expected": expected_chart}),
         title=title, facts=facts, datasets=descriptions, cards=cards, tables=page_tables,
         settings=settings, trained=packed["trials"]["n"], **summarize_study(study, settings),
         forecast_study=facts.get("config", {}).get("forecast", {}).get("study"),
         config=yaml.safe_dump(facts.get("config", {}), sort_keys=False, allow_unicode=True),
+    )  # fmt: skip
+
+
+def write_page(
+    output: Path, template: str, scripts: Sequence[str], packed: dict[str, dict], **variables
+) -> None:
+    """Write a page as one self-contained HTML file.
+
+    Args:
+        output: HTML file to write.
+        template: name of the template in the folder `page`.
+        scripts: names of the scripts in the folder `page`, in their order.
+        packed: data of the tables and figures by name, from `pack_columns`.
+        variables: of the template. `specs`, `tables` and `settings` are also for the scripts.
+    """
+    shared = {name: variables[name] for name in ("specs", "tables", "settings")}
+    page = make_environment().get_template(template).render(
+        **variables,
         style=(PAGE_FOLDER / "style.css").read_text(),
-        scripts="\n".join((PAGE_FOLDER / name).read_text() for name in PAGE_SCRIPTS),
+        scripts="\n".join((PAGE_FOLDER / name).read_text() for name in scripts),
         vega=get_vega_bundle(),
-        embedded={"specs": make_specifications(), "tables": page_tables, "settings": settings}
-        | {f"data-{name}": data for name, data in packed.items()},
+        embedded=shared | {f"data-{name}": data for name, data in packed.items()},
     )  # fmt: skip
     with atomic_write(output) as partial_file:
         partial_file.write_text(page, encoding="utf-8")
@@ -176,6 +196,7 @@ def make_environment() -> jinja2.Environment:
         plain=format_plain,
         text=format_text,
         as_json=format_json,
+        capitalize_first=lambda text: text[:1].upper() + text[1:],
     )
     environment.tests["known"] = is_known
     return environment

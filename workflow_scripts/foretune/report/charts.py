@@ -6,6 +6,7 @@ A figure without a height gets one from its number of rows.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import altair as alt
@@ -260,39 +261,21 @@ def task_chart() -> AnyChart:
     return alt.layer(chance, *parts)
 
 
-def expected_chart() -> AnyChart:
-    """Return the forecasts of one outcome by model and method, with prediction intervals."""
-    y = alt.Y("run:N", sort=placeholder("rows"), title=None, axis=plain_axis(labelLimit=220))
-    tooltip = [alt.Tooltip("run:N", title="model, method"),
-               alt.Tooltip("expected:Q", format=".3f"), *interval_tooltips(),
-               alt.Tooltip("study_mean:Q", title="mean of the study", format=".3f")]  # fmt: skip
-    base = named_data("forecasts").encode(y, tooltip=tooltip)
-    spans = base.mark_rule(strokeWidth=3, color=PALETTE[0], opacity=0.5).encode(
-        alt.X(
-            "low:Q", title=placeholder("expected"), axis=alt.Axis(titleAnchor="end", tickCount=8)
-        ),
-        alt.X2("high:Q"),
-    )
-    dots = base.mark_point(filled=True, size=80, color=PALETTE[0], opacity=1)
-    ticks = base.mark_tick(thickness=2, size=14, color=INK).encode(alt.X("study_mean:Q"))
-    return alt.layer(spans, ticks, dots.encode(alt.X("expected:Q")))
-
-
-CHARTS = {
+CHARTS: dict[str, Callable[[], AnyChart]] = {
     "matrix": matrix_chart, "confusion": confusion_chart, "scatter": scatter_chart,
     "ranking": ranking_chart, "trade_off": trade_off_chart, "epochs": epochs_chart,
     "convergence": convergence_chart, "evidence": evidence_chart, "task": task_chart,
-    "expected": expected_chart,
 }  # fmt: skip
 
 
 @functools.cache
-def make_specifications() -> dict[str, dict]:
-    """Return the Vega-Lite specification of every kind of figure, without schema and config."""
-    specifications = {}
-    for kind, make_chart in CHARTS.items():
-        # Altair's validation would reject the placeholders.
-        specification = make_chart().properties(width="container").to_dict(validate=False)
-        del specification["$schema"], specification["config"]
-        specifications[kind] = specification
-    return specifications
+def make_specification(make_chart: Callable[[], AnyChart]) -> dict:
+    """Return the Vega-Lite specification of a kind of figure, without schema and config."""
+    # Altair's validation would reject the placeholders.
+    specification = make_chart().properties(width="container").to_dict(validate=False)
+    return {key: part for key, part in specification.items() if key not in ("$schema", "config")}
+
+
+def make_specifications(charts: dict[str, Callable[[], AnyChart]]) -> dict[str, dict]:
+    """Return the specifications of kinds of figures by name."""
+    return {kind: make_specification(make_chart) for kind, make_chart in charts.items()}

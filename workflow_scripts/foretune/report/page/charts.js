@@ -173,7 +173,7 @@ function expected(arg) {
   const forecasts = find("forecasts", {dataset, outcome}).filter(row => known(row.expected))
     .map(row => ({...row, run: `${row.model}, ${row.method}`})).sort((a, b) => ranks.get(a.run) - ranks.get(b.run));
   return {
-    data: {forecasts}, places: {rows: forecasts.map(row => row.run), expected: `expected ${settings.outcomes[outcome]}`},
+    data: {forecasts}, places: {rows: forecasts.map(row => row.run), expected: `expected ${settings.outcomes[outcome]}`, format: outcome === "gain_over_zero_shot_error" ? "~g" : "~%"},
     height: rowsHeight(forecasts.length, 22, 40), label: `Expected ${settings.outcomes[outcome]} of ${dataset} by model and method`,
     note: forecasts.length ? "" : NOTHING,
   };

@@ -9,13 +9,13 @@ function formatBeside(column, row) {
   const [low, high] = column.beside.map(key => row[key]);
   if (!known(low)) return "";
   if (column.beside.length === 1) return ` (p ${shown(low, "plain")})`;
-  const value = row[column.key], half = (high - low) / 2;
-  return Math.abs(high + low - 2 * value) < 1e-3 * half ? ` ± ${shown(half)}` : ` (${shown(low)} to ${shown(high)})`;
+  const value = row[column.key], half = (high - low) / 2, symmetric = Math.abs(high + low - 2 * value) < 1e-3 * half;
+  return symmetric && column.kind === "number" ? ` ± ${shown(half)}` : ` (${shown(low, column.kind)} to ${shown(high, column.kind)})`;
 }
 
 function makeCell(column, row) {
   const text = shown(row[column.key], column.kind);
-  const textClass = {note: "note", cell: "long"}[column.key];
+  const textClass = {note: "note", cell: "long", candidate: "long", predictor: "long"}[column.key.split(".").at(-1)];
   const cell = element("td", isText(column) ? (textClass ? {class: textClass} : {}) : {class: "n"}, text);
   const extra = known(row[column.key]) ? formatBeside(column, row) : "";
   if (extra) cell.append(element("small", {}, extra));
