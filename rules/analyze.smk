@@ -6,6 +6,7 @@ rule analyze_study:
         drifts=list_drifts(),
         selections=list_all_selections(),
         measures=list_measures(DATASETS),
+        rehearsals=list_rehearsals(DATASETS),
         embeddings=list_external_measures(),
         paper=local("studies/paper.yaml"),
         paper_numbers=local("workflow_scripts/foretune/analysis/paper_tables.csv"),
@@ -37,5 +38,6 @@ rule analyze_study:
         "python {input.script} --evaluations {input.evaluations} --classes {input.classes} "
         "--confusions {input.confusions} --drifts {input.drifts} "
         "--selections {input.selections} --measures {input.measures} {input.embeddings} "
+        "--rehearsals {input.rehearsals} "
         "--models {params.models:q} --datasets {params.datasets} --paper {input.paper} "
         "--seed {params.seed} --output {params.folder} 2>&1 | tee {log}"
