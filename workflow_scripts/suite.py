@@ -35,9 +35,9 @@ def work() -> None:
         index_corpus(args.corpus, args.output)
         return
     if args.command == "package-tasks":
-        from foretune.suite.package_tasks import STUDY, make_tasks
+        from foretune.suite.package_tasks import STUDY, describe_tasks, make_tasks
 
-        make_tasks(STUDY, args.pins, args.packages, args.output)
+        print(describe_tasks(make_tasks(STUDY, args.pins, args.packages, args.output)))
         return
     from foretune.suite import compare as suite
 

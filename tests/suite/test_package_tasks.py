@@ -29,11 +29,11 @@ def packages(tmp_path):
     units = top / "usr/share/games/wesnoth/1.16/data/core/images/units"
     for number, people in enumerate(("drakes", "dwarves", "orcs")):
         (units / people).mkdir(parents=True)
-        for unit in ("fighter", "guard-attack"):
+        for green, unit in ((20, "fighter"), (90, "guard-attack")):
             for frame in range(4):
                 picture = Image.new("RGBA", (72, 60))
                 box = (10 + 3 * frame, 10, 40 + 3 * frame, 30 + 5 * number)
-                ImageDraw.Draw(picture).rectangle(box, (90 * number, 20, 0, 255))
+                ImageDraw.Draw(picture).rectangle(box, (90 * number, green, 0, 255))
                 picture.save(units / people / f"{unit}-{frame}.png")
     Image.new("RGBA", (72, 72)).save(units / "orcs/nothing.png")
     return folder
@@ -46,7 +46,7 @@ def test_make_writes_a_folder_with_groups_and_leaves_out_blank_pictures(packages
     ]  # fmt: skip
     files = sorted(folder.glob("*/*.png"))
     assert len(files) == 3 * 2 * 4
-    assert "left out 1 pictures" in capsys.readouterr().out
+    assert "left out 1 pictures that show nothing" in capsys.readouterr().out
     with Image.open(files[0]) as image:
         assert image.size == (SIDE, SIDE) and image.mode == "RGB"
         assert image.getpixel((0, 0)) == (255, 255, 255)
@@ -66,12 +66,12 @@ def test_make_samples_the_same_pictures_each_time(packages, tmp_path):
     task = replace(TASKS["peoples"], most_per_class=3)
     first, second = (make("peoples", task, packages, tmp_path / name) for name in "ab")
     files = sorted(path.relative_to(first) for path in first.rglob("*.png"))
-    assert len(files) == 9
+    assert sum(file.parts[0] == "dragon" for file in files) == 3
     assert all((first / file).read_bytes() == (second / file).read_bytes() for file in files)
 
 
 def test_make_without_its_package_says_so(tmp_path):
-    with pytest.raises(ForetuneError, match="task peoples: .* has no pictures of it"):
+    with pytest.raises(ForetuneError, match=r"task peoples: .* has no pictures of it"):
         make("peoples", TASKS["peoples"], tmp_path, tmp_path / "peoples")
     assert not (tmp_path / "peoples").exists()
 

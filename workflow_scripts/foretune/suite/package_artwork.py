@@ -1,4 +1,4 @@
-"""Tasks of artwork in Debian's packages: clip art, games' pictures, cards, chess and icon themes."""
+"""Tasks of artwork in Debian's packages: clip art, games' pictures, cards, chess, icon themes."""
 
 import gzip
 import io
@@ -104,7 +104,7 @@ def draw_cards(packages: Path) -> Iterator[Picture]:
         for column, rank in enumerate(RANKS):
             for row in range(4):
                 left, top = column * width, row * height
-                box = tuple(map(round, (left, top, left + width, top + height)))
+                box = (round(left), round(top), round(left + width), round(top + height))
                 yield Picture(rank, deck.crop(box), f"{rank} {path.stem}")
 
 
@@ -119,9 +119,7 @@ def list_chess_sets(packages: Path) -> Iterator[tuple[str, dict[tuple[str, str],
             yield folder.name, {key: folder / file for key, file in short.items()}
     xboard = locate_package(packages, "debian", "xboard")
     xboard /= "usr/share/games/xboard/themes/default"
-    yield "xboard", {
-        key: xboard / f"{key[1].title()}{key[0].title()}.svg" for key in short
-    }
+    yield "xboard", {key: xboard / f"{key[1].title()}{key[0].title()}.svg" for key in short}
     top = locate_package(packages, "debian", "dreamchess-data")
     top /= "usr/share/games/dreamchess/pieces"
     for name in ("figurine", "sketch"):
@@ -198,7 +196,7 @@ TASKS = {
         draw_chess,
         (("debian", "dreamchess-data"), ("debian", "pychess"), ("debian", "tagua-data"),
          ("debian", "xboard")),
-        "a picture of a chess piece: {}", "GPL 2 or later, GPL 3 or later, LGPL",
+        "a picture of a chess piece: {}", "GPL 2 or later, GPL 3 or later",
         "chess sets of Debian's dreamchess-data, pychess, tagua-data and xboard",
     ),
     "space": Task(

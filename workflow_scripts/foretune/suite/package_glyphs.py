@@ -31,14 +31,15 @@ HEBREW = dict(zip(
     "אבגדהוזחטיכלמנסעפצקרשת", strict=True,
 ))  # fmt: skip
 ARABIC = dict(zip(
-    ("alif", "ba", "ta", "tha", "jim", "hha", "kha", "dal", "dhal", "ra", "zay", "sin", "shin",
-     "sad", "dad", "tta", "zza", "ayn", "ghayn", "fa", "qaf", "kaf", "lam", "mim", "nun", "ha",
+    ("alif", "ba", "ta", "tha", "jim", "hha", "kha", "dal", "dhal", "ra", "zay", "sin",  # codespell:ignore tha
+     "shin", "sad", "dad", "tta", "zza", "ayn", "ghayn", "fa", "qaf", "kaf", "lam", "mim", "nun", "ha",
      "waw", "ya"),
     "ابتثجحخدذرزسشصضطظعغفقكلمنهوي", strict=True,
 ))  # fmt: skip
 THAI = dict(zip(
     ("ko kai", "kho khai", "kho khwai", "ngo ngu", "cho chan", "cho chang", "so so", "yo ying",
-     "do dek", "to tao", "tho thahan", "no nu", "bo baimai", "po pla", "pho phan", "fo fan",
+     "do dek", "to tao", "tho thahan", "no nu", "bo baimai", "po pla", "pho phan",
+     "fo fan",  # codespell:ignore fo
      "mo ma", "yo yak", "ro ruea", "lo ling", "wo waen", "so suea", "ho hip", "o ang"),
     "กขคงจชซญดตทนบปพฟมยรลวสหอ", strict=True,
 ))  # fmt: skip

@@ -58,7 +58,7 @@ WEATHER = {
     "snow": r"snow|snowy|snowing|(cloud|weather) (snow|snowy)( heavy| \d)?|snow wind"
             r"|(heavy|light|moderate) snow",
     "snowflake": r"snowflake( \d| cold)?",
-    "lightning": r"lightning|thunder|thunderstorms?|storm|bolt|cloud (lightning|thunder|bolt)"
+    "lightning": r"lightning|thunder|thunderstorms?|storm|cloud (lightning|thunder|bolt)"
                  r"|(cloud )?(lightning|thunder)( rain| storm)?|weather thunderstorm|thunder icon",
     "fog": r"fog|foggy|mist|haze|(cloud|weather) (fog|haze)( \d)?|smog",
     "wind": r"winds?|windy|wind \d|strong wind|wind flow( \d)?|weather windy|(cloud|clouds) wind"
@@ -69,24 +69,37 @@ WEATHER = {
     "tornado": r"tornado( \d)?|hurricane|cyclone|hurricane \d|typhoon|cloud tornado",
 }  # fmt: skip
 THINGS = {
-    "bell": r"bell|notifications?|bell ringing|alarm bell", "camera": r"camera( \d| photo| alt)?",
-    "heart": r"heart|hearts|heart \d|love", "star": r"star|star \d|stars?",
-    "house": r"home|house|home( \d)|house chimney", "trash can": r"trash|bin|trash can|trash \d|trash bin",
-    "lock": r"lock|locked|lock closed|padlock|lock \d|lock on", "key": r"key|key \d|keys",
-    "gift": r"gift|present|gift box|gift \d", "book": r"book|open book|book open|book \d|books?",
+    "bell": r"bell|notifications?|bell ringing|alarm bell",
+    "camera": r"camera( \d| photo| alt)?",
+    "heart": r"heart|hearts|heart \d|love",
+    "star": r"star|star \d|stars?",
+    "house": r"home|house|home( \d)|house chimney",
+    "trash can": r"trash|bin|trash can|trash \d|trash bin",
+    "lock": r"lock|locked|lock closed|padlock|lock \d|lock on",
+    "key": r"key|key \d|keys",
+    "gift": r"gift|present|gift box|gift \d",
+    "book": r"book|open book|book open|book \d|books?",
     "calendar": r"calendar|calendar \d|calendar (blank|days|event|month)",
-    "clock": r"clock|time|clock \d|clock circle", "telephone": r"phone|telephone|call|phone \d|phone call",
+    "clock": r"clock|time|clock \d|clock circle",
+    "telephone": r"phone|telephone|call|phone \d|phone call",
     "envelope": r"mail|envelope|email|mail \d|envelope open",
-    "folder": r"folder|folders|folder \d|folder open", "bookmark": r"bookmark|bookmarks|bookmark \d",
+    "folder": r"folder|folders|folder \d|folder open",
+    "bookmark": r"bookmark|bookmarks|bookmark \d",
     "shopping cart": r"cart|shopping cart|cart \d|shopping cart \d",
-    "microphone": r"mic|microphone|microphone \d|mic \d", "scissors": r"scissors|cut|scissor",
-    "printer": r"printer|print|printer \d", "battery": r"battery|battery (full|half|empty|low|high|\d)",
-    "globe": r"globe|world|earth|globe \d|globe alt", "eye": r"eye|view|visible|eye (on|open|alt|\d)",
-    "car": r"car|car (alt|side|front|\d)|automobile", "bicycle": r"bicycle|bike|cycling",
+    "microphone": r"mic|microphone|microphone \d|mic \d",
+    "scissors": r"scissors|cut|scissor",
+    "printer": r"printer|print|printer \d",
+    "battery": r"battery|battery (full|half|empty|low|high|\d)",
+    "globe": r"globe|world|earth|globe \d|globe alt",
+    "eye": r"eye|view|visible|eye (on|open|alt|\d)",
+    "car": r"car|car (alt|side|front|\d)|automobile",
+    "bicycle": r"bicycle|bike|cycling",
     "airplane": r"airplane|plane|flight|aircraft|aeroplane|plane \d",
-    "lightbulb": r"lightbulb|bulb|light bulb|idea|lamp bulb|bulb \d", "wrench": r"wrench|spanner|wrench \d",
-    "shield": r"shield|security|shield \d", "trophy": r"trophy|trophy \d|cup trophy",
-}  # fmt: skip
+    "lightbulb": r"lightbulb|bulb|light bulb|idea|lamp bulb|bulb \d",
+    "wrench": r"wrench|spanner|wrench \d",
+    "shield": r"shield|security|shield \d",
+    "trophy": r"trophy|trophy \d|cup trophy",
+}
 BRANDS = {
     name: rf"{pattern}( (logo|icon|original|plain|brand|color|dark|light|square|circle|\d))*"
     for name, pattern in {
@@ -96,7 +109,7 @@ BRANDS = {
         "Google": "google", "Instagram": "instagram", "LinkedIn": "linkedin( in)?",
         "Pinterest": "pinterest( p)?", "Python": "python", "React": "react(js)?",
         "Reddit": "reddit( alien)?", "Slack": "slack", "Spotify": "spotify",
-        "Telegram": "telegram( plane)?", "Twitter": "twitter( alt)?", "WhatsApp": "whats ?app",
+        "Telegram": "telegram( plane)?", "Twitter": "twitter( alt)?", "WhatsApp": "what.? ?app",
         "Windows": "(microsoft )?windows( ?\\d+)?", "WordPress": "wordpress( simple)?",
         "YouTube": "youtube",
     }.items()
@@ -116,9 +129,7 @@ def normalise_name(name: str) -> str:
     return " ".join(STYLE_WORDS.sub(" ", noun).split())
 
 
-def draw_icons(
-    packages: Path, classes: dict[str, str], sets: tuple[str, ...]
-) -> Iterator[Picture]:
+def draw_icons(packages: Path, classes: dict[str, str], sets: tuple[str, ...]) -> Iterator[Picture]:
     """Draw the icons of each class; the variants of one icon in one set are a group.
 
     Icons without colours are black. Equal pictures of two sets count once.

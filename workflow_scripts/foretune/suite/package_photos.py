@@ -83,8 +83,8 @@ def draw_deep_sky(packages: Path) -> Iterator[Picture]:
 def read_pickled_bytes(path: Path, size: int) -> bytes:
     """Return the one bytes object of `size` bytes in a gzipped pickle, without executing it."""
     with gzip.open(path) as file:
-        for opcode, content, _ in pickletools.genops(file.read()):
-            if opcode.name in ("BINBYTES", "BINBYTES8") and len(content) == size:
+        for _, content, _ in pickletools.genops(file.read()):
+            if isinstance(content, bytes) and len(content) == size:
                 return content
     raise ForetuneError(f"{path} has no array of {size} bytes; is it another version?")
 
@@ -92,14 +92,10 @@ def read_pickled_bytes(path: Path, size: int) -> bytes:
 def draw_animals(packages: Path) -> Iterator[Picture]:
     """Show Animal-MNIST's outlines of animals in photographs, in black on white."""
     data = locate_package(packages, "pypi", "animal-mnist") / "animal_mnist/data/Animal_MNIST"
-    labels = np.frombuffer(
-        read_pickled_bytes(data / "animal_label_version_3.gz", 80_000), np.int64
-    )
+    labels = np.frombuffer(read_pickled_bytes(data / "animal_label_version_3.gz", 80_000), np.int64)
     size = len(labels) * ANIMAL_SIDE**2
     pixels = np.frombuffer(read_pickled_bytes(data / "animal_data_version_3.gz", size), np.uint8)
-    for label, outline in zip(
-        labels, pixels.reshape(-1, ANIMAL_SIDE, ANIMAL_SIDE), strict=True
-    ):
+    for label, outline in zip(labels, pixels.reshape(-1, ANIMAL_SIDE, ANIMAL_SIDE), strict=True):
         yield Picture(ANIMALS[label], Image.fromarray(255 - outline))
 
 
@@ -111,7 +107,7 @@ TASKS = {
     ),
     "deep_sky": Task(
         draw_deep_sky, (("debian", "stellarium-data"), ("pypi", "pyongc")),
-        "a photo of a {}", "GPL 2 or later",
+        "a photo of a {}", "GPL 2 or later; some free for any use with credit",
         "photographs of deep-sky objects in Debian's stellarium-data, types of PyPI's pyongc",
     ),
     "animals": Task(

@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
+from foretune.data.sources.local import read_groups
 from foretune.suite import (
     package_artwork,
     package_glyphs,
@@ -56,3 +57,17 @@ def list_entries(folders: dict[str, Path], root: Path) -> dict[str, dict[str, st
             "licence": task.licence, "source": task.source,
         }  # fmt: skip
     return entries
+
+
+def describe_tasks(folders: dict[str, Path]) -> str:
+    """Return a Markdown table of made tasks: classes, images, groups, caption, source, licence."""
+    columns = ("task", "classes", "images", "groups", "caption", "source", "licence")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for name, folder in sorted(folders.items()):
+        task = TASKS[name]
+        classes = sum(path.is_dir() for path in folder.iterdir())
+        images = len(list(folder.glob("*/*.png")))
+        groups = len(set((read_groups(folder / "groups.csv") or {}).values())) or "–"
+        cells = (f"`{name}`", classes, images, groups, task.caption, task.source, task.licence)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)

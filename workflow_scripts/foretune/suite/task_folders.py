@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from foretune.core.errors import ForetuneError
@@ -31,7 +32,8 @@ class Picture(NamedTuple):
 class Task:
     """An image task: the function that draws it from unpacked packages, and its config entry.
 
-    `draw` gets the folder of `packages.fetch`. `packages` has (registry, name) of all that it reads.
+    `draw` gets the folder of `packages.fetch`; `packages` has (registry, name) of all that it
+    reads.
     """
 
     draw: Callable[[Path], Iterator[Picture]]
@@ -76,8 +78,7 @@ def flatten_on_white(image: Image.Image) -> Image.Image:
 
 def is_blank(flat: Image.Image) -> bool:
     """Whether an RGB picture has (almost) one brightness only, so that nothing shows."""
-    darkest, brightest = flat.convert("L").getextrema()
-    return brightest - darkest < LEAST_CONTRAST
+    return int(np.ptp(np.asarray(flat.convert("L"), int))) < LEAST_CONTRAST
 
 
 def make(name: str, task: Task, packages: Path, output: Path) -> Path:
@@ -95,23 +96,25 @@ def make(name: str, task: Task, packages: Path, output: Path) -> Path:
         raise ForetuneError(f"task {name}: {packages} has no pictures of it; delete the folder")
     partial = output.with_name(f".{output.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
-    groups, blank = [], 0
+    groups, left_out = [], 0
     for label, pictures in available.items():
         (partial / label).mkdir(parents=True)
+        seen: set[bytes] = set()
         count = min(task.most_per_class, len(pictures))
         sample = random.Random(f"{name} {label}").sample(pictures, count)
         for number, picture in enumerate(sample):
             flat = flatten_on_white(picture.image)
-            if is_blank(flat):
-                blank += 1
+            if is_blank(flat) or flat.tobytes() in seen:
+                left_out += 1
                 continue
+            seen.add(flat.tobytes())
             file = f"{label}/{number:03}.png"
             flat.save(partial / file)
             groups.append((file, picture.group or file))
     if any(file != group for file, group in groups):
         with open(partial / "groups.csv", "w", newline="") as lines:
             csv.writer(lines).writerows([("file", "group"), *sorted(groups)])
-    if blank:
-        print(f"{name}: left out {blank} pictures that show nothing")
+    if left_out:
+        print(f"{name}: left out {left_out} pictures that show nothing or repeat one of the class")
     os.rename(partial, output)
     return output
