@@ -31,9 +31,9 @@ HEBREW = dict(zip(
     "אבגדהוזחטיכלמנסעפצקרשת", strict=True,
 ))  # fmt: skip
 ARABIC = dict(zip(
-    ("alif", "ba", "ta", "tha", "jim", "hha", "kha", "dal", "dhal", "ra", "zay", "sin",  # codespell:ignore tha
-     "shin", "sad", "dad", "tta", "zza", "ayn", "ghayn", "fa", "qaf", "kaf", "lam", "mim", "nun", "ha",
-     "waw", "ya"),
+    ("alif", "ba", "ta", "tha", "jim",  # codespell:ignore tha
+     "hha", "kha", "dal", "dhal", "ra", "zay", "sin", "shin", "sad", "dad", "tta", "zza", "ayn",
+     "ghayn", "fa", "qaf", "kaf", "lam", "mim", "nun", "ha", "waw", "ya"),
     "ابتثجحخدذرزسشصضطظعغفقكلمنهوي", strict=True,
 ))  # fmt: skip
 THAI = dict(zip(
