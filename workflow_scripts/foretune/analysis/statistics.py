@@ -7,15 +7,9 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from foretune.analysis.outcomes import GAIN
+from foretune.analysis.pooled import POOLED_COLUMNS, fit_pooled
 from foretune.analysis.rank_correlation import correlate, percentile_interval
-from foretune.analysis.regression import (
-    HINGE_COLUMNS,
-    LINE_COLUMNS,
-    POOLED_COLUMNS,
-    fit_hinge,
-    fit_line,
-    fit_pooled,
-)
+from foretune.analysis.regression import HINGE_COLUMNS, LINE_COLUMNS, fit_hinge, fit_line
 from foretune.measures.compute import MEASURES
 
 STATISTICS_OUTCOMES = (GAIN, "accuracy", "ood_change", "shifted_change")
@@ -124,7 +118,7 @@ def run_statistics(
 def fit_pair(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """Return the line and the hinge of y on x."""
     line = fit_line(x, y)
-    return line | fit_hinge(x, y, line["aic_line"])
+    return line | fit_hinge(x, y, line["aicc_line"])
 
 
 def compare_with_iimm(
@@ -177,8 +171,8 @@ def study_statistics(
     return statistics, differences
 
 
-def pooled_fits(tasks: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Fit one line per (method, measure, outcome) over all models; see `regression.fit_pooled`.
+def pooled_fits(tasks: pd.DataFrame, names: list[str], seed: int) -> pd.DataFrame:
+    """Fit one line per (method, measure, outcome) over all models; see `pooled.fit_pooled`.
 
     A method that only one model has is left out.
     """
@@ -188,11 +182,10 @@ def pooled_fits(tasks: pd.DataFrame, names: list[str]) -> pd.DataFrame:
             continue
         outcomes = [name for name in STATISTICS_OUTCOMES if group[name].notna().any()]
         for measure in names:
-            x = group[measure].to_numpy(float)
             for outcome in outcomes:
-                fit = fit_pooled(x, group[outcome].to_numpy(float), group.model.to_numpy())
+                fit = fit_pooled(group, measure, outcome, seed)
                 rows.append({"method": method, "measure": measure, "outcome": outcome} | fit)
     frame = pd.DataFrame(rows, columns=["method", "measure", "outcome", *POOLED_COLUMNS])
-    counts = ["n", "models"]
+    counts = ["n", "datasets", "models"]
     numbers = dict.fromkeys(set(POOLED_COLUMNS) - set(counts), "float64")
     return frame.astype(numbers | dict.fromkeys(counts, "int64"))

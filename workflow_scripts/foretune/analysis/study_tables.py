@@ -170,12 +170,12 @@ def write_statistics(
     paper_tables.md; findings and findings_evidence: the papers' findings.
     """
     statistics, differences = study_statistics(tasks, measured, names, seed)
-    paper_tables = make_paper_tables(statistics, tasks, studies)
+    paper_tables = make_paper_tables(statistics, tasks, studies, seed)
     evidence = collect_evidence(tasks, statistics, differences, seed)
     tables = {
         "statistics": statistics,
         "differences": differences,
-        "pooled": pooled_fits(tasks, names),
+        "pooled": pooled_fits(tasks, names, seed),
         "paper_tables": paper_tables,
         "findings": answer_findings(evidence),
         "findings_evidence": evidence,

@@ -59,7 +59,7 @@ STATISTICS_COLUMN_SPECS = RUN_COLUMN_SPECS | {
     "p_kendall_permutation": ("p of τ", "plain"), "r2": ("R²", "number"),
     "slope": ("slope", "number", "slope_low", "slope_high"), "p_slope": ("p of slope", "plain"),
     "hinge_threshold": ("hinge threshold", "number"), "hinge_r2": ("R² of hinge", "number"),
-    "aic_difference": ("AIC, hinge − line", "number"), "note": ("note", "text"),
+    "aicc_difference": ("AICc, hinge − line", "number"), "note": ("note", "text"),
 }  # fmt: skip
 DIFFERENCE_COLUMN_SPECS = RUN_COLUMN_SPECS | {
     "rival": ("other measure", "text"), "outcome": ("outcome", "outcome"), "n": ("n", "plain"),
@@ -69,7 +69,7 @@ DIFFERENCE_COLUMN_SPECS = RUN_COLUMN_SPECS | {
 }  # fmt: skip
 POOLED_COLUMN_SPECS: ColumnSpecs = {
     "method": ("method", "text"), "measure": ("measure", "text"), "outcome": ("outcome", "outcome"),
-    "n": ("n", "plain"), "models": ("models", "plain"),
+    "n": ("n", "plain"), "datasets": ("datasets", "plain"), "models": ("models", "plain"),
     "slope": ("slope", "number", "slope_low", "slope_high"), "p_slope": ("p of slope", "plain"),
     "r2": ("R²", "number"), "p_slopes_differ": ("p (slopes differ)", "plain"),
 }  # fmt: skip
