@@ -58,7 +58,7 @@ def tabulate_measures(files: list[MeasuresFile]) -> tuple[pd.DataFrame, list[str
             notes += [f"{name}: {note}" for note in detail["notes"]]
         rows.append({**name_task(file), "n_train": file["n"], **file["measures"], **details,
                      "notes": "; ".join(notes)})  # fmt: skip
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, columns=None if rows else ["model", "dataset", "n_train", "notes"])
     numbers = frame.columns.difference(["model", "dataset", "notes"])
     frame[numbers] = frame[numbers].astype(float)
     frame["n_train"] = frame.n_train.astype(int)

@@ -26,6 +26,10 @@ STATISTICS_COLUMNS = [
 DIFFERENCE_KEY = ["model", "method", "rival", "outcome", "n"]
 DIFFERENCE_NUMBERS = ["iimm", "rival_strength", "difference", "low", "high"]
 DIFFERENCE_COLUMNS = [*DIFFERENCE_KEY, *DIFFERENCE_NUMBERS]
+TRADE_OFF_KEY = ["model", "method", "n"]
+TRADE_OFF_NUMBERS = [
+    GAIN, "ood_change", "spearman", "spearman_low", "spearman_high", "p_permutation",
+]  # fmt: skip
 MIN_CORRELATED_DATASETS = 3
 MIN_SIGNIFICANT_DATASETS = 5  # with fewer, no order has a permutation p-value below 0.05
 MAX_ABSENT_NAMES = 6  # datasets without a value that a note names
@@ -189,3 +193,25 @@ def pooled_fits(tasks: pd.DataFrame, names: list[str], seed: int) -> pd.DataFram
     counts = ["n", "datasets", "models"]
     numbers = dict.fromkeys(set(POOLED_COLUMNS) - set(counts), "float64")
     return frame.astype(numbers | dict.fromkeys(counts, "int64"))
+
+
+def correlate_trade_offs(tasks: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Correlate gain with the change on other tasks, over the datasets of each model and method.
+
+    One row per (model, method) with both outcomes on some datasets: their number n and the means
+    of both, and from three datasets on Spearman's rho with its interval and p-value. A negative
+    rho means that what gains more forgets more.
+    """
+    rows = []
+    for (model, method), group in tasks.groupby(["model", "method"]):
+        known = group[[GAIN, "ood_change"]].astype(float).dropna()
+        if known.empty:
+            continue
+        row = {"model": model, "method": method, "n": len(known), **known.mean()}
+        if len(known) >= MIN_CORRELATED_DATASETS:
+            gain, change = known.to_numpy().T[:, None]
+            correlation = correlate(gain, change, seed)
+            row |= {name: correlation[name][0, 0] for name in TRADE_OFF_NUMBERS[2:]}
+        rows.append(row)
+    frame = pd.DataFrame(rows, columns=[*TRADE_OFF_KEY, *TRADE_OFF_NUMBERS])
+    return frame.astype({"n": "int64"} | dict.fromkeys(TRADE_OFF_NUMBERS, "float64"))

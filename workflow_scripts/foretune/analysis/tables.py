@@ -19,6 +19,7 @@ STATISTICS_TABLE_NAMES = (
     "statistics",
     "differences",
     "pooled",
+    "trade_offs",
     "paper_tables",
     "findings",
     "findings_evidence",

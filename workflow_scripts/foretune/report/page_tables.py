@@ -73,6 +73,12 @@ POOLED_COLUMN_SPECS: ColumnSpecs = {
     "slope": ("slope", "number", "slope_low", "slope_high"), "p_slope": ("p of slope", "plain"),
     "r2": ("R²", "number"), "p_slopes_differ": ("p (slopes differ)", "plain"),
 }  # fmt: skip
+TRADE_OFF_COLUMN_SPECS = RUN_COLUMN_SPECS | {
+    "n": ("n", "plain"), "gain_over_zero_shot_error": ("mean gain", "number"),
+    "ood_change": ("mean change on other tasks (points)", "points"),
+    "spearman": ("Spearman’s ρ", "number", "spearman_low", "spearman_high"),
+    "p_permutation": ("p (permutation)", "plain"),
+}  # fmt: skip
 EVIDENCE_COLUMN_SPECS: ColumnSpecs = {
     "finding": ("finding", "plain"), "part": ("part", "text"), "model": ("model", "text"),
     "cell": ("comparison", "text"), "n": ("n", "plain"),
@@ -173,6 +179,8 @@ def make_study_tables(
         "differences": ("IIMM compared with each other measure", study["differences"],
                         DIFFERENCE_COLUMN_SPECS),
         "pooled": ("One line for all models", study["pooled"], POOLED_COLUMN_SPECS),
+        "trade_offs": ("Gain with the change on other tasks", study["trade_offs"],
+                       TRADE_OFF_COLUMN_SPECS),
         "evidence": ("Evidence for the findings", study["findings_evidence"],
                      EVIDENCE_COLUMN_SPECS),
     }  # fmt: skip
