@@ -18,10 +18,8 @@ def tabulate_outcomes(path: Path, manifests: list[Path]) -> pd.DataFrame:
     Raises:
         ForetuneError: the file is not a file of outcomes (see `read_outcomes`).
     """
-    tests = {}
-    for manifest_path in manifests:
-        manifest = read_manifest(Path(manifest_path).parent)
-        tests[manifest["name"], manifest["split"]] = manifest
+    read = [read_manifest(Path(manifest).parent) for manifest in manifests]
+    tests = {(manifest["name"], manifest["split"]): manifest for manifest in read}
     rows = []
     for row in read_outcomes(path):
         manifest = tests.get(row.test)

@@ -13,8 +13,8 @@ from foretune.analysis.findings import answer_findings, collect_evidence
 from foretune.analysis.measure_tables import MeasuresFile, tabulate_curves, tabulate_measures
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.paper_tables import format_markdown, make_paper_tables
-from foretune.analysis.statistics import correlate_trade_offs, pooled_fits, study_statistics
 from foretune.analysis.published import tabulate_outcomes
+from foretune.analysis.statistics import correlate_trade_offs, pooled_fits, study_statistics
 from foretune.analysis.tables import RESULT_TABLE_NAMES, STATISTICS_TABLE_NAMES
 from foretune.core.entries import Selection
 from foretune.core.files import atomic_write, write_json

@@ -47,7 +47,8 @@ def read_outcomes(path: Path | str) -> list[OutcomeRow]:
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
-            accuracy_column = check_columns(path, list(reader.fieldnames or []))
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+            accuracy_column = check_columns(path, list(reader.fieldnames))
             rows = [parse_row(f"{path}: line {reader.line_num}", reader.line_num, row,
                               accuracy_column) for row in reader]  # fmt: skip
     except (OSError, UnicodeDecodeError, csv.Error) as error:
