@@ -38,8 +38,7 @@ def test_study_with_outcomes_measures_its_datasets_and_trains_nothing(checkout):
     assert planned["measure_task"] == planned["prepare_dataset"] == 2
     assert planned["forecast_datasets"] == 1
     assert not [rule for rule in planned if rule.startswith(("finetune", "fit", "evaluate"))]
-    printed = run(checkout, "results/analysis/tasks.csv", *mine)
-    assert "error" not in printed.lower()
+    run(checkout, "results/analysis/tasks.csv", *mine)
     task = pd.read_csv(checkout / "results/analysis/tasks.csv").iloc[0]
     assert task.gain_over_zero_shot_error == 0.5 and task.ood_change == -0.25
     assert task.chance == 0.1 and 0 < task.iimm < 1
