@@ -37,6 +37,9 @@ def fit(frame, seed=0):
 def few_orders(monkeypatch):
     """Save time: hundreds of tests need no finer p-values than 1 / 400."""
     monkeypatch.setattr(pooled, "PERMUTATIONS", 399)
+    draw_orders.cache_clear()
+    yield
+    draw_orders.cache_clear()
 
 
 def test_fit_pooled_has_the_slope_of_statsmodels_and_the_p_value_of_scipy():
@@ -74,39 +77,32 @@ def test_fit_pooled_tells_equal_slopes_from_different_ones():
 
 def test_fit_pooled_holds_its_level_if_models_share_what_datasets_add(few_orders):
     """A t test of independent tasks finds a relation in a fifth of these unrelated data."""
-    found = np.zeros(4)
-    repeats = 300
+    found = np.zeros(5)
+    repeats = 250
     for seed in range(repeats):
         frame = make_models((0, 0, 0, 0), datasets=12, seed=seed, shared=0.8, noise=0.6)
+        frame[GAIN] = frame.y - 5 * frame.model.str[1:].astype(int)  # without the models' levels
         ours = fit(frame, seed)
         naive = smf.ols("y ~ C(model) + x", frame).fit()
         found += [
             ours["p_slope"] < 0.05,
             ours["p_slopes_differ"] < 0.05,
             not ours["slope_low"] <= 0 <= ours["slope_high"],
+            pooled_line(frame, "x", seed)["p_permutation"] < 0.05,
             naive.pvalues["x"] < 0.05,
         ]
-    common, differing, outside, independent = found / repeats
-    # 5% of 300 have a standard error of 0.013; the bounds are about three of them away.
-    assert 0.01 < common < 0.09 and 0.01 < differing < 0.09 and 0.01 < outside < 0.09
+    *levels, independent = found / repeats
+    # 5% of 250 have a standard error of 0.014; the bounds are about three of them away.
+    assert min(levels) > 0.005 and max(levels) < 0.095
     assert independent > 0.12
 
 
 def test_fit_pooled_has_the_power_to_find_a_real_slope(few_orders):
     found = [
         fit(make_models((0.7,) * 4, 12, seed, shared=0.8, noise=0.6), seed)["p_slope"] < 0.05
-        for seed in range(100)
+        for seed in range(60)
     ]
     assert np.mean(found) > 0.7
-
-
-def test_pooled_line_of_table_5_holds_its_level(few_orders):
-    found = []
-    for seed in range(300):
-        frame = make_models((0, 0, 0, 0), datasets=12, seed=seed, shared=0.8, noise=0.6)
-        frame[GAIN] = frame.y - 5 * frame.model.str[1:].astype(int)
-        found.append(pooled_line(frame, "x", seed)["p_permutation"] < 0.05)
-    assert 0.01 < np.mean(found) < 0.09
 
 
 def test_fit_pooled_uses_the_datasets_that_all_models_have():

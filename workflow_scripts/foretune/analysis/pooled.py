@@ -7,6 +7,7 @@ a change of the joint distribution, whatever the models have in common (Winkler 
 NeuroImage 123, whole-block exchangeability).
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ class SlopeTest(NamedTuple):
     p: float
 
 
+@functools.cache  # most measures and outcomes of a study are over the same datasets
 def draw_orders(n: int, seed: int) -> np.ndarray:
     """Return orders of n datasets, the identity first: all n!, or 10,000 with random ones."""
     if math.factorial(n) <= PERMUTATIONS:
@@ -60,7 +62,9 @@ def estimate_common_slope(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> S
     reordered y and reordered x. The interval's ends are therefore two of the sorted b[p], and the
     p-value is twice the smaller share of them on a side of 0.
     """
-    xx, xy = (permuted_products(x, other, orders).sum(axis=1) for other in (x, y))
+    # Entry (d, e) is the product of dataset d's x with dataset e's x or y, over all models.
+    rows = np.arange(len(x))
+    xx, xy = ((x @ other.T)[rows, orders].sum(axis=1) for other in (x, y))
     slope = xy[0] / xx[0]
     moved = xx[0] - xx > TOLERANCE * xx[0]
     slopes = np.sort((xy[0] - xy[moved]) / (xx[0] - xx[moved]))
