@@ -11,8 +11,8 @@ from PIL import Image
 from checkout import ROOT
 from foretune.core.errors import ForetuneError
 from foretune.core.parquet import read_metadata, write_parquet
-from foretune.data.prepare import prepare_dataset, prepare_shifted_test
-from foretune.data.prepared import get_dataset_title, read_split
+from foretune.data.prepare import draw_rows, prepare_dataset, prepare_shifted_test
+from foretune.data.prepared import decode_image, get_dataset_title, read_split
 from foretune.suite.bundles import bundle_digits
 
 
@@ -53,6 +53,65 @@ def test_prepare_dataset_skips_hidden_files_and_folders_named_like_images(folder
     (folder / "jay/x.png").mkdir()
     manifest = prepare_dataset("birds", {"folder": str(folder)}, tmp_path / "out", seed=0)
     assert sum(split["rows"] for split in manifest["splits"].values()) == 50
+
+
+def read_groups_by_split(folder) -> dict[str, set]:
+    splits = ("train", "val", "test")
+    return {split: set(read_split(folder, split)["group"].to_pylist()) for split in splits}
+
+
+def test_prepare_dataset_keeps_the_groups_of_a_folder_together(folder, tmp_path):
+    files = sorted(folder.rglob("*.png"))
+    lines = [
+        f"{file.relative_to(folder)},{int(file.stem) // 3}{file.parent.name}" for file in files
+    ]
+    (folder / "groups.csv").write_text("file,group\n" + "\n".join(lines) + "\n")
+    for seed in range(5):
+        prepare_dataset("birds", {"folder": str(folder)}, tmp_path / str(seed), seed)
+        train, val, test = read_groups_by_split(tmp_path / str(seed)).values()
+        assert val and test and not train & (val | test) and not val & test
+        assert len(train | val | test) == 18
+    (folder / "groups.csv").write_text("file,group\njay/90.png,a\n")
+    with pytest.raises(ForetuneError, match=r"groups\.csv: line 2: there is no file jay/90\.png"):
+        prepare_dataset("birds", {"folder": str(folder)}, tmp_path / "no", seed=0)
+
+
+@pytest.mark.parametrize(("name", "in_test"), [("stamps", 191), ("letters", 20)])
+def test_prepare_dataset_keeps_the_groups_of_a_bundled_dataset_together(name, in_test, tmp_path):
+    spec = {"parquet": ROOT / f"resources/mini/{name}.parquet"}
+    prepare_dataset(name, spec, tmp_path, seed=0)
+    train, val, test = read_groups_by_split(tmp_path).values()
+    assert val and not train & val and not (train | val) & test and len(test) == in_test
+
+
+def test_draw_rows_draws_every_class_and_leaves_some_of_it():
+    labels = [0] * 40 + [1] * 3 + [2] * 2 + [3]
+    for seed in range(20):
+        drawn = draw_rows(labels, None, 1 / 5, 1, seed)
+        assert [int(drawn[np.array(labels) == label].sum()) for label in range(4)] == [8, 1, 1, 0]
+    assert len({draw_rows(labels, None, 1 / 5, 1, seed).tobytes() for seed in range(20)}) > 10
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WebP"])
+def test_decode_image_turns_photographs_upright(file_format):
+    upright = Image.new("RGB", (8, 6), "white")
+    upright.paste((200, 0, 0), (0, 0, 4, 6))
+    # How the camera stored the picture: EXIF's orientation k is undone by this transposition.
+    stored = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+    for orientation, transposition in stored.items():
+        picture = upright if transposition is None else upright.transpose(transposition)
+        exif, buffer = Image.Exif(), io.BytesIO()
+        exif[0x0112] = orientation
+        picture.save(buffer, file_format, exif=exif, quality=95, lossless=True)
+        decoded = np.asarray(decode_image(buffer.getvalue(), "a photo").convert("RGB"), float)
+        assert decoded.shape == (6, 8, 3)
+        assert np.abs(decoded - np.asarray(upright)).mean() < 20
+
+
+def test_decode_image_ignores_a_damaged_exif_block():
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(buffer, "JPEG", exif=b"Exif\0\0MM\0*damaged")
+    assert decode_image(buffer.getvalue(), "a photo").size == (8, 6)
 
 
 def test_prepare_dataset_uses_a_folder_named_test_as_the_test(folder, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,6 +16,8 @@ from checkout import CLIP_MINI
 from foretune.analysis.study_tables import gain_over_zero_shot_error, join_outcomes, summarize_tasks
 from foretune.core.errors import ForetuneError
 from foretune.core.files import digest_file
+from foretune.core.parquet import read_metadata, write_parquet
+from foretune.data.prepare import prepare_shifted_test
 from foretune.data.prepared import read_manifest
 from foretune.encoders.cache import read_task_embeddings
 from foretune.encoders.loading import load_model
@@ -69,13 +72,13 @@ def write_selection(folder, weights, **run) -> Path:
     return folder / "best.json"
 
 
-def evaluate(selections, small_task, tmp_path, code="c", wise_ft=()):
+def evaluate(selections, small_task, tmp_path, code="c", wise_ft=(), tests=()):
     if not (tmp_path / "base").exists():
         (tmp_path / "base").mkdir()
         (tmp_path / "base/mnist").symlink_to(small_task / "embeddings")
     base = BaseModel(CLIP_MINI, tmp_path / "base", tmp_path / "prepared")
     outputs = FineTunedOutputs(**vars(get_outputs(tmp_path)), drift=tmp_path / "drift.parquet")
-    tests = get_tests(small_task)
+    tests = tests or get_tests(small_task)
     evaluate_model(selections, base, tests, outputs, code, wise_ft, log=lambda line: None)
     return pd.read_parquet(tmp_path / "rows.parquet")
 
@@ -106,6 +109,26 @@ def test_evaluate_model_of_base_weights_agrees_with_evaluate_zero_shot(
         ),
     )
     assert rows.test_digest.nunique() == 2
+
+
+def test_evaluate_model_keeps_tests_of_the_same_images_apart(untuned, small_task, tmp_path):
+    """Two tests have the images of the third: one in another order, one in part."""
+    source = pq.read_table(small_task / "source.parquet").slice(100)
+    tests = []
+    for name, table in (("own", source), ("reversed", source[::-1]), ("part", source.slice(0, 20))):
+        file, folder = tmp_path / f"{name}.parquet", tmp_path / name
+        write_parquet(table, file, read_metadata(small_task / "source.parquet"))
+        prepare_shifted_test(name, {"parquet": file}, small_task / "dataset", folder)
+        # The analysis recognizes equal tests by this digest, in any order.
+        manifest = json.loads((folder / "dataset.json").read_text()) | {"test_digest": "equal"}
+        (folder / "dataset.json").write_text(json.dumps(manifest))
+        tests.append(EvaluationTest(folder, texts=small_task / "embeddings/text.parquet"))
+    rows = evaluate([untuned], small_task, tmp_path, tests=tests)
+    own, backwards, part = rows.to_dict("records")
+    assert (own["n"], backwards["n"], part["n"]) == (50, 50, 20)
+    assert own["accuracy"] == backwards["accuracy"] > 0.5
+    predictions = pd.read_parquet(tmp_path / "predictions" / own["predictions"])
+    assert part["accuracy"] == (predictions.label == predictions.predicted)[:20].mean()
 
 
 @pytest.fixture

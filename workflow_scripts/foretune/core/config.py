@@ -32,10 +32,10 @@ JOB_KEYS = ("gpus", "parameters")
 SOURCE_KINDS = {
     "parquet": (),
     "folder": (),
-    "table": ("image", "label", "splits"),
+    "table": ("image", "label", "group", "splits"),
     "torchvision": ("root",),
     "webdataset": ("root", "splits"),
-    "huggingface": ("root", "splits", "subset", "image", "label"),
+    "huggingface": ("root", "splits", "subset", "image", "label", "group"),
 }
 # The keys that determine a dataset's rows: where they come from, and the classes.
 SOURCE_KEYS = {*SOURCE_KINDS, "classes"}.union(*SOURCE_KINDS.values())

@@ -35,6 +35,7 @@ class SourceSpec(TypedDict, total=False):
     subset: str
     image: str
     label: str
+    group: str
     splits: dict[str, str]
     licence: str
     source: str

@@ -1,7 +1,8 @@
 """Prepare image classification datasets: fix their splits and write the files for later steps.
 
 A prepared dataset is a folder. `train.parquet`, `val.parquet` and `test.parquet` have the columns
-`id` (stable), `image` (the encoded bytes of the source) and `label`. `dataset.json` is a small
+`id` (stable), `image` (the encoded bytes of the source), `label` and `group` (null if the source
+has no groups). `dataset.json` is a small
 manifest with the classes, the caption template, licence, source and a digest of all rows. Jobs
 depend on the manifest, so that they rerun only if the content changes.
 
@@ -12,7 +13,7 @@ own name as `split`, and the dataset's digest as `parent`.
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -42,20 +43,48 @@ from foretune.data.sources.read import read_source
 
 # A row group is written when it reaches either size.
 ROW_GROUP_ROWS, ROW_GROUP_BYTES = 4096, 32 << 20
+MOST_VALIDATION = 5000  # images
 
 
-def draw_rows(total: int, part: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `part` of `total` row numbers at random; return them and the others, both sorted."""
-    order = np.random.default_rng(seed).permutation(total)
-    return np.sort(order[:part]), np.sort(order[part:])
+def draw_rows(
+    labels: Sequence[int], groups: Sequence[str] | None, share: float, least: int, seed: int
+) -> np.ndarray:
+    """Draw a share of the images of each class at random, and no group in part.
+
+    Args:
+        labels: of the N images.
+        groups: of the N images; None if each is a group of its own. A group counts for the class
+            of its first image.
+        share: of each class's groups. The shares of the classes are rounded so that they add up to
+            that of all groups, rounded down.
+        least: number of groups to draw of each class. One group of a class is always left.
+
+    Returns:
+        A mask (N,) of the drawn images.
+    """
+    names = range(len(labels)) if groups is None else groups
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    units = np.array([numbers[name] for name in names], int)
+    first_labels = dict(zip(units[::-1].tolist(), reversed(labels), strict=True))
+    by_class: dict[int, list[int]] = {}
+    for unit in range(len(numbers)):
+        by_class.setdefault(first_labels[unit], []).append(unit)
+    rng, drawn, seen, taken = np.random.default_rng(seed), np.zeros(len(numbers), bool), 0, 0
+    for class_units in by_class.values():
+        seen += len(class_units)
+        count = int(seen * share + 1e-9) - taken  # 1e-9 covers the rounding of 50 * (1 / 5)
+        taken += count
+        count = min(max(count, least), len(class_units) - 1)
+        drawn[rng.permutation(class_units)[:count]] = True
+    return drawn[units]
 
 
 def prepare_dataset(name: str, spec: SourceSpec, output: Path, seed: int) -> Manifest:
     """Write the splits of a dataset and its manifest to the folder `output`; return the manifest.
 
     Validation is a random 10% of train, at most 5000 images (the first paper's split). If the
-    source is not divided into train and test, a random fifth becomes the test. `seed` determines
-    both draws.
+    source is not divided into train and test, a random fifth becomes the test. Both are drawn by
+    class, and whole groups are drawn. `seed` determines both draws.
 
     Args:
         spec: the dataset's entry in the config. Its `classes` are new names, either a list in the
@@ -68,10 +97,14 @@ def prepare_dataset(name: str, spec: SourceSpec, output: Path, seed: int) -> Man
     classes = rename_classes(name, source.classes, spec.get("classes", source.classes))
     undivided = "all" in source.rows
     train = source.rows["all" if undivided else "train"]
-    held_out, kept = draw_rows(train.n, train.n // 5 if undivided else 0, seed)
-    validation, _ = draw_rows(len(kept), min(len(kept) // 10, 5000), seed)
     splits = np.full(train.n, "train", object)
-    splits[held_out], splits[kept[validation]] = "test", "val"
+    if undivided:
+        splits[draw_rows(train.labels, train.groups, 1 / 5, 1, seed)] = "test"
+    kept = np.flatnonzero(splits == "train")
+    labels = [train.labels[row] for row in kept]
+    groups = train.groups and [train.groups[row] for row in kept]
+    share = min(1 / 10, MOST_VALIDATION / max(1, len(kept)))
+    splits[kept[draw_rows(labels, groups, share, 0, seed)]] = "val"
     streams = [RowStream(train, splits, source.classes, in_test_pool=undivided)]
     if not undivided:
         test = source.rows["test"]
@@ -182,12 +215,13 @@ class SplitWriter:
         self.writer = pq.ParquetWriter(path, SPLIT_SCHEMA, compression="zstd")
         self.digest = hashlib.sha256()
         self.n = 0
-        self.buffer: list[ImageRow] = []
+        self.buffer: list[tuple[str, bytes, int, str | None]] = []
         self.buffer_bytes = 0
 
-    def add(self, row: ImageRow) -> None:
-        self.digest.update(f"{row.id}\0{row.label}\0{len(row.image)}\0".encode() + row.image)
-        self.buffer.append(row)
+    def add(self, row: ImageRow, group: str | None) -> None:
+        facts = f"{row.id}\0{row.label}\0{group}\0{len(row.image)}\0"
+        self.digest.update(facts.encode() + row.image)
+        self.buffer.append((*row, group))
         self.n, self.buffer_bytes = self.n + 1, self.buffer_bytes + len(row.image)
         if len(self.buffer) == ROW_GROUP_ROWS or self.buffer_bytes > ROW_GROUP_BYTES:
             self.flush()
@@ -222,13 +256,13 @@ def write_dataset(
             for split in splits
         }
         for stream in streams:
-            for split, row in check_rows(name, facts["split"], stream):
+            for split, row, group in check_rows(name, facts["split"], stream):
                 if stream.in_test_pool:
                     test_images.append(digest_image(stream.classes[row.label], row.image))
                 if stream.labels:
                     row = row._replace(label=stream.labels[row.label])
                 labels_by_split[split].add(row.label)
-                writers[split].add(row)
+                writers[split].add(row, group)
         check_splits(facts, labels_by_split)
         digests = {split: writer.digest.hexdigest() for split, writer in writers.items()}
         manifest: Manifest = {
@@ -236,7 +270,7 @@ def write_dataset(
             "digest": digest_json([facts["classes"], facts["source_classes"], digests]),
             "test_digest": digest_json(sorted(test_images)),
             "splits": {
-                split: {"file": f"{split}.parquet", "rows": writer.n}
+                split: {"file": f"{split}.parquet", "rows": writer.n, "digest": digests[split]}
                 for split, writer in writers.items()
             },
         }
@@ -251,8 +285,10 @@ def digest_image(class_name: str, image: bytes) -> str:
     return hashlib.sha256(class_name.encode() + b"\0" + image).hexdigest()
 
 
-def check_rows(dataset: str, test: str, stream: RowStream) -> Iterator[tuple[str, ImageRow]]:
-    """Yield (split, row) of a stream, after checking the label and decoding the image.
+def check_rows(
+    dataset: str, test: str, stream: RowStream
+) -> Iterator[tuple[str, ImageRow, str | None]]:
+    """Yield (split, row, group) of a stream, after checking the label and decoding the image.
 
     Both mistakes would otherwise show, or mislead, hours later.
 
@@ -261,14 +297,15 @@ def check_rows(dataset: str, test: str, stream: RowStream) -> Iterator[tuple[str
     """
     class_count = len(stream.classes)
 
-    def check(item: tuple[str, ImageRow]) -> None:
-        split, row = item
+    def check(item: tuple[str, ImageRow, str | None]) -> None:
+        split, row, _ = item
         where = f"dataset {dataset}, {test if split == 'test' else split}, {row.id}"
         if not isinstance(row.label, int) or not 0 <= row.label < class_count:
             raise ForetuneError(f"{where}: label {row.label} is not in 0..{class_count - 1}")
         decode_image(row.image, where)
 
-    items = zip(stream.splits, stream.rows.read(), strict=True)
+    groups = stream.rows.groups or [None] * stream.rows.n
+    items = zip(stream.splits, stream.rows.read(), groups, strict=True)
     bar = tqdm(desc=dataset, total=stream.rows.n, mininterval=5, delay=5, unit="image")
     with bar, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         while batch := list(islice(items, READ_BATCH)):

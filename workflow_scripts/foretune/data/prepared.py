@@ -8,21 +8,28 @@ from typing import NotRequired, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from foretune.core.errors import ForetuneError
 from foretune.core.parquet import read_metadata
 
 SPLITS = ("train", "val", "test")
-SPLIT_SCHEMA = pa.schema([("id", pa.string()), ("image", pa.binary()), ("label", pa.int32())])
+# A group is null if the source has no groups.
+SPLIT_SCHEMA = pa.schema([
+    ("id", pa.string()),
+    ("image", pa.binary()),
+    ("label", pa.int32()),
+    ("group", pa.string()),
+])  # fmt: skip
 READ_BATCH = 64  # rows read or checked at a time; images of a megabyte are common
 
 
 class SplitEntry(TypedDict):
-    """The file of a split, relative to the manifest's folder, and its number of rows."""
+    """The file of a split, relative to the manifest's folder, and facts about its rows."""
 
     file: str
     rows: int
+    digest: str  # of the rows in their order
 
 
 class DatasetFacts(TypedDict):
@@ -82,7 +89,7 @@ def stream_split(folder: Path | str, split: str) -> Iterator[tuple[list[str], li
 
 
 def decode_image(encoded: bytes, name: str) -> Image.Image:
-    """Decode an image completely.
+    """Decode an image completely, and turn it upright.
 
     Raises:
         ForetuneError: the image is broken, or has more than 8 bits per channel. The message
@@ -99,4 +106,12 @@ def decode_image(encoded: bytes, name: str) -> Image.Image:
         raise ForetuneError(
             f"{name}: more than 8 bits per channel ({image.mode}); convert it first"
         )
-    return image
+    return turn_upright(image)
+
+
+def turn_upright(image: Image.Image) -> Image.Image:
+    """Turn a photograph as its EXIF orientation says; a damaged EXIF block changes nothing."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow raises many kinds, and the pixels were decoded already
+        return image

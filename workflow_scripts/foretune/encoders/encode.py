@@ -80,7 +80,7 @@ def embed_images(
         "dataset": manifest["digest"],
     }
     for split in manifest["splits"]:
-        rows = read_split(dataset, split, ["id", "label"])
+        rows = read_split(dataset, split, ["id", "label", "group"])
         metadata: dict[str, Any] = {**provenance, "split": split}
         parts: Iterable[np.ndarray]
         if shard:
@@ -95,7 +95,7 @@ def embed_images(
         if not vectors:  # an empty shard; the captions' vectors have the same width
             vectors = [encode_captions(loaded.model, loaded.tokenizer, manifest["classes"])[:0]]
         log(f"{len(rows)} images embedded, {len(rows) / (time.monotonic() - started):.0f} images/s")
-        columns = {"id": rows["id"], "label": rows["label"]}
+        columns = {"id": rows["id"], "label": rows["label"], "group": rows["group"]}
         write_embeddings(output / f"{split}.parquet", torch.cat(vectors).numpy(), columns, metadata)
     if "parent" not in manifest:
         path = output / "own_text.parquet"

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import PIL
 import torch
+import torchvision
 from torch import Tensor
 from tqdm import tqdm
 
+from foretune.core.code_digest import code_digest
 from foretune.core.files import atomic_write, digest_json
 from foretune.data.prepared import decode_image, get_dataset_title, read_manifest, stream_split
 from foretune.encoders.loading import Preprocess
@@ -39,7 +41,11 @@ def prepare_images(
     """
     manifest = read_manifest(dataset)
     name = f"{get_dataset_title(manifest)}, {split}"
-    made_from = [repr(preprocess.config), manifest["digest"], split, PIL.__version__]
+    # The pixels also depend on the code that decodes and resizes, which is ours and two libraries'.
+    made_from = [
+        repr(preprocess.config), manifest["splits"][split]["digest"], PIL.__version__,
+        torchvision.__version__, code_digest("encoders.image_cache"),
+    ]  # fmt: skip
     path = folder and Path(folder) / f"{digest_json(made_from)}.npy"
     if path and path.exists():
         return np.load(path, mmap_mode="r")

@@ -145,7 +145,7 @@ class FineTunedModel:
     def __init__(self, base: BaseModel, log=print):
         self.base, self.log = base, log
         self.chosen = self.current = ("", 0.0)  # file of trained weights, coefficient
-        self.vectors: dict[str, torch.Tensor] = {}  # of each test's images, by their digest
+        self.vectors: dict[str, torch.Tensor] = {}  # of each test's images, by its rows' digest
 
     def choose(self, trained_weights: str, coefficient: float) -> None:
         """Choose the weights (1 - coefficient) base + coefficient fine-tuned; 1 is exact."""
@@ -184,8 +184,8 @@ class FineTunedModel:
     def predict(self, test: CaptionedTest) -> torch.Tensor:
         """Return the predicted class (N,) of each image of a test."""
         model, _, tokenizer = self.get_model()
-        # A test can be another task's shifted test too: the same images with other captions.
-        digest = test.manifest["test_digest"]
+        # A test can be another task's shifted test too: the same rows with other captions.
+        digest = test.manifest["splits"]["test"]["digest"]
         if digest not in self.vectors:
             self.vectors[digest] = self.encode_split(test.folder, "test")
         captions = encode_captions(model, tokenizer, test.captions)

@@ -193,7 +193,7 @@ def bundle_flags_artists(sources: Path, output: Path, seed: int) -> None:
 def bundle_letters(sources: Path, output: Path, seed: int) -> None:
     """Bundle letters, capital or small, in Debian's fonts.
 
-    40 font families are for training and 20 others for the test.
+    40 font families are for training and 20 others for the test. A family is a group.
     """
     families: dict[str, list[Path]] = {}
     fonts = sources / "debian/usr/share/fonts"
@@ -211,7 +211,8 @@ def bundle_letters(sources: Path, output: Path, seed: int) -> None:
             if number < 60 and (glyph := render_glyph(font, code)):
                 rows.append({"picture": simulate_letter_photograph(glyph, rng), "label": label,
                              "split": "train" if number < 40 else "test",
-                             "origin": f"font {family}:{code}"})  # fmt: skip
+                             "origin": f"font {family}:{code}",
+                             "group": str(family)})  # fmt: skip
     write_picture_bundle(output, rows, {
         "classes": list("abcdefghijklmnopqrstuvwxyz"),
         "caption": 'a photo of the letter "{}"',
@@ -243,7 +244,8 @@ STAMP_FOLDERS = {
 def bundle_stamps(sources: Path, output: Path, seed: int) -> None:
     """Bundle Tux Paint's stamps, classified by folder, at most 130 per class; a third is the test.
 
-    Each training stamp is followed by its mirror image, which Tux Paint offers too.
+    Each training stamp is followed by its mirror image, which Tux Paint offers too. Both are one
+    group, so that validation never has the mirror image of a training stamp.
     """
     rng = np.random.default_rng(seed)
     rows: list[PictureRow] = []
@@ -257,10 +259,12 @@ def bundle_stamps(sources: Path, output: Path, seed: int) -> None:
             )
             origin = f"tuxpaint:{file.relative_to(top).with_suffix('')}"
             if number < len(files) // 3:
-                rows.append({"picture": picture, "label": label, "split": "test", "origin": origin})
+                rows.append({"picture": picture, "label": label, "split": "test", "origin": origin,
+                             "group": origin})  # fmt: skip
                 continue
             mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            rows += [{"picture": side, "label": label, "split": "train", "origin": origin}
+            rows += [{"picture": side, "label": label, "split": "train", "origin": origin,
+                      "group": origin}
                      for side in (picture, mirrored)]  # fmt: skip
     write_picture_bundle(output, rows, {
         "classes": list(STAMP_FOLDERS.values()),

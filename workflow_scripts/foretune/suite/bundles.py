@@ -28,12 +28,17 @@ class BundleInfo(TypedDict):
 
 
 class PictureRow(TypedDict):
-    """One picture of a task; `origin` is the "set:name" of artwork that somebody made."""
+    """One picture of a task.
+
+    `origin` is the "set:name" of artwork that somebody made. No split may divide pictures of one
+    `group`.
+    """
 
     picture: Image.Image
     label: int
     split: str
     origin: NotRequired[str]
+    group: NotRequired[str]
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

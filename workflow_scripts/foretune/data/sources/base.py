@@ -4,7 +4,7 @@ A reader takes an entry of the config and the splits that are wanted, and return
 Images are read one at a time and never decoded here: their encoded bytes are kept unchanged.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -27,10 +27,23 @@ class ImageRow(NamedTuple):
 
 @dataclass
 class ImageRows:
-    """The images of a split: how many there are, and `read`, which makes one pass over them."""
+    """The images of a split.
 
-    n: int
+    Attributes:
+        labels: the label of each image, known before any is read, so that splits can be drawn.
+        read: makes one pass over the images.
+        groups: the group of each image, if there are groups. Images of one group are near-copies,
+            or otherwise not independent, and no split divides them.
+    """
+
+    labels: Sequence[int]
     read: Callable[[], Iterator[ImageRow]]
+    groups: Sequence[str] | None = None
+
+    @property
+    def n(self) -> int:
+        """The number of images."""
+        return len(self.labels)
 
 
 @dataclass
@@ -53,7 +66,9 @@ class ImageSource:
     rows: dict[str, ImageRows]
 
 
-def make_file_rows(folder: Path, files: list[tuple[Path, int]]) -> ImageRows:
+def make_file_rows(
+    folder: Path, files: list[tuple[Path, int]], groups: Sequence[str] | None = None
+) -> ImageRows:
     """Return rows of image files and their labels; the ids are the paths relative to `folder`."""
 
     def read() -> Iterator[ImageRow]:
@@ -63,7 +78,7 @@ def make_file_rows(folder: Path, files: list[tuple[Path, int]]) -> ImageRows:
             except OSError as error:
                 raise ForetuneError(f"{file}: cannot be read ({error.strerror})") from None
 
-    return ImageRows(len(files), read)
+    return ImageRows([label for _, label in files], read, groups)
 
 
 def format_class_names(names: list[str]) -> list[str]:

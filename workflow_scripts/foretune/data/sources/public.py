@@ -105,7 +105,13 @@ def make_torchvision_rows(dataset: Any, root: Path, split: str) -> ImageRows:
             except OSError as error:
                 raise ForetuneError(f"{file}: cannot be read ({error.strerror})") from None
 
-    return ImageRows(len(dataset), read)
+    if files is not None:
+        labels = [label for _, label in files]
+    else:
+        # MNIST and CIFAR call them targets, SVHN labels; other classes must be iterated over.
+        known = getattr(dataset, "targets", getattr(dataset, "labels", None))
+        labels = [int(label) for label in ([y for _, y in dataset] if known is None else known)]
+    return ImageRows(labels, read)
 
 
 def read_huggingface(root: Path, spec: SourceSpec, wanted: tuple[str, ...]) -> ImageSource:
@@ -114,7 +120,7 @@ def read_huggingface(root: Path, spec: SourceSpec, wanted: tuple[str, ...]) -> I
     The folder is a dataset repository of the hub (Parquet files or images) or was written by
     `save_to_disk`. In the entry, `subset` is the name of the configuration, and `splits` has the
     library's names of the splits. `image` and `label` are columns, by default the first column of
-    images and the first of class labels.
+    images and the first of class labels, and `group` is the column of groups, if there are groups.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # otherwise the library reports its use
     try:
@@ -156,6 +162,9 @@ def read_huggingface(root: Path, spec: SourceSpec, wanted: tuple[str, ...]) -> I
         labels = {v: classes.index(class_name) for v, class_name in zip(values, names, strict=True)}
         encoded = table.cast_column(image, datasets.Image(decode=False))
         rows[split] = make_huggingface_rows(encoded.select_columns([image, label]), split, labels)
+        if "group" in spec:
+            group = find_huggingface_column(table, "group", spec["group"], type(None), root)
+            rows[split].groups = list(map(str, table[group]))
     return ImageSource(format_class_names(classes), DEFAULT_CAPTION, NOT_STATED, "", rows)
 
 
@@ -193,4 +202,4 @@ def make_huggingface_rows(table: Any, split: str, labels: dict[Any, int]) -> Ima
             content = row[image]["bytes"] or Path(row[image]["path"]).read_bytes()
             yield ImageRow(f"{split}/{number:06d}", content, labels.get(row[label], row[label]))
 
-    return ImageRows(len(table), read)
+    return ImageRows([labels.get(value, value) for value in table[label]], read)

@@ -75,7 +75,7 @@ def make_tar_rows(tars: list[Path]) -> ImageRows:
                 name = f"{path.parent.name}/{path.stem}/{key}"
                 yield ImageRow(name, read_member(tar, member), label)
 
-    return ImageRows(sum(1 for path in tars for _ in iterate_samples(path)), read)
+    return ImageRows([sample[-1] for path in tars for sample in iterate_samples(path)], read)
 
 
 def iterate_samples(path: Path) -> Iterator[tuple[str, tarfile.TarFile, tarfile.TarInfo, int]]:
