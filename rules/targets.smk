@@ -61,7 +61,7 @@ def list_all_selections():
 
 def list_evaluations(kind=""):
     """List the tables of the evaluations: accuracies, or those of kind _classes or _confusions."""
-    runs = [*((model, "zero_shot") for model in MODELS), *RUNS]
+    runs = [*((model, "zero_shot") for model in MODELS), *RUNS] if TRAINS else []
     return [f"results/evaluations/{model}/{method}{kind}.parquet" for model, method in runs]
 
 
