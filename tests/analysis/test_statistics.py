@@ -250,7 +250,7 @@ def test_write_statistics_writes_every_table_reproducibly(tmp_path):
     tasks, measured = make_tasks(n=6)
     tasks.loc[0, "emms"] = np.nan
     studies = {"clip_x": OTHER, "coca_x": OTHER, "all": OTHER}
-    write_statistics(tasks, measured, MEASURES, 0, studies, tmp_path)
+    write_statistics(tasks, measured, MEASURES, [], 0, studies, tmp_path)
     for name in STATISTICS_TABLE_NAMES:
         frame = pd.read_parquet(tmp_path / f"{name}.parquet")
         assert len(frame) == len(pd.read_csv(tmp_path / f"{name}.csv")) > 0
@@ -258,7 +258,7 @@ def test_write_statistics_writes_every_table_reproducibly(tmp_path):
     table = pd.read_parquet(tmp_path / "statistics.parquet")
     assert [row["n"] for row in rows] == list(table.n) and "NaN" not in json.dumps(rows)
     again = tmp_path / "again"
-    write_statistics(tasks, measured, MEASURES, 0, studies, again)
+    write_statistics(tasks, measured, MEASURES, [], 0, studies, again)
     for path in again.iterdir():
         assert path.read_bytes() == (tmp_path / path.name).read_bytes()
 
@@ -273,7 +273,7 @@ def default_study(tmp_path_factory):
     tasks = tasks[(tasks.method == "full") & tasks.model.isin(["clip_mini", "siglip_mini"])]
     studies = dict.fromkeys(["clip_mini", "siglip_mini", "all"], OTHER)
     folder = tmp_path_factory.mktemp("analysis")
-    write_statistics(tasks, tasks[["model", "dataset"]], MEASURES, 0, studies, folder)
+    write_statistics(tasks, tasks[["model", "dataset"]], MEASURES, [], 0, studies, folder)
     tables = {path.stem: pd.read_csv(path) for path in folder.glob("*.csv")}
     return tasks.set_index("model"), tables
 

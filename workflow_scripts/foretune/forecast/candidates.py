@@ -64,23 +64,24 @@ class Design:
     """The design matrix of a regression, and how to make the same columns for new rows."""
 
     candidate: Candidate
-    centre: pd.Series
-    scale: pd.Series
+    centre: np.ndarray
+    scale: np.ndarray
     runs: list[str]
 
     @classmethod
     def learn(cls, candidate: Candidate, rows: pd.DataFrame) -> "Design":
         """Learn the scaling of the predictors, and the runs, from a study's rows."""
-        values = rows[list(candidate.predictors)].astype(float)
-        scale = values.std(ddof=0).replace(0, np.inf)
-        runs = sorted(rows.run.unique())
-        return cls(candidate, values.mean(), scale, runs if len(runs) > 1 else [])
+        values = read_columns(rows, candidate.predictors)
+        deviation = values.std(axis=0)
+        scale = np.where(deviation > 0, deviation, np.inf)
+        runs = sorted(set(rows.run))
+        return cls(candidate, values.mean(axis=0), scale, runs if len(runs) > 1 else [])
 
     def expand(self, rows: pd.DataFrame) -> np.ndarray:
         """Return the columns (N, p): one, the scaled predictors, an indicator per run."""
-        values = (rows[list(self.candidate.predictors)].astype(float) - self.centre) / self.scale
+        values = (read_columns(rows, self.candidate.predictors) - self.centre) / self.scale
         offsets = rows.run.to_numpy(object)[:, None] == np.array(self.runs, object)
-        return np.column_stack([np.ones(len(rows)), values, offsets.astype(float)])
+        return np.hstack([np.ones((len(rows), 1)), values, offsets])
 
     def make_penalties(self, n: int) -> np.ndarray:
         """Return the ridge penalty (p,) of each column for n rows."""
@@ -88,11 +89,16 @@ class Design:
         return np.array([1e-9, *[SLOPE_PENALTY * n] * slopes, *[OFFSET_PENALTY] * offsets])
 
 
+def read_columns(rows: pd.DataFrame, names: tuple[str, ...]) -> np.ndarray:
+    """Return columns of a table as a matrix (N, p) of float64."""
+    columns = [rows[name].to_numpy(float) for name in names]
+    return np.array(columns).reshape(len(names), len(rows)).T
+
+
 def weigh_tests(rows: pd.DataFrame) -> np.ndarray:
     """Return the weight (N,) of each row, with mean 1: small tests are noisy and count less."""
-    variance = MODEL_ERROR**2 + 0.25 / rows.n_test.astype(float)
-    weights = 1 / variance
-    return (weights / weights.mean()).to_numpy()
+    weights = 1 / (MODEL_ERROR**2 + 0.25 / rows.n_test.to_numpy(float))
+    return weights / weights.mean()
 
 
 def predict(
@@ -127,7 +133,9 @@ def predict_left_out(candidate: Candidate, study: pd.DataFrame, outcome: str) ->
     scatter = x.T @ (weights[:, None] * x) + np.diag(design.make_penalties(len(x)))
     hat = x @ np.linalg.solve(scatter, (weights[:, None] * x).T)
     residuals, left_out = y - hat @ y, np.empty(len(y))
-    for rows in study.groupby("dataset").indices.values():
+    datasets = study.dataset.to_numpy(object)
+    for dataset in set(datasets):
+        rows = np.flatnonzero(datasets == dataset)
         block = np.eye(len(rows)) - hat[np.ix_(rows, rows)]
         left_out[rows] = y[rows] - np.linalg.solve(block, residuals[rows])
     return left_out

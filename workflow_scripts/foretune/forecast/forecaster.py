@@ -173,9 +173,10 @@ def fit_pool(pool: pd.DataFrame, outcome: str) -> dict[str, Forecaster]:
     for dataset_rows in pool.groupby("dataset").indices.values():
         others = pool.drop(index=dataset_rows).reset_index(drop=True)
         inner, _ = choose_candidates(candidates, others, outcome)
-        for row in dataset_rows:
-            choice = inner.get(pool.method[row], MEAN)
-            left_out[row] = predict(choice, others, outcome, pool.iloc[[row]])[0]
+        rows = pool.iloc[dataset_rows]
+        for method in set(rows.method):
+            choice, of_method = inner.get(method, MEAN), (rows.method == method).to_numpy()
+            left_out[dataset_rows[of_method]] = predict(choice, others, outcome, rows[of_method])
     left_out = np.clip(left_out, kind.scale.low, kind.scale.high)
     return {
         method: Forecaster(
@@ -195,35 +196,39 @@ def choose_candidates(
         The candidate of each method, and the mean absolute error of each candidate for it.
     """
     kind, y = OUTCOME_KINDS[outcome], pool[outcome].to_numpy(float)
-    misses = pd.DataFrame({
-        candidate: np.abs(
-            np.clip(predict_left_out(candidate, pool, outcome), kind.scale.low, kind.scale.high) - y
-        )
-        for candidate in candidates
-    })  # fmt: skip
+    forecasts = np.array([predict_left_out(candidate, pool, outcome) for candidate in candidates])
+    misses = np.abs(np.clip(forecasts, kind.scale.low, kind.scale.high) - y)
+    datasets, methods = pool.dataset.to_numpy(object), pool.method.to_numpy(object)
     by_method = {
-        method: misses.iloc[rows].groupby(pool.dataset.to_numpy()[rows]).mean()
-        for method, rows in pool.groupby("method").indices.items()
+        method: average_by_dataset(misses[:, methods == method], datasets[methods == method])
+        for method in sorted(set(methods))
     }
-    errors = {method: means.mean().to_dict() for method, means in by_method.items()}
+    errors = {
+        method: dict(zip(candidates, means.mean(axis=0).tolist(), strict=True))
+        for method, means in by_method.items()
+    }
     if kind.per_method:
-        return {method: choose_simplest(means) for method, means in by_method.items()}, errors
-    common = choose_simplest(misses.groupby(pool.dataset.to_numpy()).mean())
+        choices = {method: choose_simplest(candidates, by_method[method]) for method in by_method}
+        return choices, errors
+    common = choose_simplest(candidates, average_by_dataset(misses, datasets))
     return dict.fromkeys(by_method, common), errors
 
 
-def choose_simplest(misses: pd.DataFrame) -> Candidate:
+def average_by_dataset(misses: np.ndarray, datasets: np.ndarray) -> np.ndarray:
+    """Return the means (D, K) over each dataset's rows of the errors (K, N) of K candidates."""
+    return np.array([misses[:, datasets == dataset].mean(axis=1) for dataset in set(datasets)])
+
+
+def choose_simplest(candidates: list[Candidate], misses: np.ndarray) -> Candidate:
     """Return the simplest candidate whose error is not shown to be above the smallest.
 
     That is less than one standard error of their difference over datasets (Hastie, Tibshirani and
     Friedman 2009, section 7.10). The mean is the simplest of all, so that noise chooses it.
 
-    misses: mean absolute errors, one row per dataset and one column per candidate.
+    misses: mean absolute errors (D, K), one row per dataset and one column per candidate.
     """
-    errors = misses.mean()
-    best = errors.idxmin()
-    for candidate in sorted(misses, key=lambda each: (each.complexity, errors[each])):
-        difference = misses[candidate] - misses[best]
-        if difference.mean() <= difference.std() / np.sqrt(len(difference)):
-            return candidate
-    return best
+    errors = misses.mean(axis=0)
+    beyond = misses - misses[:, [errors.argmin()]]
+    allowed = beyond.std(axis=0, ddof=1) / np.sqrt(len(misses))
+    close = np.flatnonzero(beyond.mean(axis=0) <= allowed)
+    return candidates[min(close, key=lambda k: (candidates[k].complexity, errors[k]))]

@@ -29,9 +29,7 @@ class ProbeScores:
         return self.scores.argmax(axis=1)
 
 
-def draw_folds(
-    labels: np.ndarray, groups: Sequence | None, count: int, seed: int
-) -> np.ndarray:
+def draw_folds(labels: np.ndarray, groups: Sequence | None, count: int, seed: int) -> np.ndarray:
     """Return the fold (N,) of each image, drawn by class, with whole groups in one fold.
 
     Args:

@@ -78,10 +78,13 @@ def collect_errors(
 
 
 def measure_reach(first: pd.Series, other: pd.Series) -> float:
-    """Return half the width of the 95% interval of the difference between two scores."""
+    """Return half the width of the 95% interval of the difference between two scores.
+
+    first, other: the nested errors of the two runs, by dataset; NaN if too few are common.
+    """
     difference = (first - other).dropna()
-    if len(difference) < MIN_DATASETS or first.index.equals(other.index) and first.equals(other):
-        return 0.0 if first.equals(other) and len(first) else np.nan
-    spread = float(np.sqrt((difference**2).mean()))
     n = len(difference)
+    if n < MIN_DATASETS:
+        return np.nan
+    spread = float(np.sqrt((difference**2).mean()))
     return float(student.ppf((1 + LEVEL) / 2, n - 1) * spread * np.sqrt(1 + 1 / n))
