@@ -7,7 +7,7 @@ SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/run_st
 	--study $(STUDY) --profile profiles/local --cores $(CORES) $(SNAKEMAKE_FLAGS)
 CODE := workflow_scripts tests benchmarks
 
-.PHONY: help demo forecast fetch plan slurm-profile clean-orphans test configuration docs format suite suite-data
+.PHONY: help demo forecast forecast-study fetch plan slurm-profile clean-orphans test configuration docs format suite suite-data
 
 help: ## list the targets
 	@echo "make TARGET [STUDY=config.yaml] [CORES=all]"
@@ -77,6 +77,17 @@ suite-data: $(BIN)/.resources ## rebuild the bundled tasks from their sources
 suite: $(BIN)/.resources ## rebuild the bundled tasks and encoders
 suite suite-data:
 	@$(SNAKEMAKE) $(subst -,_,$@)
+
+# The tables go into resources/mini/study, on which the forecasts of a fresh checkout rest. This needs
+# a network, npm and apt-get.
+forecast-study: STUDY = studies/forecast.yaml
+forecast-study: $(BIN)/.resources ## run the study that forecasts rest on, and bundle its tables
+	$(BIN)/python workflow_scripts/suite.py package-tasks \
+		--pins resources/forecast_study/packages.txt --packages results/packages \
+		--output results/forecast_study/tasks
+	@$(SNAKEMAKE)
+	$(BIN)/python workflow_scripts/suite.py study --results results --config $(STUDY) \
+		--output resources/mini/study
 
 # A dependency group of pyproject.toml, installed into the virtual environment together with the
 # group `run`, so that pip chooses matching versions of torch and torchvision.

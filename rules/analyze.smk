@@ -6,7 +6,11 @@ rule analyze_study:
         drifts=list_drifts(),
         selections=list_all_selections(),
         measures=list_measures(DATASETS),
+        rehearsals=list_rehearsals(DATASETS),
         embeddings=list_external_measures(),
+        # Accuracies from elsewhere take the place of what the study's own jobs would have found.
+        outcomes=[] if TRAINS else local(STUDY["outcomes"]),
+        manifests=[] if TRAINS else list_manifests(),
         paper=local("studies/paper.yaml"),
         paper_numbers=local("workflow_scripts/foretune/analysis/paper_tables.csv"),
         script=local("workflow_scripts/analyze.py"),
@@ -29,7 +33,7 @@ rule analyze_study:
         code=code_digest("analysis.study_tables"),
         # A function, because Snakemake would take braces in the text for wildcards.
         models=lambda wildcards: as_json(STUDY["models"]),
-        datasets=sorted(DATASETS),
+        datasets=sorted([*DATASETS, *STUDY["without_images"]]),
         folder=subpath(output.statistics, parent=True),
     message:
         "Analyzing how measures relate to gain and forgetting"
@@ -37,5 +41,7 @@ rule analyze_study:
         "python {input.script} --evaluations {input.evaluations} --classes {input.classes} "
         "--confusions {input.confusions} --drifts {input.drifts} "
         "--selections {input.selections} --measures {input.measures} {input.embeddings} "
+        "--rehearsals {input.rehearsals} "
+        "--outcomes {input.outcomes:q} --manifests {input.manifests} "
         "--models {params.models:q} --datasets {params.datasets} --paper {input.paper} "
         "--seed {params.seed} --output {params.folder} 2>&1 | tee {log}"

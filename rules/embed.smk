@@ -9,6 +9,7 @@ rule embed_images:
         script=local("workflow_scripts/embed_images.py"),
     output:
         train="results/embeddings/{model}/{dataset}/train.parquet",
+        hidden="results/embeddings/{model}/{dataset}/train_hidden.parquet",
         val="results/embeddings/{model}/{dataset}/val.parquet",
         test="results/embeddings/{model}/{dataset}/test.parquet",
         # The dataset's own captions are embedded here too, because the model is loaded already.
@@ -44,6 +45,9 @@ rule embed_images:
 use rule embed_images as embed_shard with:
     output:
         train=temp("results/embeddings/{model}/{dataset}/shards/{shard}-{shards}/train.parquet"),
+        hidden=temp(
+            "results/embeddings/{model}/{dataset}/shards/{shard}-{shards}/train_hidden.parquet"
+        ),
         val=temp("results/embeddings/{model}/{dataset}/shards/{shard}-{shards}/val.parquet"),
         test=temp("results/embeddings/{model}/{dataset}/shards/{shard}-{shards}/test.parquet"),
         own_text=temp(
@@ -70,6 +74,7 @@ rule join_shards:
         script=local("workflow_scripts/join_shards.py"),
     output:
         train="results/embeddings/{model}/{dataset}/train.parquet",
+        hidden="results/embeddings/{model}/{dataset}/train_hidden.parquet",
         val="results/embeddings/{model}/{dataset}/val.parquet",
         test="results/embeddings/{model}/{dataset}/test.parquet",
         own_text="results/embeddings/{model}/{dataset}/own_text.parquet",

@@ -1,8 +1,76 @@
-# Datasets under `forecast:` are prepared, embedded and measured like any other, and never
+# Datasets under `forecast:` are prepared, embedded, measured and rehearsed like any other, and never
 # fine-tuned. The forecast rests on this study, or on the results of the one that the config names.
+FORECAST_TEST = "results/forecast/tests/{model}/{method}/{dataset}"
+
+
+# What needs no forecast is tested: the zero-shot model and what is trained on embeddings.
+use rule evaluate_adapter as test_forecast_adapter with:
+    input:
+        selections=lambda wildcards: list_selections(
+            wildcards.model, wildcards.method, [wildcards.dataset]
+        ),
+        manifests="results/datasets/{dataset}/dataset.json",
+        images="results/embeddings/{model}/{dataset}/test.parquet",
+        texts="results/embeddings/{model}/{dataset}/text.parquet",
+        script=local("workflow_scripts/evaluate.py"),
+    output:
+        rows=f"{FORECAST_TEST}.parquet",
+        classes=f"{FORECAST_TEST}_classes.parquet",
+        confusions=f"{FORECAST_TEST}_confusions.parquet",
+    log:
+        "logs/test_forecast_adapter/{model}/{method}/{dataset}.log",
+    benchmark:
+        "logs/benchmarks/test_forecast_adapter/{model}/{method}/{dataset}.tsv"
+    message:
+        "Testing {wildcards.model} with {wildcards.method} on {wildcards.dataset}"
+
+
+use rule test_forecast_adapter as test_forecast_probe with:
+    input:
+        selections=lambda wildcards: list_selections(
+            wildcards.model, wildcards.method, [wildcards.dataset]
+        ),
+        manifests="results/datasets/{dataset}/dataset.json",
+        images="results/embeddings/{model}/{dataset}/test.parquet",
+        texts=[],
+        script=local("workflow_scripts/evaluate.py"),
+    log:
+        "logs/test_forecast_probe/{model}/{method}/{dataset}.log",
+    benchmark:
+        "logs/benchmarks/test_forecast_probe/{model}/{method}/{dataset}.tsv"
+    wildcard_constraints:
+        method=one_of(PROBE_METHODS),
+    params:
+        command="probe --selections",
+        texts="",
+    message:
+        "Testing {wildcards.model} with {wildcards.method} on {wildcards.dataset}"
+
+
+use rule test_forecast_adapter as test_forecast_zero_shot with:
+    input:
+        selections=[],
+        manifests="results/datasets/{dataset}/dataset.json",
+        images="results/embeddings/{model}/{dataset}/test.parquet",
+        texts="results/embeddings/{model}/{dataset}/text.parquet",
+        script=local("workflow_scripts/evaluate.py"),
+    log:
+        "logs/test_forecast_zero_shot/{model}/{method}/{dataset}.log",
+    benchmark:
+        "logs/benchmarks/test_forecast_zero_shot/{model}/{method}/{dataset}.tsv"
+    wildcard_constraints:
+        method="zero_shot",
+    params:
+        command="zero-shot --model {model}",
+    message:
+        "Testing {wildcards.model} zero-shot on {wildcards.dataset}"
+
+
 rule forecast_datasets:
     input:
         measures=list_measures(STUDY["forecast"]["datasets"]),
+        rehearsals=list_rehearsals(STUDY["forecast"]["datasets"]),
+        tests=list_forecast_tests(),
         tasks=(
             local(str(Path(STUDY["forecast"]["study"], "analysis/tasks.parquet")))
             if "study" in STUDY["forecast"]
@@ -10,15 +78,14 @@ rule forecast_datasets:
         ),
         script=local("workflow_scripts/forecast.py"),
     output:
-        forecasts="results/forecast/forecasts.parquet",
-        rankings="results/forecast/rankings.parquet",
+        **{name: f"results/forecast/{name}.parquet" for name in FORECAST_TABLE_NAMES},
         forecasts_csv=report(
             "results/forecast/forecasts.csv",
             caption="captions/forecasts.rst",
             category="Tables",
             labels={"table": "forecasts"},
         ),
-        rankings_csv="results/forecast/rankings.csv",
+        csv=[f"results/forecast/{name}.csv" for name in FORECAST_TABLE_NAMES if name != "forecasts"],
         text="results/forecast/forecast.txt",
     log:
         "logs/forecast_datasets.log",
@@ -35,7 +102,8 @@ rule forecast_datasets:
         study=subpath(input.tasks, parent=True),
         folder=subpath(output.forecasts, parent=True),
     message:
-        "Forecasting gain and forgetting for each model and method"
+        "Forecasting accuracy and forgetting for each model and method"
     shell:
         "python {input.script} --study {params.study:q} --measures {input.measures} "
+        "--rehearsals {input.rehearsals} --tests {input.tests} "
         "--weight {params.weight} --output {params.folder} 2>&1 | tee {log}"

@@ -50,7 +50,7 @@ def get_shards(wildcards):
         dataset=wildcards.dataset,
         shard=range(shards),
         shards=shards,
-        file=["train", "val", "test", "own_text"],
+        file=["train", "train_hidden", "val", "test", "own_text"],
     )
 
 

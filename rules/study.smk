@@ -28,16 +28,18 @@ try:
 except ForetuneError as error:
     raise WorkflowError(f"The config is not valid:\n{error}") from None
 
-# The names of the models, and of the datasets that are fine-tuned on.
+# The names of the models, and of the datasets that are embedded, measured and fine-tuned on.
 MODELS, DATASETS = list(STUDY["models"]), list(STUDY["datasets"])
+# With accuracies from elsewhere, nothing is fine-tuned or evaluated.
+TRAINS = "outcomes" not in STUDY
 # Every dataset's entry, including those that are only measured and forecast.
 DATASET_ENTRIES = STUDY["datasets"] | STUDY["forecast"]["datasets"]
-# The run table: each (model, method) pair of the study.
+# The run table: each (model, method) pair that the study trains.
 RUNS = [
     (model, method)
     for model in MODELS
     for method, recipe in STUDY["methods"].items()
-    if model in recipe["models"]
+    if TRAINS and model in recipe["models"]
 ]
 # Each test's folder below results/datasets/ and a model's embeddings -> its dataset: first the
 # datasets' own tests, then the shifted ones.

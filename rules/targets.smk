@@ -1,6 +1,6 @@
 """Lists of the files that a study consists of, and what the rule `all` asks for."""
 
-from foretune.analysis.tables import REPORT_TABLE_NAMES, TABLE_NAMES
+from foretune.analysis.tables import FORECAST_TABLE_NAMES, REPORT_TABLE_NAMES, TABLE_NAMES
 
 
 def list_manifests():
@@ -11,6 +11,22 @@ def list_manifests():
 def list_measures(datasets):
     """List the measures of datasets by every model."""
     return expand("results/measures/{model}/{dataset}.json", model=MODELS, dataset=datasets)
+
+
+def list_rehearsals(datasets):
+    """List the rehearsals of datasets on the embeddings of every model."""
+    return expand("results/rehearsals/{model}/{dataset}.json", model=MODELS, dataset=datasets)
+
+
+def list_forecast_tests():
+    """List what needs no forecast: the tests of datasets under `forecast`, on their embeddings."""
+    runs = [(model, "zero_shot") for model in MODELS]
+    runs += [run for run in RUNS if run[1] in FITTED_METHODS]
+    return [
+        f"results/forecast/tests/{model}/{method}/{dataset}.parquet"
+        for model, method in runs
+        for dataset in STUDY["forecast"]["datasets"]
+    ]
 
 
 def list_external_measures():
@@ -28,14 +44,14 @@ def list_trial_files(name):
     ]
 
 
-def list_selections(model, method):
+def list_selections(model, method, datasets=DATASETS):
     """List the selected trial of each dataset: the best over the parts, or that of the only one."""
     path = (
         "results/selected/{model}/{method}/{dataset}.json"
         if method in SPLIT_METHODS
         else "results/trials/{model}/{method}/{dataset}/0/best.json"
     )
-    return expand(path, model=model, method=method, dataset=DATASETS)
+    return expand(path, model=model, method=method, dataset=datasets)
 
 
 def list_all_selections():
@@ -45,7 +61,7 @@ def list_all_selections():
 
 def list_evaluations(kind=""):
     """List the tables of the evaluations: accuracies, or those of kind _classes or _confusions."""
-    runs = [*((model, "zero_shot") for model in MODELS), *RUNS]
+    runs = [*((model, "zero_shot") for model in MODELS), *RUNS] if TRAINS else []
     return [f"results/evaluations/{model}/{method}{kind}.parquet" for model, method in runs]
 
 
@@ -60,7 +76,7 @@ def list_drifts():
 
 def list_forecast_tables():
     """List the tables of the forecasts; there are none without datasets to forecast."""
-    names = ["forecasts", "rankings"] if STUDY["forecast"]["datasets"] else []
+    names = FORECAST_TABLE_NAMES if STUDY["forecast"]["datasets"] else []
     return expand("results/forecast/{name}.parquet", name=names)
 
 
@@ -82,6 +98,7 @@ def final_output():
         "results/analysis/paper_tables.md",
         *expand("results/analysis/{name}.{kind}", name=TABLE_NAMES, kind=["parquet", "csv"]),
         *list_measures(STUDY["forecast"]["datasets"]),
+        *list_rehearsals(STUDY["forecast"]["datasets"]),
         *list_forecast_tables(),
         *(path.replace(".parquet", ".csv") for path in list_forecast_tables()),
         *(["results/forecast/forecast.html"] if STUDY["forecast"]["datasets"] else []),
@@ -94,6 +111,7 @@ def final_output():
         *expand("results/datasets/{dataset}/{split}.parquet", dataset=DATASETS, split=splits),
         *expand("results/datasets/{test}/test.parquet", test=TESTS),
         *list_measures(DATASETS),
+        *list_rehearsals(DATASETS),
         *list_external_measures(),
         *list_trial_files("epochs.parquet"),
         *list_trial_files("best.json"),
@@ -107,7 +125,7 @@ def final_output():
             "results/embeddings/{model}/{dataset}/{file}.parquet",
             model=MODELS,
             dataset=DATASETS,
-            file=[*splits, "own_text", "text"],
+            file=[*splits, "train_hidden", "own_text", "text"],
         ),
         *expand("results/embeddings/{model}/{test}/test.parquet", model=MODELS, test=TESTS),
     ]

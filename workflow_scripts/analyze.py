@@ -10,16 +10,19 @@ FILE_OPTIONS = {
     "classes": "Parquet files of accuracies per class",
     "confusions": "Parquet files of confused classes",
     "selections": "JSON files of the selected trials",
+    "drifts": "Parquet files of embedding drift",
     "measures": "JSON files of measures",
+    "rehearsals": "JSON files of rehearsals",
+    "manifests": "manifests of the tests, to know the chance level of accuracies from elsewhere",
 }
 
 
 def work() -> None:
     parser = cli.make_parser(__doc__)
     for name, text in FILE_OPTIONS.items():
-        parser.add_argument(f"--{name}", type=Path, nargs="+", required=True, help=text)
+        parser.add_argument(f"--{name}", type=Path, nargs="*", default=[], help=text)
     parser.add_argument(
-        "--drifts", type=Path, nargs="*", default=[], help="Parquet files of embedding drift"
+        "--outcomes", type=Path, nargs="?", help="CSV file of accuracies from elsewhere"
     )
     parser.add_argument(
         "--seed", type=int, required=True, help="of the permutations and the bootstrap"
@@ -36,12 +39,7 @@ def work() -> None:
     from foretune.analysis.study_tables import StudyFiles, analyze_study
 
     files = StudyFiles(
-        args.evaluations,
-        args.classes,
-        args.confusions,
-        args.selections,
-        args.measures,
-        args.drifts,
+        **{name: getattr(args, name) for name in FILE_OPTIONS}, outcomes=args.outcomes
     )
     studies = identify_paper_study(args.models, args.datasets, args.paper)
     analyze_study(files, studies, args.seed, args.output)

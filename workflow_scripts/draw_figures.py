@@ -8,7 +8,7 @@ from foretune.core import cli
 def work() -> None:
     parser = cli.make_parser(__doc__)
     parser.add_argument(
-        "--epochs", type=Path, nargs="+", required=True,
+        "--epochs", type=Path, nargs="*", default=[],
         help="Parquet files with the epochs of all trials",
     )  # fmt: skip
     parser.add_argument(

@@ -1,24 +1,25 @@
-"""Forecast what fine-tuning would do to datasets that were measured but not fine-tuned."""
+"""Forecast what fine-tuning would do to datasets that were rehearsed but not fine-tuned."""
 
 from pathlib import Path
 
 from foretune.core import cli
 
+FILE_OPTIONS = {
+    "measures": "JSON files of measures, one per (model, dataset)",
+    "rehearsals": "JSON files of the rehearsals of the same",
+    "tests": "Parquet files of the accuracies on the datasets that need no forecast",
+}
+
 
 def work() -> None:
     parser = cli.make_parser(__doc__)
-    parser.add_argument(
-        "--measures",
-        type=Path,
-        nargs="+",
-        required=True,
-        help="JSON files of measures, one per (model, dataset)",
-    )
+    for name, text in FILE_OPTIONS.items():
+        parser.add_argument(f"--{name}", type=Path, nargs="+", required=True, help=text)
     parser.add_argument(
         "--weight",
         type=float,
         required=True,
-        help="weight of forgetting in the ranking, from 0 (only gain counts) to 1",
+        help="weight of forgetting in the ranking, from 0 (only accuracy counts) to 1",
     )
     cli.add_path_options(
         parser, study="results/analysis folder of a study", output="folder for the tables"
@@ -26,16 +27,17 @@ def work() -> None:
     args = parser.parse_args()
     from foretune.analysis.study_tables import write_tables
     from foretune.core.files import atomic_write
-    from foretune.forecast.forecast import forecast_datasets
+    from foretune.forecast.forecast import forecast_datasets, read_new_tasks
     from foretune.forecast.text import describe_forecasts
 
-    forecasts, rankings = forecast_datasets(args.study, args.measures, args.weight)
-    for name, frame in {"forecasts": forecasts, "rankings": rankings}.items():
+    new = read_new_tasks(args.measures, args.rehearsals, args.tests)
+    tables = forecast_datasets(args.study, new, args.weight)
+    for name, frame in vars(tables).items():
         write_tables(frame, args.output / f"{name}.parquet", {"kind": name})
     path = args.output / "forecast.txt"
     with atomic_write(path) as beside:
-        beside.write_text(describe_forecasts(forecasts, rankings))
-    cli.log(f"Wrote {len(forecasts)} forecasts; {path} summarizes them")
+        beside.write_text(describe_forecasts(tables))
+    cli.log(f"Wrote {len(tables.forecasts)} forecasts; {path} summarizes them")
 
 
 if __name__ == "__main__":

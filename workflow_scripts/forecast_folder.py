@@ -19,10 +19,11 @@ from foretune.core import cli
 from foretune.core.config import check_config, read_study
 from foretune.core.errors import ForetuneError
 from foretune.core.files import atomic_write
+from foretune.core.locks import lock_results
 from foretune.data.prepare import prepare_dataset
 
 STUDY = Path("results/forecast/study.yaml")
-NAMES = ("forecasts.csv", "rankings.csv", "forecast.html", "forecast.txt")
+NAMES = ("forecasts.csv", "rankings.csv", "forecast.txt", "forecast.html")
 TARGETS = [f"results/forecast/{name}" for name in NAMES]
 BUNDLED = Path(__file__).parents[1] / "resources/mini/study"
 
@@ -30,14 +31,23 @@ BUNDLED = Path(__file__).parents[1] / "resources/mini/study"
 def find_completed_study(models: list[str]) -> Path:
     """Return the results folder of a completed study that has all of these models.
 
-    The path is absolute: Snakemake would rerun the study for a relative path in results/. Raises
+    That is `results/`, or the bundled study if it has every dataset of `results/`, and so more. The
+    path is absolute: Snakemake would rerun the study for a relative path in results/. Raises
     ForetuneError if there is no such study.
     """
-    for results in (Path("results").absolute(), BUNDLED):
-        tasks = results / "analysis/tasks.parquet"
-        if tasks.is_file() and set(models) <= set(pd.read_parquet(tasks, columns=["model"]).model):
-            cli.log(f"Forecasting from the completed study in {results}")
-            return results
+    datasets: dict[Path, set[str]] = {}
+    for results in (BUNDLED, Path("results").absolute()):
+        path = results / "analysis/tasks.parquet"
+        if path.is_file():
+            tasks = pd.read_parquet(path, columns=["model", "dataset"])
+            if set(models) <= set(tasks.model):
+                datasets[results] = set(tasks.dataset)
+    if datasets:
+        best = max(
+            datasets, key=lambda results: len(datasets[results] - datasets.get(BUNDLED, set()))
+        )
+        cli.log(f"Forecasting from the completed study in {best}: {len(datasets[best])} datasets")
+        return best
     raise ForetuneError(
         f"results: there is no completed study of {', '.join(models)} to forecast from; run the "
         f"study first, or set forecast.study in the config to another study's results folder"
@@ -93,7 +103,9 @@ def work() -> None:
     if "study" not in config["forecast"]:
         config["forecast"]["study"] = str(find_completed_study(models))
     check_images(name, folder, args.data)  # before Snakemake prints its long log
-    Path(TARGETS[-1]).unlink(missing_ok=True)  # or a failed run would leave an older answer
+    lock_results()  # or the answer of another run, which is still at work, would be taken away
+    for target in TARGETS[2:]:  # otherwise a failed run would leave an older answer
+        Path(target).unlink(missing_ok=True)
     with atomic_write(STUDY) as beside:
         beside.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     run_study = str(Path(__file__).with_name("run_study.py"))

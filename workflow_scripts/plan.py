@@ -34,6 +34,8 @@ def work() -> None:
     if done.returncode:
         raise ForetuneError(f"the dry run failed:\n{done.stdout}{done.stderr}".strip())
     study = check_config(read_study(args.study))
+    if "outcomes" in study:
+        study["methods"] = {}  # nothing is trained
     jobs = read_jobs(done.stdout)
     print(plan_study(study, jobs, time_steps=not args.no_timing, tflops=args.tflops))
 

@@ -13,7 +13,7 @@ def work() -> None:
         ("datasets", "manifests of the datasets and of their shifted tests"),
         ("measures", "JSON files with the measures of each model and dataset"),
     ]:
-        parser.add_argument(f"--{name}", type=Path, nargs="+", required=True, help=text)
+        parser.add_argument(f"--{name}", type=Path, nargs="*", default=[], help=text)
     parser.add_argument("--config", type=json.loads, required=True, help="study's config as JSON")
     parser.add_argument("--forecast", type=Path, help="folder with forecasts, if there are any")
     cli.add_path_options(

@@ -1,4 +1,4 @@
-"""Index, compare and show the bundled suite of tasks and mini encoders."""
+"""Index, compare and show the bundled suite of tasks and mini encoders; make the package tasks."""
 
 import yaml
 
@@ -17,7 +17,14 @@ def work() -> None:
     cli.add_path_options(zero_shot, bundled="folder")
     picture = commands.add_parser("picture", help="draw a row of test images for each task")
     cli.add_path_options(picture, bundled="folder", output="PNG to write")
-    study = commands.add_parser("study", help="keep the default study's results for forecasts")
+    tasks = commands.add_parser("package-tasks", help="make the forecast study's tasks")
+    cli.add_path_options(
+        tasks,
+        pins="list of packages",
+        packages="folder to download packages to",
+        output="folder to write, with a folder per task",
+    )
+    study = commands.add_parser("study", help="keep a study's results for forecasts")
     cli.add_path_options(
         study, results="the study's folder", config="its config", output="folder to write"
     )
@@ -26,6 +33,11 @@ def work() -> None:
         from foretune.suite.leak_check import index_corpus
 
         index_corpus(args.corpus, args.output)
+        return
+    if args.command == "package-tasks":
+        from foretune.suite.package_tasks import STUDY, describe_tasks, make_tasks
+
+        print(describe_tasks(make_tasks(STUDY, args.pins, args.packages, args.output)))
         return
     from foretune.suite import compare as suite
 

@@ -1,4 +1,4 @@
-"""Forecasts compared with numpy and statsmodels, and studies that allow no forecast."""
+"""Forecasts from a fabricated study, and studies and folders that allow none."""
 
 import io
 import json
@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-import statsmodels.formula.api as smf
 import yaml
 from PIL import Image
 
@@ -20,33 +19,39 @@ from foretune.analysis.outcomes import GAIN
 from foretune.core.config import check_config
 from foretune.core.errors import ForetuneError
 from foretune.core.parquet import write_parquet
-from foretune.forecast.forecast import (
-    best_rival,
-    forecast_datasets,
-    forecast_outcome,
-    leave_one_out,
-    rank_runs,
-)
+from foretune.forecast.forecast import forecast_datasets, read_new_tasks
+from foretune.forecast.rehearsal import PREDICTORS
 from foretune.forecast.text import describe_forecasts
 
-NAMES = ["iimm", "sfda", "emms"]
+CURVE = [{"n": n, "accuracy": a} for n, a in ((4, 0.4), (8, 0.55), (16, 0.64), (32, 0.7))]
 
 
-def make_tasks(n=6, seed=0):
-    """Return tasks of two models and methods. A probe has no ood_change; model b gains less."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for model, slope in (("a", 1.0), ("b", 0.4)):
-        measures = rng.uniform(0.2, 0.5, size=(n, 3))
-        for method in ("full", "linear_probe"):
-            gain = slope * measures[:, 0] + rng.normal(0, 0.05, n)
-            ood = -slope * measures[:, 0] + rng.normal(0, 0.01, n)
-            rows.append(pd.DataFrame(measures, columns=NAMES).assign(
-                model=model, method=method, dataset=[f"d{i}" for i in range(n)],
-                accuracy=0.5 + gain / 2, ood_change=ood if method == "full" else np.nan,
-                **{GAIN: gain},
-            ))  # fmt: skip
-    return pd.concat(rows, ignore_index=True)
+def make_predictors(zero_shot, probe) -> dict:
+    values = (zero_shot, probe - 0.1, probe - 0.2, probe - 0.05, probe,
+              (probe - zero_shot) / (1 - zero_shot))  # fmt: skip
+    return dict(zip(PREDICTORS, values, strict=True))
+
+
+def make_tasks(n=10, seed=0):
+    """Return tasks of two models and methods, whose accuracy is that of the hidden probe.
+
+    Model b forgets more, and a linear probe has no ood_change.
+    """
+    rng, rows = np.random.default_rng(seed), []
+    for model, forgotten in (("a", 0.1), ("b", 0.3)):
+        for dataset in range(n):
+            zero_shot, probe = rng.uniform(0.1, 0.5), rng.uniform(0.6, 0.95)
+            for method in ("full", "linear_probe"):
+                accuracy = float(np.clip(probe + rng.normal(0, 0.02), 0, 1))
+                change = forgotten * (zero_shot - 0.8) + rng.normal(0, 0.01)
+                rows.append({
+                    "model": model, "method": method, "dataset": f"d{dataset}", "n_test": 400,
+                    "iimm": rng.uniform(0.2, 0.5), "zero_shot_accuracy": zero_shot,
+                    "accuracy": accuracy, GAIN: (accuracy - zero_shot) / (1 - zero_shot),
+                    "ood_change": change if method == "full" else np.nan,
+                    "shifted_change": np.nan, **make_predictors(zero_shot, probe),
+                })  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 @pytest.fixture
@@ -54,176 +59,148 @@ def study(tmp_path):
     return write_study(make_tasks(), tmp_path / "analysis")
 
 
-def write_study(frame, folder, names=NAMES):
+def write_study(frame, folder):
     table = pa.Table.from_pandas(frame, preserve_index=False)
     weights = {"a": "sha of a", "b": "sha of b"}
-    write_parquet(table, folder / "tasks.parquet", {"measures": names, "weights": weights})
+    write_parquet(table, folder / "tasks.parquet", {"measures": ["iimm"], "weights": weights})
     return folder
 
 
-def write_measures(folder, iimm=0.3, model="a", dataset="new", **facts):
-    """Write the measures file of a new dataset, and return its path."""
-    path = folder / f"{model}-{dataset}.json"
-    details = {"iimm": {"notes": ["undefined: one class"]}} if iimm is None else {}
-    path.write_text(json.dumps({
-        "model": model, "dataset": dataset, "n": 40, "measures": {"iimm": iimm},
-        "details": details, "weights": f"sha of {model}", **facts,
-    }))  # fmt: skip
-    return path
+def make_new_tasks(folder, models="a", dataset="new", probe=0.8, fitted=(), **facts):
+    """Write the files of new datasets, and read them: measures, rehearsal, and tests."""
+    measures, rehearsals, tests = [], [], []
+    for model in models:
+        common = {"model": model, "dataset": dataset, "n": 40, "weights": f"sha of {model}"} | facts
+        for kind, paths, content in (
+            ("measures", measures, {"measures": {"iimm": 0.3}}),
+            ("rehearsal", rehearsals,
+             {"measures": make_predictors(0.25, probe), "learning_curve": CURVE}),
+        ):  # fmt: skip
+            paths.append(folder / f"{model}-{dataset}-{kind}.json")
+            paths[-1].write_text(json.dumps(common | content))
+        rows = [{"model": model, "method": method, "evaluated_on": dataset, "split": "test",
+                 "accuracy": accuracy, "n": 50}
+                for method, accuracy in (("zero_shot", 0.26), *fitted)]  # fmt: skip
+        tests.append(folder / f"{model}-{dataset}-tests.parquet")
+        pd.DataFrame(rows).to_parquet(tests[-1])
+    return read_new_tasks(measures, rehearsals, tests)
 
 
-def test_forecast_datasets_agrees_with_statsmodels_prediction(study, tmp_path):
-    forecasts, _ = forecast_datasets(study, [write_measures(tmp_path)], weight=0.5)
-    full = make_tasks().query("model == 'a' and method == 'full'")
-    for outcome in (GAIN, "accuracy", "ood_change"):
-        fit = smf.ols(f"{outcome} ~ iimm", full).fit()
-        theirs = fit.get_prediction(pd.DataFrame({"iimm": [0.3]})).summary_frame(alpha=0.05).iloc[0]
-        row = forecasts[(forecasts.method == "full") & (forecasts.outcome == outcome)].iloc[0]
-        assert row.expected == pytest.approx(theirs["mean"])
-        assert (row.low, row.high) == pytest.approx((theirs.obs_ci_lower, theirs.obs_ci_upper))
-        assert (row.n, row.n_train, row.iimm) == (6, 40, 0.3) and not row.clipped
-        assert (row.study_low, row.study_high) == (full.iimm.min(), full.iimm.max())
-        assert not row.outside and row.note == ""
-        assert row.study_mean == pytest.approx(full[outcome].mean())
+def test_forecast_datasets_makes_one_statement_of_accuracy_and_gain(study, tmp_path):
+    tables = forecast_datasets(study, make_new_tasks(tmp_path), 0.5)
+    cells = tables.forecasts.query("method == 'full'").set_index("outcome")
+    accuracy, gain = cells.loc["accuracy"], cells.loc[GAIN]
+    assert accuracy.predictor == "hidden_probe_accuracy itself"
+    assert accuracy.expected == pytest.approx(0.8) and accuracy.zero_shot == 0.26
+    for limit in ("expected", "low", "high"):
+        assert gain[limit] == pytest.approx((accuracy[limit] - 0.26) / (1 - 0.26))
+    assert 0.7 < accuracy.low < 0.8 < accuracy.high < 0.9 and accuracy.n == 10
+    assert accuracy.loo_error < 0.03 < accuracy.loo_mean_error
+    change = cells.loc["ood_change"]
+    assert "train_zero_shot_accuracy" in change.predictor
+    assert change.expected == pytest.approx(0.1 * (0.25 - 0.8), abs=0.03)
+    assert np.isnan(cells.expected["shifted_change"])  # the study has no shifted test
 
 
-def test_leave_one_out_agrees_with_numpy():
-    frame = make_tasks(n=5).query("model == 'b' and method == 'full'").reset_index(drop=True)
-    errors, by_mean, by_rival, chosen = [], [], [], []
-    for i in range(5):
-        others, left_out = frame.drop(index=i), frame.loc[i]
-        slope, intercept = np.polyfit(others.iimm, others[GAIN], 1)
-        errors.append(abs(intercept + slope * left_out.iimm - left_out[GAIN]))
-        by_mean.append(abs(others[GAIN].mean() - left_out[GAIN]))
-        r2 = {name: np.corrcoef(others[name], others[GAIN])[0, 1] ** 2 for name in NAMES[1:]}
-        chosen.append(max(r2, key=r2.get))
-        slope, intercept = np.polyfit(others[chosen[-1]], others[GAIN], 1)
-        by_rival.append(abs(intercept + slope * left_out[chosen[-1]] - left_out[GAIN]))
-    result = leave_one_out(frame, GAIN, NAMES)
-    assert result["loo_error"] == pytest.approx(np.mean(errors))
-    assert result["loo_mean_error"] == pytest.approx(np.mean(by_mean))
-    assert result["loo_rival_error"] == pytest.approx(np.mean(by_rival))
-    counts = {name: chosen.count(name) for name in set(chosen)}
-    assert dict(rival.split() for rival in result["loo_rivals"].split(", ")) == {
-        name: str(count) for name, count in counts.items()
-    }
+def test_forecast_datasets_reports_what_was_fitted_as_measured(study, tmp_path):
+    new = make_new_tasks(tmp_path, fitted=[("linear_probe", 0.62)])
+    tables = forecast_datasets(study, new, 0)
+    row = tables.forecasts.query("method == 'linear_probe' and outcome == 'accuracy'").iloc[0]
+    assert row.measured and row.expected == 0.62 and row.predictor == "measured"
+    assert (
+        row.low < 0.62 < row.high and not tables.forecasts.query("method == 'full'").measured.any()
+    )
 
 
-def test_best_rival_is_chosen_without_the_dataset_that_is_left_out():
-    """A measure that is best only because of one dataset is not used to forecast that dataset."""
-    y = np.array([0.0, 0.1, 0.2, 0.3, 0.9])
-    frame = pd.DataFrame({"dataset": list("abcde"), "iimm": [1.0, 3, 2, 5, 4], GAIN: y,
-                          "sfda": [0.1, 0, 0.1, 0, 9], "emms": [0, 0.1, 0.2, 0.3, -5]})  # fmt: skip
-    assert best_rival(frame[["sfda", "emms"]].to_numpy().T, y) == 0
-    assert best_rival(frame[["sfda", "emms"]].to_numpy()[:4].T, y[:4]) == 1
-    assert leave_one_out(frame, GAIN, NAMES)["loo_rivals"] == "sfda 4, emms 1"
-    assert best_rival(np.ones((2, 5)), y) is None
-    alone = leave_one_out(frame, GAIN, ["iimm"])
-    assert np.isnan(alone["loo_rival_error"]) and alone["loo_error"] > 0
-    frame.loc[2, "sfda"] = np.nan  # a measure that lacks a value is no rival
-    assert leave_one_out(frame, GAIN, NAMES)["loo_rivals"] == "emms 5"
+def test_forecast_datasets_notes_predictors_outside_the_studys_range(study, tmp_path):
+    tables = forecast_datasets(study, make_new_tasks(tmp_path, probe=0.2), 0.5)
+    change = tables.forecasts.query("method == 'full' and outcome == 'ood_change'").iloc[0]
+    if "hidden" in change.predictor or "gain" in change.predictor:
+        assert "lies outside the study's range" in change.note
+    else:
+        assert change.note == ""
 
 
-def test_forecast_outcome_is_clipped_to_possible_values():
-    x, y = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.5, 0.7, 0.8, 0.95])
-    forecast = forecast_outcome(x, y, 0.55, GAIN)
-    assert forecast["expected"] == forecast["high"] == 1 and forecast["clipped"]
-    assert forecast["low"] < 1
-    assert forecast_outcome(x, y - 1, -1.0, "accuracy")["low"] == 0
-    assert forecast_outcome(x, y, -1.0, GAIN)["low"] < 0  # a loss has no fixed limit
-
-
-def test_forecast_datasets_notes_iimm_outside_the_studys_range(study, tmp_path):
-    forecasts, _ = forecast_datasets(study, [write_measures(tmp_path, iimm=0.9)], weight=0.5)
-    known = forecasts[forecasts.expected.notna()]
-    assert known.outside.all() and known.note.str.contains("outside the study's range").all()
-
-
-def test_rank_runs_follows_the_weight(study, tmp_path):
-    paths = [write_measures(tmp_path, model=model) for model in "ab"]
-    forecasts, ranking = forecast_datasets(study, paths, weight=0.25)
-    assert len(forecasts) == 2 * 2 * 3
+def test_forecast_datasets_ranks_by_accuracy_and_what_is_forgotten(study, tmp_path):
+    new = make_new_tasks(tmp_path, models="ab")
+    ranking = forecast_datasets(study, new, 0.25).rankings
     full = ranking[ranking.method == "full"]
-    gain, change = full[GAIN], full.ood_change
-    assert list(full.score) == pytest.approx(list(0.75 * gain + 0.25 * change))
-    # Model a gains more; model b forgets less.
-    assert list(ranking.model[:2]) == ["a", "b"] and list(ranking["rank"][:2]) == [1, 2]
-    ranking = rank_runs(forecasts, 1)
-    assert list(ranking.model[:2]) == ["b", "a"]
-    assert list(ranking.score[:2]) == list(ranking.ood_change[:2])
+    assert list(full.score) == pytest.approx(list(0.75 * full.accuracy + 0.25 * full.ood_change))
+    assert list(full.model) == ["a", "b"] and list(full["rank"]) == [1, 2]
+    assert full.behind.iloc[0] == 0 and full.behind_low.iloc[1] < full.behind.iloc[1]
+    assert full.behind.iloc[1] == pytest.approx(full.score.iloc[0] - full.score.iloc[1])
     # A probe's forgetting is unknown, so it has a rank only if forgetting has no weight.
     probes = ranking[ranking.method == "linear_probe"]
     assert probes["rank"].isna().all() and probes.note.str.contains("not ranked").all()
-    assert rank_runs(forecasts, 0)["rank"].notna().all()
+    assert forecast_datasets(study, new, 0).rankings["rank"].notna().all()
 
 
-def test_forecast_datasets_notes_why_there_is_no_forecast(study, tmp_path):
-    frame = make_tasks()
-    frame.loc[frame.model == "b", "iimm"] = 0.3
-    frame = frame[(frame.model == "b") | frame.dataset.isin(["d0", "d1", "d2"])]
-    few = write_study(frame, tmp_path / "few")
-    paths = [write_measures(tmp_path, model=model) for model in "ab"]
-    forecasts, ranking = forecast_datasets(few, paths, weight=0.5)
-    assert forecasts.expected.isna().all() and ranking["rank"].isna().all()
-    notes = forecasts[forecasts.outcome == GAIN].set_index(["model", "method"]).note
-    assert "n = 3: too few" in notes["a", "full"] and "the same for every" in notes["b", "full"]
+def test_forecast_datasets_tells_a_clear_lead(study, tmp_path):
+    """Only the ranking of a much better run is beyond the errors of the forecasts."""
+    new = make_new_tasks(tmp_path, "a", probe=0.95) + make_new_tasks(tmp_path, "b", probe=0.65)
+    ranking = forecast_datasets(study, new, 0.25).rankings.query("method == 'full'")
+    assert list(ranking.model) == ["a", "b"] and ranking.behind_low.iloc[1] > 0
+
+
+def test_forecast_datasets_extrapolates_the_learning_curve(study, tmp_path):
+    tables = forecast_datasets(study, make_new_tasks(tmp_path), 0.5)
+    curve = tables.learning.query("method == 'full'").set_index("times")
+    assert list(curve.n) == [40, 80, 160, 320]
+    assert curve.expected[1] == curve.low[1] == curve.high[1] == pytest.approx(0.8)
+    assert (curve.expected.diff().dropna() > 0).all() and (curve.low == curve.low[1]).all()
+    assert (curve.high >= curve.expected).all() and curve.high[8] < 1
+
+
+def test_forecast_datasets_notes_why_there_is_no_forecast(tmp_path):
+    few = write_study(make_tasks(n=3), tmp_path / "few")
+    tables = forecast_datasets(few, make_new_tasks(tmp_path, models="ab"), 0.5)
+    assert tables.forecasts.expected.isna().all() and tables.rankings["rank"].isna().all()
+    row = tables.forecasts.query("method == 'full' and outcome == 'accuracy'").iloc[0]
+    assert "n = 3: too few datasets" in row.note
+    text = describe_forecasts(tables)
+    assert "No model and method can be ranked" in text and "Expect" not in text
+    assert "n = 3: too few datasets" in text
 
 
 def test_forecast_datasets_leaves_out_a_dataset_of_the_same_name(study, tmp_path):
-    forecasts, _ = forecast_datasets(study, [write_measures(tmp_path, dataset="d0")], weight=0.5)
-    row = forecasts[(forecasts.method == "full") & (forecasts.outcome == GAIN)].iloc[0]
-    assert row.n == 5 and "left out" in row.note
+    tables = forecast_datasets(study, make_new_tasks(tmp_path, dataset="d0"), 0.5)
+    row = tables.forecasts.query("method == 'full' and outcome == 'accuracy'").iloc[0]
+    assert row.n == 9 and "same name is left out" in row.note
 
 
-def test_forecast_datasets_refuses_a_model_with_other_weights(study, tmp_path):
-    other = write_measures(tmp_path, weights="other")
-    with pytest.raises(ForetuneError, match=r"a-new\.json: model a is not the one of .*analysis"):
-        forecast_datasets(study, [other], weight=0.5)
-    old = tmp_path / "old"
-    write_parquet(pa.Table.from_pandas(make_tasks()), old / "tasks.parquet", {"measures": NAMES})
-    with pytest.raises(ForetuneError, match=r"old does not record the weights of model a; run"):
-        forecast_datasets(old, [write_measures(tmp_path)], weight=0.5)
-
-
-def test_describe_forecasts_names_the_best_first_and_warns(study, tmp_path):
-    paths = [write_measures(tmp_path, iimm=0.9, model=model) for model in "ab"]
-    forecasts, ranking = forecast_datasets(study, paths, weight=0.25)
-    text = describe_forecasts(forecasts, ranking)
-    best = ranking.iloc[0]
-    assert text.startswith(
-        "new: forecast from the zero-shot embeddings of 40 training images\n\n"
-        f"Best choice: model {best.model}, method full\n"
-    )
-    cells = forecasts.set_index(["model", "method", "outcome"])
-    gain = cells.loc[(best.model, "full", GAIN)]
-    assert f"  gain over zero-shot error  {gain.expected:.2f}      {gain.low:.2f} to " in text
-    assert f"  {gain.loo_error:.2f} if forecast from IIMM" in text
-    assert f"  {gain.loo_mean_error:.2f} if forecast as the mean" in text
-    assert "Warning for a, b: IIMM lies outside the study's range" in text
-    assert "linear_probe" in text
-    assert "Ranked by 0.75 × gain + 0.25 × change on other tasks." in text
-    assert "A row without a rank lacks an outcome" in text
-    no_better = "IIMM forecasts no better than a baseline"
-    assert no_better in describe_forecasts(forecasts.assign(loo_error=9.0), ranking)
-    assert no_better not in describe_forecasts(forecasts.assign(loo_error=0.0), ranking)
-    few = write_study(make_tasks(n=3), tmp_path / "few")
-    text = describe_forecasts(*forecast_datasets(few, paths, weight=0.5))
-    assert "Best choice" not in text and "There is no best choice" in text
-    assert "Warning for a, b: n = 3: too few datasets" in text
-
-
-def test_forecast_datasets_names_the_file_in_errors(study, tmp_path):
-    with pytest.raises(
-        ForetuneError, match=r"a-new\.json: iimm is not known \(undefined: one class\), so"
-    ):
-        forecast_datasets(study, [write_measures(tmp_path, iimm=None)], weight=0.5)
-    with pytest.raises(ForetuneError, match=r"c-new\.json: .* has no model c; its models: a, b"):
-        forecast_datasets(study, [write_measures(tmp_path, model="c")], weight=0.5)
+def test_forecast_datasets_names_the_study_in_errors(study, tmp_path):
+    with pytest.raises(ForetuneError, match=r"new: model a is not the one of .*analysis"):
+        forecast_datasets(study, make_new_tasks(tmp_path, weights="other"), 0.5)
+    with pytest.raises(ForetuneError, match=r"analysis: has no model c; its models: a, b"):
+        forecast_datasets(study, make_new_tasks(tmp_path, models="c"), 0.5)
     with pytest.raises(ForetuneError, match=r"nowhere/tasks\.parquet: no such file"):
-        forecast_datasets(tmp_path / "nowhere", [write_measures(tmp_path)], weight=0.5)
-    bare = write_study(make_tasks(), tmp_path / "bare", names=["sfda"])
-    with pytest.raises(ForetuneError, match=r"tasks\.parquet: the study did not measure iimm"):
-        forecast_datasets(bare, [write_measures(tmp_path)], weight=0.5)
+        forecast_datasets(tmp_path / "nowhere", make_new_tasks(tmp_path), 0.5)
+    old = write_study(make_tasks().drop(columns="knn_accuracy"), tmp_path / "old")
+    with pytest.raises(ForetuneError, match=r"tasks\.parquet: the study lacks knn_accuracy, which"):
+        forecast_datasets(old, make_new_tasks(tmp_path), 0.5)
+    unsigned = tmp_path / "unsigned"
+    write_parquet(pa.Table.from_pandas(make_tasks()), unsigned / "tasks.parquet", {})
+    with pytest.raises(ForetuneError, match=r"does not record the weights of model a; run"):
+        forecast_datasets(unsigned, make_new_tasks(tmp_path), 0.5)
+
+
+def test_describe_forecasts_answers_first(study, tmp_path):
+    new = make_new_tasks(tmp_path, models="ab", fitted=[("linear_probe", 0.62)])
+    tables = forecast_datasets(study, new, 0.25)
+    lines = describe_forecasts(tables).splitlines()
+    assert lines[0] == "new: forecast from the embeddings of 40 training images"
+    assert lines[2].startswith("Expect an accuracy of 0.80 (0.7")
+    assert (
+        "by a with full, from 0.26 zero-shot" in lines[2]
+        and "other tasks changes by −0.0" in lines[2]
+    )
+    assert "not shown to be better than the next, b with full" in lines[3]
+    assert lines[4].startswith("Twice as many images would add 0.0")
+    assert "10 datasets was forecast from the others" in lines[5] and "IIMM" in lines[5]
+    assert "Ranked by 0.75 × accuracy + 0.25 × change on other tasks." in lines
+    assert any("linear_probe" in line and line.endswith("measured") for line in lines)
+    measured = forecast_datasets(study, make_new_tasks(tmp_path, fitted=[("full", 0.9)]), 0)
+    assert "This accuracy is not a forecast" in describe_forecasts(measured)
 
 
 # ---------------------------------------------------------------- a folder of images

@@ -243,7 +243,7 @@ def add_shifted_test(folder: Path, study: dict) -> None:
     save(tasks, analysis / "tasks.parquet", measures=MEASURES)
     measured = pd.read_parquet(analysis / "measures.parquet")
     studies = dict.fromkeys([*tasks.model, "all"], OTHER)
-    write_statistics(tasks, measured, MEASURES, 0, studies, analysis)
+    write_statistics(tasks, measured, MEASURES, [], 0, studies, analysis)
     shifted = make_dataset(folder / "shifted", name, np.random.default_rng(1), ["red", "blue"])
     description = json.loads(shifted.read_text()) | {"split": "sketch", "licence": "of the source"}
     del description["splits"]["train"], description["splits"]["val"]

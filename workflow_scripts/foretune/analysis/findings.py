@@ -24,7 +24,7 @@ from foretune.analysis.rank_correlation import correlate, percentile_interval
 
 RIVALS = ("emms", "ncti", "sfda", "transrate")
 MIN_PAIRED_DATASETS = 4  # of a paired comparison
-CLEAR_AIC_DIFFERENCE = 2  # smaller differences of AIC leave a cell open
+CLEAR_AICC_DIFFERENCE = 2  # smaller differences of AICc leave a cell open
 VOTES = ("for", "against", "open", "missing")
 
 
@@ -50,9 +50,9 @@ PARTS = {
     ),
     (2, "b"): Claim(
         "gain is flat above an upper threshold of IIMM",
-        "for each model, the AIC of the hinge minus the AIC of the line, under full fine-tuning. "
-        f"A cell votes for the claim if the difference is at most -{CLEAR_AIC_DIFFERENCE} and the "
-        f"hinge rises, and against it if the difference is at least {CLEAR_AIC_DIFFERENCE} and "
+        "for each model, the AICc of the hinge minus the AICc of the line, under full fine-tuning. "
+        f"A cell votes for the claim if the difference is at most -{CLEAR_AICC_DIFFERENCE} and the "
+        f"hinge rises, and against it if the difference is at least {CLEAR_AICC_DIFFERENCE} and "
         "the interval of the line's slope is above 0",
     ),
     (3, "a"): Claim(
@@ -157,17 +157,17 @@ def compare_slopes(fits: pd.DataFrame, outcome: str, sign: int) -> Iterator[dict
 
 
 def compare_hinges(fits: pd.DataFrame) -> Iterator[dict]:
-    """Yield the differences of AIC between the hinge and the line of gain on IIMM."""
+    """Yield the differences of AICc between the hinge and the line of gain on IIMM."""
     for row in fits[fits.outcome == GAIN].to_dict("records"):
-        difference = row["aic_difference"]
+        difference = row["aicc_difference"]
         vote = "open" if is_known(difference) else "missing"
-        if difference <= -CLEAR_AIC_DIFFERENCE and row["hinge_slope"] > 0:
+        if difference <= -CLEAR_AICC_DIFFERENCE and row["hinge_slope"] > 0:
             vote = "for"
-        elif difference >= CLEAR_AIC_DIFFERENCE and row["slope_low"] > 0:
+        elif difference >= CLEAR_AICC_DIFFERENCE and row["slope_low"] > 0:
             # A gain that does not rise cannot level off, and tells nothing about a threshold.
             vote = "against"
         estimate = Estimate(row["n"], difference)
-        evidence = make_evidence_row(row["model"], "AIC of the hinge less the line's", estimate)
+        evidence = make_evidence_row(row["model"], "AICc of the hinge less the line's", estimate)
         yield evidence | {"vote": vote}
 
 

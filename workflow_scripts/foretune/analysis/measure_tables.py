@@ -58,13 +58,33 @@ def tabulate_measures(files: list[MeasuresFile]) -> tuple[pd.DataFrame, list[str
             notes += [f"{name}: {note}" for note in detail["notes"]]
         rows.append({**name_task(file), "n_train": file["n"], **file["measures"], **details,
                      "notes": "; ".join(notes)})  # fmt: skip
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, columns=None if rows else ["model", "dataset", "n_train", "notes"])
     numbers = frame.columns.difference(["model", "dataset", "notes"])
     frame[numbers] = frame[numbers].astype(float)
     frame["n_train"] = frame.n_train.astype(int)
     if "ncti" in names:
         combine_ncti(frame)
     return frame, names
+
+
+def join_rehearsals(
+    measured: list[MeasuresFile], rehearsals: list[MeasuresFile]
+) -> list[MeasuresFile]:
+    """Add the predictors of each (model, dataset) to its measures."""
+    by_task = {tuple(name_task(file).values()): file for file in rehearsals}
+    joined: list[MeasuresFile] = []
+    for file in measured:
+        rehearsal = by_task.get(tuple(name_task(file).values()))
+        if rehearsal:
+            joined.append({
+                **file,
+                "measures": file["measures"] | rehearsal["measures"],
+                "details": file.get("details", {}) | rehearsal.get("details", {}),
+                "notes": [*file.get("notes", []), *rehearsal.get("notes", [])],
+            })  # fmt: skip
+        else:
+            joined.append(file)
+    return joined
 
 
 def name_task(file: MeasuresFile) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import yaml
 
 from foretune.analysis.formatting import UNKNOWN_TEXT, format_number, format_plain, is_known
 from foretune.analysis.outcomes import GAIN
+from foretune.analysis.pooled import draw_orders, estimate_common_slope, tabulate_shared
 from foretune.analysis.regression import fit_line
 from foretune.core.config import JOB_KEYS
 from foretune.core.entries import ModelSpec
@@ -65,27 +66,29 @@ def identify_paper_study(
     return studies | {"all": SAME if complete else OTHER}
 
 
-def pooled_line(tasks: pd.DataFrame, measure: str) -> dict:
+def pooled_line(tasks: pd.DataFrame, measure: str, seed: int) -> dict:
     """Fit the line of table 5: gain on one measure over the tasks of all models, one intercept.
 
-    With fewer than three known tasks, or a constant measure, only `n` is returned.
+    p_slope and p_permutation come from permutations of whole datasets; see `pooled`. With fewer
+    than three datasets that all models have, or a constant measure, only `n` is returned.
     """
-    x, y = (tasks[name].to_numpy(float) for name in (measure, GAIN))
-    known = np.isfinite(x) & np.isfinite(y)
-    n = int(known.sum())
-    if n < 3 or np.ptp(x[known]) == 0:
-        return {"n": n}
-    return {"n": n} | fit_line(x[known], y[known])
+    x, y = tabulate_shared(tasks, [measure, GAIN])
+    if len(x) < 3 or np.ptp(x) == 0:
+        return {"n": x.size}
+    orders = draw_orders(len(x), seed)
+    p = estimate_common_slope(x - x.mean(), y - y.mean(), orders).p
+    line = fit_line(x.ravel(), y.ravel())
+    return {"n": x.size} | line | {"p_slope": p, "p_permutation": p}
 
 
 def make_paper_tables(
-    statistics: pd.DataFrame, tasks: pd.DataFrame, studies: dict[str, str]
+    statistics: pd.DataFrame, tasks: pd.DataFrame, studies: dict[str, str], seed: int
 ) -> pd.DataFrame:
     """Return tables 1, 2, 3, 5 and 6 with one row per cell, of the paper and of this study.
 
     studies: the result of `identify_paper_study`. In the result, source is "paper" or "ours", and
     statistic is "spearman" or "r2". Our numbers are those of full fine-tuning; p is asymptotic, as
-    in the paper.
+    in the paper, but for table 5 (see `pooled_line`).
     """
     numbers = pd.read_csv(PAPER_NUMBERS)
     tuned = tasks[tasks.method == "full"]
@@ -106,14 +109,17 @@ def make_paper_tables(
             chosen = (statistics.method == "full") & (statistics.measure == measure)
             fits = statistics[chosen & (statistics.outcome == outcome)].to_dict("records")
         elif measure in tuned:
-            fits = [{"model": "all"} | pooled_line(tuned, measure)]
+            fits = [{"model": "all"} | pooled_line(tuned, measure, seed)]
         for fit in fits:
             model = fit["model"]
             rows.append(key | {
                 "model": model, "family": "all" if model == "all" else get_model_family(model),
                 "source": "ours", "study": studies[model], "n": fit["n"],
                 "value": fit.get(statistic), "p": fit.get(p),
-                "p_permutation": fit.get("p_permutation") if statistic == "spearman" else None,
+                "p_permutation": (
+                    fit.get("p_permutation")
+                    if statistic == "spearman" or table == POOLED_TABLE else None
+                ),
             })  # fmt: skip
     frame = pd.DataFrame(rows, columns=PAPER_TABLE_COLUMNS)
     return frame.astype(dict.fromkeys(["value", "p", "p_permutation"], float))

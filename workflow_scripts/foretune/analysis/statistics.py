@@ -7,15 +7,9 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from foretune.analysis.outcomes import GAIN
+from foretune.analysis.pooled import POOLED_COLUMNS, fit_pooled
 from foretune.analysis.rank_correlation import correlate, percentile_interval
-from foretune.analysis.regression import (
-    HINGE_COLUMNS,
-    LINE_COLUMNS,
-    POOLED_COLUMNS,
-    fit_hinge,
-    fit_line,
-    fit_pooled,
-)
+from foretune.analysis.regression import HINGE_COLUMNS, LINE_COLUMNS, fit_hinge, fit_line
 from foretune.measures.compute import MEASURES
 
 STATISTICS_OUTCOMES = (GAIN, "accuracy", "ood_change", "shifted_change")
@@ -32,6 +26,10 @@ STATISTICS_COLUMNS = [
 DIFFERENCE_KEY = ["model", "method", "rival", "outcome", "n"]
 DIFFERENCE_NUMBERS = ["iimm", "rival_strength", "difference", "low", "high"]
 DIFFERENCE_COLUMNS = [*DIFFERENCE_KEY, *DIFFERENCE_NUMBERS]
+TRADE_OFF_KEY = ["model", "method", "n"]
+TRADE_OFF_NUMBERS = [
+    GAIN, "ood_change", "spearman", "spearman_low", "spearman_high", "p_permutation",
+]  # fmt: skip
 MIN_CORRELATED_DATASETS = 3
 MIN_SIGNIFICANT_DATASETS = 5  # with fewer, no order has a permutation p-value below 0.05
 MAX_ABSENT_NAMES = 6  # datasets without a value that a note names
@@ -124,7 +122,7 @@ def run_statistics(
 def fit_pair(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """Return the line and the hinge of y on x."""
     line = fit_line(x, y)
-    return line | fit_hinge(x, y, line["aic_line"])
+    return line | fit_hinge(x, y, line["aicc_line"])
 
 
 def compare_with_iimm(
@@ -177,8 +175,8 @@ def study_statistics(
     return statistics, differences
 
 
-def pooled_fits(tasks: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Fit one line per (method, measure, outcome) over all models; see `regression.fit_pooled`.
+def pooled_fits(tasks: pd.DataFrame, names: list[str], seed: int) -> pd.DataFrame:
+    """Fit one line per (method, measure, outcome) over all models; see `pooled.fit_pooled`.
 
     A method that only one model has is left out.
     """
@@ -188,11 +186,32 @@ def pooled_fits(tasks: pd.DataFrame, names: list[str]) -> pd.DataFrame:
             continue
         outcomes = [name for name in STATISTICS_OUTCOMES if group[name].notna().any()]
         for measure in names:
-            x = group[measure].to_numpy(float)
             for outcome in outcomes:
-                fit = fit_pooled(x, group[outcome].to_numpy(float), group.model.to_numpy())
+                fit = fit_pooled(group, measure, outcome, seed)
                 rows.append({"method": method, "measure": measure, "outcome": outcome} | fit)
     frame = pd.DataFrame(rows, columns=["method", "measure", "outcome", *POOLED_COLUMNS])
-    counts = ["n", "models"]
+    counts = ["n", "datasets", "models"]
     numbers = dict.fromkeys(set(POOLED_COLUMNS) - set(counts), "float64")
     return frame.astype(numbers | dict.fromkeys(counts, "int64"))
+
+
+def correlate_trade_offs(tasks: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Correlate gain with the change on other tasks, over the datasets of each model and method.
+
+    One row per (model, method) with both outcomes on some datasets: their number n and the means
+    of both, and from three datasets on Spearman's rho with its interval and p-value. A negative
+    rho means that what gains more forgets more.
+    """
+    rows = []
+    for (model, method), group in tasks.groupby(["model", "method"]):
+        known = group[[GAIN, "ood_change"]].astype(float).dropna()
+        if known.empty:
+            continue
+        row = {"model": model, "method": method, "n": len(known), **known.mean()}
+        if len(known) >= MIN_CORRELATED_DATASETS:
+            gain, change = known.to_numpy().T[:, None]
+            correlation = correlate(gain, change, seed)
+            row |= {name: correlation[name][0, 0] for name in TRADE_OFF_NUMBERS[2:]}
+        rows.append(row)
+    frame = pd.DataFrame(rows, columns=[*TRADE_OFF_KEY, *TRADE_OFF_NUMBERS])
+    return frame.astype({"n": "int64"} | dict.fromkeys(TRADE_OFF_NUMBERS, "float64"))

@@ -10,21 +10,37 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foretune.analysis.findings import answer_findings, collect_evidence
-from foretune.analysis.measure_tables import MeasuresFile, tabulate_curves, tabulate_measures
+from foretune.analysis.measure_tables import (
+    MeasuresFile,
+    join_rehearsals,
+    tabulate_curves,
+    tabulate_measures,
+)
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.paper_tables import format_markdown, make_paper_tables
-from foretune.analysis.statistics import pooled_fits, study_statistics
+from foretune.analysis.published import tabulate_outcomes
+from foretune.analysis.statistics import correlate_trade_offs, pooled_fits, study_statistics
 from foretune.analysis.tables import RESULT_TABLE_NAMES, STATISTICS_TABLE_NAMES
 from foretune.core.entries import Selection
 from foretune.core.files import atomic_write, write_json
 from foretune.core.parquet import write_parquet
-from foretune.evaluation.scores import DRIFT_SCHEMA
+from foretune.evaluation.scores import (
+    CLASS_SCHEMA,
+    CONFUSION_SCHEMA,
+    DRIFT_SCHEMA,
+    OUTCOME_SCHEMA,
+)
 
 # The outcomes that change with the weight of a WiSE-FT interpolation.
 WISE_FT = (GAIN, "ood_change", "shifted_change")
 EVALUATION_KEY = ["model", "method", "wise_ft", "trained_on", "evaluated_on", "split"]
+SELECTION_COLUMNS = [
+    "model", "method", "dataset", "trial", "learning_rate", "weight_decay", "best_epoch",
+    "val_accuracy",
+]  # fmt: skip
 TASK_COLUMNS = [
-    "model", "method", "dataset", "wise_ft", "chance", "zero_shot_accuracy", "accuracy", *WISE_FT,
+    "model", "method", "dataset", "wise_ft", "chance", "n_test", "zero_shot_accuracy", "accuracy",
+    *WISE_FT,
 ]  # fmt: skip
 
 
@@ -38,11 +54,16 @@ class StudyFiles:
     selections: list[Path]  # the selected trial of each run, as JSON
     measures: list[Path]  # JSON files of tasks, and of embeddings from elsewhere
     drifts: list[Path] = field(default_factory=list)  # drift of the embeddings by fine-tuning
+    rehearsals: list[Path] = field(default_factory=list)  # JSON files of tasks
+    # CSV file of accuracies from elsewhere, which replaces all of the above but the measures
+    outcomes: Path | None = None
+    manifests: list[Path] = field(default_factory=list)  # of the tests of these accuracies
 
 
-def read_tables(paths: list[Path]) -> pd.DataFrame:
+def read_tables(paths: list[Path], schema: pa.Schema) -> pd.DataFrame:
     """Concatenate Parquet files of one schema, whose types hold even if a file has only nulls."""
-    return pa.concat_tables(pq.read_table(path) for path in paths).to_pandas()
+    tables = [pq.read_table(path) for path in paths] or [schema.empty_table()]
+    return pa.concat_tables(tables).to_pandas()
 
 
 def write_tables(frame: pd.DataFrame, output: Path, metadata: dict) -> None:
@@ -73,7 +94,7 @@ def summarize_tasks(
     outcomes: see `join_outcomes`; selected: the selected trials; measures: one row per (model,
     dataset). `ood_change` and `shifted_change` are means of accuracy minus zero-shot accuracy:
     over the other datasets' own tests, and over the shifted tests of the dataset itself. They are
-    NaN if there is no such test.
+    NaN if there is no such test. Tasks that were not selected here or not measured have NaN there.
     """
     tuned = outcomes[outcomes.method != "zero_shot"]
     same, plain = tuned.trained_on == tuned.evaluated_on, tuned.split == "test"
@@ -99,9 +120,9 @@ def summarize_tasks(
     tasks = tasks.join(mean_change(shifted, "shifted_change"), on=keys)
     tasks[GAIN] = gain_over_zero_shot_error(tasks.accuracy, tasks.zero_shot_accuracy)
     return (
-        tasks.rename(columns={"trained_on": "dataset"})[TASK_COLUMNS]
-        .merge(selected, on=["model", "method", "dataset"])
-        .merge(measures, on=["model", "dataset"])
+        tasks.rename(columns={"trained_on": "dataset", "n": "n_test"})[TASK_COLUMNS]
+        .merge(selected, on=["model", "method", "dataset"], how="left")
+        .merge(measures, on=["model", "dataset"], how="left")
         .sort_values(["model", "method", "dataset", "wise_ft"], ignore_index=True)
     )
 
@@ -109,6 +130,9 @@ def summarize_tasks(
 def read_selections(paths: list[Path]) -> pd.DataFrame:
     """Return one row per run: its selected trial and the trial's best epoch."""
     selections: list[Selection] = [json.loads(Path(path).read_text()) for path in paths]
+    if not selections:
+        numbers = dict.fromkeys(SELECTION_COLUMNS[3:], float)
+        return pd.DataFrame(columns=SELECTION_COLUMNS).astype(numbers)
     frame = pd.DataFrame(selections).rename(columns={"epoch": "best_epoch"})
     return frame.drop(columns=["trained_weights", "sha256"])
 
@@ -120,14 +144,22 @@ def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output:
     wise_ft, measures, curves and drift hold results; `write_statistics` derives the others.
     studies: the result of `paper_tables.identify_paper_study`.
     """
-    outcomes = join_outcomes(read_tables(files.evaluations))
+    evaluations = read_tables(files.evaluations, OUTCOME_SCHEMA)
+    if files.outcomes:
+        evaluations = tabulate_outcomes(files.outcomes, files.manifests)
+    outcomes = join_outcomes(evaluations)
     outcomes = outcomes.sort_values(EVALUATION_KEY, ignore_index=True)
-    class_accuracy = read_tables(files.classes).sort_values(
+    class_accuracy = read_tables(files.classes, CLASS_SCHEMA).sort_values(
         EVALUATION_KEY, ignore_index=True, kind="stable"
     )
     measure_files: list[MeasuresFile] = [
         json.loads(Path(path).read_text()) for path in files.measures
     ]
+    rehearsals: list[MeasuresFile] = [
+        json.loads(Path(path).read_text()) for path in files.rehearsals
+    ]
+    predictors = sorted({name for file in rehearsals for name in file["measures"]})
+    measure_files = join_rehearsals(measure_files, rehearsals)
     measures, names = tabulate_measures(measure_files)
     task_measures = measures[["model", "dataset", "n_train", *names]]
     all_tasks = summarize_tasks(outcomes, read_selections(files.selections), task_measures)
@@ -137,15 +169,14 @@ def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output:
     wise_ft_columns = ["model", "method", "dataset", "wise_ft", "accuracy", *WISE_FT]
     # A forecast compares these digests to see whether its model is the study's.
     weights = {file["model"]: file["weights"] for file in measure_files if "weights" in file}
-    drift = read_tables(files.drifts) if files.drifts else DRIFT_SCHEMA.empty_table().to_pandas()
     tables = {
         "outcomes": outcomes,
         "class_accuracy": class_accuracy,
-        "confusions": read_tables(files.confusions),
+        "confusions": read_tables(files.confusions, CONFUSION_SCHEMA),
         "wise_ft": all_tasks.loc[interpolated, wise_ft_columns],
         "tasks": tasks,
         "measures": measures,
-        "drift": drift,
+        "drift": read_tables(files.drifts, DRIFT_SCHEMA),
         "curves": tabulate_curves(measure_files),
     }
     metadata: dict[str, dict] = {
@@ -155,27 +186,31 @@ def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output:
     for name in RESULT_TABLE_NAMES:
         facts = {"kind": name, **metadata.get(name, {})}
         write_tables(tables[name], output / f"{name}.parquet", facts)
-    write_statistics(tasks, measures, names, seed, studies, output)
+    write_statistics(tasks, measures, names, predictors, seed, studies, output)
 
 
 def write_statistics(
-    tasks: pd.DataFrame, measured: pd.DataFrame, names: list[str], seed: int,
-    studies: dict[str, str], output: Path,
+    tasks: pd.DataFrame, measured: pd.DataFrame, names: list[str], predictors: list[str],
+    seed: int, studies: dict[str, str], output: Path,
 ) -> None:  # fmt: skip
     """Write the tables that are derived from tasks and from the measures `names`.
 
     statistics: one row per (model, method, measure, outcome), with correlations and fits, also as
     statistics.json; differences: IIMM against each other measure; pooled: fits over models;
+    trade_offs: gain with the change on other tasks;
     paper_tables: the paper's tables next to the study's, also in the paper's form as
-    paper_tables.md; findings and findings_evidence: the papers' findings.
+    paper_tables.md; findings and findings_evidence: the papers' findings, which are about
+    measures and not about the `predictors`, those of the names that come from rehearsals.
     """
     statistics, differences = study_statistics(tasks, measured, names, seed)
-    paper_tables = make_paper_tables(statistics, tasks, studies)
-    evidence = collect_evidence(tasks, statistics, differences, seed)
+    paper_tables = make_paper_tables(statistics, tasks, studies, seed)
+    among_measures = differences[~differences.measure.isin(predictors)]
+    evidence = collect_evidence(tasks, statistics, among_measures, seed)
     tables = {
         "statistics": statistics,
         "differences": differences,
-        "pooled": pooled_fits(tasks, names),
+        "pooled": pooled_fits(tasks, names, seed),
+        "trade_offs": correlate_trade_offs(tasks, seed),
         "paper_tables": paper_tables,
         "findings": answer_findings(evidence),
         "findings_evidence": evidence,

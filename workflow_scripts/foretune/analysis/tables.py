@@ -19,12 +19,15 @@ STATISTICS_TABLE_NAMES = (
     "statistics",
     "differences",
     "pooled",
+    "trade_offs",
     "paper_tables",
     "findings",
     "findings_evidence",
 )
 # Every table that is written both as Parquet and as CSV.
 TABLE_NAMES = RESULT_TABLE_NAMES + STATISTICS_TABLE_NAMES
+# What a forecast consists of, in `results/forecast`.
+FORECAST_TABLE_NAMES = ("forecasts", "candidates", "rankings", "learning")
 # The report derives the findings from their evidence and does not list accuracies per class.
 TABLES_OUTSIDE_REPORT = ("class_accuracy", "findings")
 REPORT_TABLE_NAMES = tuple(name for name in TABLE_NAMES if name not in TABLES_OUTSIDE_REPORT)

@@ -17,6 +17,7 @@ import yaml
 from foretune.core.entries import Recipe, SourceSpec
 from foretune.core.errors import ForetuneError
 from foretune.core.grid import grid_points
+from foretune.core.outcomes_file import check_outcomes
 from foretune.core.schema_errors import format_schema_error, suggest_name
 
 CONFIG_SCHEMA = Path(__file__).with_name("config.schema.yaml")
@@ -96,6 +97,8 @@ def check_config(config: dict) -> dict:
         lines = sorted({line for error in errors for line in format_schema_error(error)})
         raise ForetuneError("\n".join(lines))
     fill_defaults(config, schema, schema)
+    if not config["datasets"] and not config["without_images"]:
+        raise ForetuneError("datasets: a study needs at least one")
     check_methods(config)
     check_forecast(config)
     check_measure_names(config)
@@ -103,12 +106,15 @@ def check_config(config: dict) -> dict:
         check_source(where, entry)
         set_source_root(where, entry, config["data"])
     check_paths(config)
+    check_outcomes(config)
     return config
 
 
 def check_methods(config: dict) -> None:
     """Refuse impossible searches and unknown models; `models` defaults to all of the study's."""
     for name, recipe in config["methods"].items():
+        if "learning_rate" not in recipe and "outcomes" not in config:
+            raise ForetuneError(f"methods.{name}.learning_rate: is missing")
         check_search(name, recipe)
         models = list(config["models"])
         for model in recipe.setdefault("models", models):
@@ -144,7 +150,7 @@ def check_forecast(config: dict) -> None:
     """Refuse a forecast of a dataset of the study, or one from a folder without results."""
     forecast = config["forecast"]
     for name in forecast["datasets"]:
-        if name in config["datasets"]:
+        if name in config["datasets"] or name in config["without_images"]:
             raise ForetuneError(
                 f"forecast.datasets.{name}: the study has a dataset of this name; use another"
             )

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -106,12 +107,7 @@ def decode_image(encoded: bytes, name: str) -> Image.Image:
         raise ForetuneError(
             f"{name}: more than 8 bits per channel ({image.mode}); convert it first"
         )
-    return turn_upright(image)
-
-
-def turn_upright(image: Image.Image) -> Image.Image:
-    """Turn a photograph as its EXIF orientation says; a damaged EXIF block changes nothing."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # Pillow raises many kinds, and the pixels were decoded already
-        return image
+    # A damaged EXIF block changes nothing. Pillow raises many kinds, and the pixels are decoded.
+    with suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+    return image

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from foretune.core.entries import ModelSpec
 from foretune.data.prepared import Manifest, read_manifest, read_split
 from foretune.encoders.cache import write_embeddings
+from foretune.encoders.hidden import record_hidden_features
 from foretune.encoders.image_cache import load_batch, prepare_images
 from foretune.encoders.loading import (
     DualEncoder,
@@ -63,8 +65,10 @@ def embed_images(
 ) -> None:
     """Write `output/{split}.parquet` for each split of a prepared dataset.
 
-    Also write `output/own_text.parquet`, the embeddings of the dataset's own captions, except for
-    a shifted test, whose captions are those of its dataset.
+    Also write `output/train_hidden.parquet`, the hidden features of the training images (see
+    encoders/hidden.py), or their embeddings again if the image tower has no blocks; and
+    `output/own_text.parquet`, the embeddings of the dataset's own captions. A shifted test has
+    neither training images nor captions of its own.
 
     Args:
         prepared: folder of the image cache; None caches no images.
@@ -91,12 +95,19 @@ def embed_images(
         else:
             parts = [prepare_images(dataset, split, loaded.preprocess, prepared, log)]
         started = time.monotonic()
-        vectors = [encode_images(loaded.model, loaded.preprocess, images) for images in parts]
-        if not vectors:  # an empty shard; the captions' vectors have the same width
-            vectors = [encode_captions(loaded.model, loaded.tokenizer, manifest["classes"])[:0]]
+        with record_hidden_features(loaded.model.visual) as hidden:
+            vectors = [encode_images(loaded.model, loaded.preprocess, images) for images in parts]
+            if not vectors:  # an empty shard still has the widths of the vectors
+                blank = loaded.preprocess(Image.new("RGB", (8, 8))).numpy()[None]
+                vectors = [encode_images(loaded.model, loaded.preprocess, blank)[:0]]
+                hidden[:] = [hidden[0][:0]] if hidden else []
         log(f"{len(rows)} images embedded, {len(rows) / (time.monotonic() - started):.0f} images/s")
         columns = {"id": rows["id"], "label": rows["label"], "group": rows["group"]}
         write_embeddings(output / f"{split}.parquet", torch.cat(vectors).numpy(), columns, metadata)
+        if split == "train":
+            path = output / "train_hidden.parquet"
+            features = torch.cat(hidden or vectors).numpy()
+            write_embeddings(path, features, columns, metadata | {"kind": "hidden"})
     if "parent" not in manifest:
         path = output / "own_text.parquet"
         write_caption_embeddings(loaded, manifest, manifest["caption"], path)

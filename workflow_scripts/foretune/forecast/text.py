@@ -1,87 +1,135 @@
-"""The forecast as a text for a terminal: the best choice, how far to trust it, and the ranking."""
+"""The forecast as a text for a terminal: the answer, how far to trust it, and the ranking."""
 
 import pandas as pd
 
 from foretune.analysis.formatting import format_decimal, format_plain, is_known
 from foretune.analysis.outcomes import GAIN
+from foretune.forecast.forecast import ForecastTables
 
-OUTCOME_TITLES = {
-    GAIN: "gain over zero-shot error",
-    "accuracy": "accuracy",
-    "ood_change": "change on other tasks",
-}
-RANKING_TITLES = ("", "model", "method", "gain", "accuracy", "other tasks")
+RANKING_TITLES = ("", "model", "method", "accuracy", "95% interval", "gain", "other tasks", "from")
 GLOSSARY = """\
-gain over zero-shot error: the share of the zero-shot errors that fine-tuning removes
-change on other tasks: the change of accuracy on the study's tasks; negative means forgetting
-IIMM: the inter-intra modal measure of the zero-shot embeddings; every forecast is a line on it
+gain: the share of the zero-shot errors that fine-tuning removes
+other tasks: the mean change of accuracy on the study's tasks; negative means forgetting
+from: what the forecast of the accuracy rests on; "measured" means fitted and tested on the images
 """
 
 
-def describe_forecasts(forecasts: pd.DataFrame, rankings: pd.DataFrame) -> str:
+def describe_forecasts(tables: ForecastTables) -> str:
     """Return the result of `forecast_datasets` as a text, one section per dataset."""
     lines = []
-    for dataset, ranking in rankings.groupby("dataset", sort=False):
-        lines += describe_dataset_forecast(
-            str(dataset), forecasts[forecasts.dataset == dataset], ranking
-        )
-    weight = rankings.weight.iloc[0] if len(rankings) else 0
+    for dataset, ranking in tables.rankings.groupby("dataset", sort=False):
+        lines += describe_dataset(str(dataset), tables, ranking.reset_index(drop=True))
+    weight = tables.rankings.weight.iloc[0] if len(tables.rankings) else 0
     lines.append(
-        f"Ranked by {format_plain(1 - weight)} × gain + {format_plain(weight)} × change on other "
-        "tasks."
+        f"Ranked by {format_plain(1 - weight)} × accuracy + {format_plain(weight)} × change on "
+        "other tasks."
     )
-    if rankings["rank"].isna().any():
+    if tables.rankings["rank"].isna().any():
         lines.append("A row without a rank lacks an outcome that the ranking needs.")
     return "\n".join(lines) + "\n\n" + GLOSSARY
 
 
-def describe_dataset_forecast(
-    dataset: str, forecasts: pd.DataFrame, ranking: pd.DataFrame
-) -> list[str]:
+def describe_dataset(dataset: str, tables: ForecastTables, ranking: pd.DataFrame) -> list[str]:
     """Return the lines about one dataset."""
+    forecasts = tables.forecasts[tables.forecasts.dataset == dataset]
     cells = {key: rows.iloc[0] for key, rows in forecasts.groupby(["model", "method", "outcome"])}
-    best = ranking.iloc[0]
-    best_cells = {name: cells[best.model, best.method, name] for name in OUTCOME_TITLES}
     images = forecasts.n_train.iloc[0]
-    lines = [f"{dataset}: forecast from the zero-shot embeddings of {images} training images", ""]
-    if is_known(best["rank"]) and is_known(best_cells[GAIN].expected):
-        lines += [f"Best choice: model {best.model}, method {best.method}", ""]
-        best_rows: list[tuple[str, ...]] = [("outcome", "expected", "95% interval")]
-        best_rows += [
-            (
-                title,
-                format_decimal(best_cells[name].expected),
-                format_expected_interval(best_cells[name]),
-            )
-            for name, title in OUTCOME_TITLES.items()
+    lines = [f"{dataset}: forecast from the embeddings of {images} training images", ""]
+    first = ranking.iloc[0]
+    if is_known(first["rank"]):
+        learning = tables.learning[
+            (tables.learning.dataset == dataset)
+            & (tables.learning.model == first.model)
+            & (tables.learning.method == first.method)
         ]
-        lines += [f"  {line}" for line in align_columns(best_rows)]
-        lines += ["", *describe_trust(best_cells[GAIN]), ""]
+        lines += describe_answer(first, cells)
+        lines += describe_lead(ranking)
+        lines += describe_more_images(learning)
+        lines += describe_trust(cells[first.model, first.method, "accuracy"])
     else:
-        lines += ["There is no best choice, because no model and method can be ranked.", ""]
-    lines += ["All models and methods, with the expected outcomes:", ""]
+        lines.append("No model and method can be ranked, because a part of each score is unknown.")
     rows: list[tuple[str, ...]] = [RANKING_TITLES]
     for run in ranking.to_dict("records"):
+        accuracy, gain, change = (
+            cells[run["model"], run["method"], outcome]
+            for outcome in ("accuracy", GAIN, "ood_change")
+        )
         rank = f"{format_plain(run['rank'])}." if is_known(run["rank"]) else ""
-        expected = [cells[run["model"], run["method"], name].expected for name in OUTCOME_TITLES]
-        rows.append((rank, run["model"], run["method"], *map(format_decimal, expected)))
-    lines += align_columns(rows)
-    for note, models in collect_notes(forecasts).items():
-        lines += ["", f"Warning for {', '.join(models)}: {note}."]
+        rows.append((
+            rank, run["model"], run["method"], format_decimal(accuracy.expected),
+            format_interval(accuracy), format_decimal(gain.expected),
+            format_decimal(change.expected), accuracy.predictor,
+        ))  # fmt: skip
+    lines += ["", "All models and methods:", "", *align_columns(rows)]
+    for note, runs in collect_notes(forecasts).items():
+        lines += ["", f"Warning for {', '.join(runs)}: {note}."]
     return [*lines, ""]
 
 
-def collect_notes(forecasts: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the models that each note is about.
+def describe_answer(first: pd.Series, cells: dict) -> list[str]:
+    """Return the line that says what to expect of the first of the ranking."""
+    accuracy = cells[first.model, first.method, "accuracy"]
+    change = cells[first.model, first.method, "ood_change"]
+    line = (
+        f"Expect an accuracy of {format_decimal(accuracy.expected)} "
+        f"({format_interval(accuracy)}) by {first.model} with {first.method}, "
+        f"from {format_decimal(accuracy.zero_shot)} zero-shot"
+    )
+    if is_known(change.expected):
+        line += (
+            f"; accuracy on other tasks changes by {format_decimal(change.expected)} "
+            f"({format_interval(change)})"
+        )
+    return [line + "."]
 
-    An outcome that no dataset of the study has, such as a probe's forgetting, needs no warning.
-    """
-    models: dict[str, list[str]] = {}
-    for row in forecasts[(forecasts.note != "") & (forecasts.n > 0)].itertuples():
+
+def describe_lead(ranking: pd.DataFrame) -> list[str]:
+    """Return the line that says whether the first is shown to be better than the second."""
+    if len(ranking) < 2 or not is_known(ranking["rank"][1]):
+        return []
+    second = ranking.iloc[1]
+    name = f"{second.model} with {second.method}"
+    if is_known(second.behind_low) and second.behind_low > 0:
+        return [f"That is better than the next, {name}, by more than such forecasts are off."]
+    return [
+        f"That is not shown to be better than the next, {name}: the scores differ by "
+        f"{format_decimal(second.behind)} ({format_interval(second, 'behind_')})."
+    ]
+
+
+def describe_more_images(learning: pd.DataFrame) -> list[str]:
+    """Return the line that says what twice as many training images would add."""
+    by_times = learning.set_index("times")
+    if 2 not in by_times.index:
+        return []
+    now, twice = by_times.expected[1], by_times.loc[2]
+    return [
+        f"Twice as many images would add {format_decimal(twice.expected - now)} to the accuracy "
+        f"({format_decimal(twice.low - now)} to {format_decimal(twice.high - now)})."
+    ]
+
+
+def describe_trust(accuracy: pd.Series) -> list[str]:
+    """Return the line on how far such forecasts were off on the study's own datasets."""
+    if accuracy.measured:
+        return ["This accuracy is not a forecast: it was fitted and tested on the images."]
+    return [
+        f"When each of the study's {accuracy.n} datasets was forecast from the others, such an "
+        f"accuracy was off by {format_decimal(accuracy.loo_error)} on average; the study's mean "
+        f"by {format_decimal(accuracy.loo_mean_error)}, the line on IIMM by "
+        f"{format_decimal(accuracy.loo_iimm_error)}."
+    ]
+
+
+def collect_notes(forecasts: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the runs that each note is about."""
+    runs: dict[str, list[str]] = {}
+    for row in forecasts[forecasts.note != ""].itertuples():
         for note in row.note.split("; "):
-            if row.model not in models.setdefault(note, []):
-                models[note].append(row.model)
-    return models
+            run = f"{row.model} {row.method}"
+            if run not in runs.setdefault(note, []):
+                runs[note].append(run)
+    return runs
 
 
 def align_columns(rows: list[tuple[str, ...]]) -> list[str]:
@@ -90,27 +138,7 @@ def align_columns(rows: list[tuple[str, ...]]) -> list[str]:
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
-def format_expected_interval(cell: pd.Series) -> str:
+def format_interval(cell: pd.Series, prefix: str = "") -> str:
     """Format the 95% interval of a forecast; a dash if there is none."""
-    if not is_known(cell.low):
-        return format_decimal(None)
-    return f"{format_decimal(cell.low)} to {format_decimal(cell.high)}"
-
-
-def describe_trust(cell: pd.Series) -> list[str]:
-    """Return lines about the errors of such forecasts of gain on the study's own datasets.
-
-    IIMM is compared with two baselines that do not use it.
-    """
-    baselines = [cell.loo_mean_error, cell.loo_rival_error]
-    lines = [
-        f"How far to trust it: when each of the study's {cell.n} datasets is forecast from the "
-        "others,",
-        "the gain is off on average by",
-        f"  {format_decimal(cell.loo_error)} if forecast from IIMM, as here",
-        f"  {format_decimal(cell.loo_mean_error)} if forecast as the mean of the others",
-        f"  {format_decimal(cell.loo_rival_error)} if forecast from the best other measure",
-    ]
-    if is_known(cell.loo_error) and cell.loo_error >= min(filter(is_known, baselines)):
-        lines.append("So IIMM forecasts no better than a baseline that does not use it.")
-    return lines
+    low, high = cell[f"{prefix}low"], cell[f"{prefix}high"]
+    return f"{format_decimal(low)} to {format_decimal(high)}" if is_known(low) else "–"

@@ -135,6 +135,12 @@ class JobTimes:
         width = self.costs[model].width
         return 2 + self.sizes[dataset].train * width**2 * 20 / CORE
 
+    def rehearse_task(self, model: str, dataset: str) -> float:
+        # Two probes and three shares of the second, each in five folds. The width is that of the
+        # embedding and of a block's mean and deviation.
+        width = 3 * self.costs[model].width
+        return 2.5 + 25 * (self.sizes[dataset].train * width**2 + 10 * width**3) / CORE
+
     def finetune_model(self, model: str, method: str, dataset: str, part: str) -> float:
         recipe, size, cost = self.methods[method], self.sizes[dataset], self.costs[model]
         steps = math.ceil(size.train / recipe["batch_size"])

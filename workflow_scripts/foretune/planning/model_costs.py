@@ -5,6 +5,7 @@ computes nothing and needs no weights. Any architecture of open_clip takes a sec
 """
 
 import logging
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -84,7 +85,7 @@ def get_model_costs(
     """
     estimates, timed = ModelEstimates({}), []
     training_speed = tflops * 1e12 if tflops else TRAINING_SPEED
-    classes = sorted(size.classes for size in sizes.values())[len(sizes) // 2]  # the median
+    classes = statistics.median_low([size.classes for size in sizes.values()] or [0])
     for model, spec in study["models"].items():
         cost, note = count_or_assume_costs(model, spec)
         estimates.costs[model] = cost

@@ -96,6 +96,8 @@ def build_report(
         title=title, facts=facts, datasets=descriptions, cards=cards, tables=page_tables,
         settings=settings, trained=packed["trials"]["n"], **summarize_study(study, settings),
         forecast_study=facts.get("config", {}).get("forecast", {}).get("study"),
+        elsewhere=facts.get("config", {}).get("outcomes"),
+        unmeasured=facts.get("config", {}).get("without_images", []),
         config=yaml.safe_dump(facts.get("config", {}), sort_keys=False, allow_unicode=True),
     )  # fmt: skip
 

@@ -59,7 +59,7 @@ STATISTICS_COLUMN_SPECS = RUN_COLUMN_SPECS | {
     "p_kendall_permutation": ("p of τ", "plain"), "r2": ("R²", "number"),
     "slope": ("slope", "number", "slope_low", "slope_high"), "p_slope": ("p of slope", "plain"),
     "hinge_threshold": ("hinge threshold", "number"), "hinge_r2": ("R² of hinge", "number"),
-    "aic_difference": ("AIC, hinge − line", "number"), "note": ("note", "text"),
+    "aicc_difference": ("AICc, hinge − line", "number"), "note": ("note", "text"),
 }  # fmt: skip
 DIFFERENCE_COLUMN_SPECS = RUN_COLUMN_SPECS | {
     "rival": ("other measure", "text"), "outcome": ("outcome", "outcome"), "n": ("n", "plain"),
@@ -69,9 +69,15 @@ DIFFERENCE_COLUMN_SPECS = RUN_COLUMN_SPECS | {
 }  # fmt: skip
 POOLED_COLUMN_SPECS: ColumnSpecs = {
     "method": ("method", "text"), "measure": ("measure", "text"), "outcome": ("outcome", "outcome"),
-    "n": ("n", "plain"), "models": ("models", "plain"),
+    "n": ("n", "plain"), "datasets": ("datasets", "plain"), "models": ("models", "plain"),
     "slope": ("slope", "number", "slope_low", "slope_high"), "p_slope": ("p of slope", "plain"),
     "r2": ("R²", "number"), "p_slopes_differ": ("p (slopes differ)", "plain"),
+}  # fmt: skip
+TRADE_OFF_COLUMN_SPECS = RUN_COLUMN_SPECS | {
+    "n": ("n", "plain"), "gain_over_zero_shot_error": ("mean gain", "number"),
+    "ood_change": ("mean change on other tasks (points)", "points"),
+    "spearman": ("Spearman’s ρ", "number", "spearman_low", "spearman_high"),
+    "p_permutation": ("p (permutation)", "plain"),
 }  # fmt: skip
 EVIDENCE_COLUMN_SPECS: ColumnSpecs = {
     "finding": ("finding", "plain"), "part": ("part", "text"), "model": ("model", "text"),
@@ -173,6 +179,8 @@ def make_study_tables(
         "differences": ("IIMM compared with each other measure", study["differences"],
                         DIFFERENCE_COLUMN_SPECS),
         "pooled": ("One line for all models", study["pooled"], POOLED_COLUMN_SPECS),
+        "trade_offs": ("Gain with the change on other tasks", study["trade_offs"],
+                       TRADE_OFF_COLUMN_SPECS),
         "evidence": ("Evidence for the findings", study["findings_evidence"],
                      EVIDENCE_COLUMN_SPECS),
     }  # fmt: skip

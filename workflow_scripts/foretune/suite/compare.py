@@ -1,4 +1,4 @@
-"""Describe the bundled suite, compare it with a rebuilt one, and bundle the default study."""
+"""Describe the bundled suite, compare it with a rebuilt one, and bundle a study's tables."""
 
 import io
 import itertools
@@ -23,6 +23,7 @@ from foretune.suite.leak_check import DIGEST_SIDE
 # Training gives the same bits only with the same processor, libraries and threads. Otherwise it
 # rounds differently, which moves an accuracy by a few points.
 ACCURACY_TOLERANCE = 0.05
+PINS = Path("resources/forecast_study/packages.txt")
 
 
 def list_tasks(folder: Path) -> list[Path]:
@@ -92,17 +93,22 @@ def compare_encoders(rebuilt: Path, bundled: Path) -> str:
 
 
 def digest_study_sources(config: dict) -> dict[str, str]:
-    """Return digests of what determines a study's numbers: encoders, tasks, recipes, seed."""
+    """Return digests of what determines a study's numbers: encoders, tasks, recipes, seed.
+
+    Folders are package tasks: their entries count, and the pins of their packages.
+    """
     files = [Path(entry["folder"], WEIGHTS_NAME) for entry in config["models"].values()]
-    files += [Path(entry["parquet"]) for entry in config["datasets"].values()]
-    digests = {str(path): digest_file(path) for path in files}
+    files += [Path(entry["parquet"]) for entry in config["datasets"].values() if "parquet" in entry]
+    made = {name: entry for name, entry in config["datasets"].items() if "folder" in entry}
+    digests = {name: digest_json(entry) for name, entry in made.items()}
+    digests |= {str(path): digest_file(path) for path in files + [PINS] * bool(made)}
     return digests | {"methods": digest_json(config["methods"]), "seed": str(config["seed"])}
 
 
 def bundle_study(results: Path, config: dict, output: Path) -> None:
-    """Copy what forecasts need of the default study's results, with the digests of its sources.
+    """Copy what forecasts need of a study's results, with the digests of its sources.
 
-    config: the content of config.yaml. Raises ForetuneError if the results are of another study.
+    config: the content of its config. Raises ForetuneError if the results are of another study.
     """
     path = Path("analysis/tasks.parquet")
     facts, tasks = read_metadata(results / path), pq.read_table(results / path)

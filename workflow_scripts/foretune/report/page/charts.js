@@ -31,7 +31,7 @@ function describeCorrelation(row) {
   const interval = known(row.spearman_low) ? ` (95% interval ${shown(row.spearman_low)} to ${shown(row.spearman_high)})` : "";
   const corrected = known(row.p_holm) ? ` (${shown(row.p_holm, "plain")} after Holm’s correction)` : "";
   const verdict = row.p_holm < .05 ? "A correlation is shown" : "No correlation is shown";
-  const hinge = known(row.aic_difference) && row.aic_difference <= -2 ? ` A hinge that is flat above ${shown(row.hinge_threshold)} fits better than the line.` : "";
+  const hinge = known(row.aicc_difference) && row.aicc_difference <= -2 ? ` A hinge that is flat above ${shown(row.hinge_threshold)} fits better than the line.` : "";
   return `${verdict}: Spearman’s ρ = ${shown(row.spearman)}${interval}, permutation p = ${shown(row.p_permutation, "plain")}${corrected}, R² = ${shown(row.r2)}, n = ${row.n}.${hinge}${row.note ? ` Note: ${row.note}.` : ""}`;
 }
 

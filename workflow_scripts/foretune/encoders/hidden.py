@@ -1,0 +1,86 @@
+"""Features of images from a block inside the image tower, taken in the same forward pass.
+
+The last blocks of an image tower keep what its captions told apart. An earlier block still has
+what fine-tuning can bring back: a probe on it comes closer to the fine-tuned accuracy than one on
+the embedding (benchmarks/forecast_error.md).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+# What open_clip, timm and torchvision call the lists of blocks or stages of an image tower.
+BLOCK_LISTS = ("resblocks", "blocks", "stages", "layers")
+STAGES = ("layer1", "layer2", "layer3", "layer4")  # of a ResNet
+DEPTH = 3 / 4  # of the blocks; the third of four
+
+
+def find_hidden_block(tower: nn.Module) -> nn.Module | None:
+    """Return the block of an image tower at three quarters of its depth; None if it has no blocks.
+
+    The longest list of blocks counts if the tower has several.
+    """
+    lists = [
+        list(module)
+        for name, module in tower.named_modules()
+        if name.split(".")[-1] in BLOCK_LISTS and isinstance(module, nn.ModuleList | nn.Sequential)
+    ]
+    lists += [
+        [getattr(module, name) for name in STAGES]
+        for module in tower.modules()
+        if all(isinstance(getattr(module, name, None), nn.Module) for name in STAGES)
+    ]
+    if not lists:
+        return None
+    blocks = max(lists, key=len)
+    return blocks[max(0, int(len(blocks) * DEPTH) - 1)]
+
+
+def pool_tokens(output: Tensor, batch: int) -> Tensor:
+    """Return the mean and the standard deviation over the positions of a block's output.
+
+    Args:
+        output: (B, T, d) or (T, B, d) from a transformer, (B, d, H, W) or (B, H, W, d) from a
+            convolutional tower.
+        batch: B.
+
+    Returns:
+        (B, 2 d), float32.
+    """
+    if output.ndim == 4:
+        channels_last = output.shape[3] > output.shape[1]
+        tokens = output.flatten(1, 2) if channels_last else output.flatten(2).transpose(1, 2)
+    else:
+        tokens = output if output.shape[0] == batch else output.transpose(0, 1)
+    tokens = tokens.float()
+    return torch.cat([tokens.mean(dim=1), tokens.std(dim=1, correction=0)], dim=1)
+
+
+@contextmanager
+def record_hidden_features(tower: nn.Module) -> Iterator[list[Tensor]]:
+    """Yield a list that gets the hidden features (B, 2 d) of each forward pass, on the CPU.
+
+    The list stays empty for a tower without blocks.
+    """
+    features: list[Tensor] = []
+
+    def record(_module, inputs, output):
+        tokens = output[0] if isinstance(output, tuple) else output
+        # Transformers of open_clip may put the batch second; the block's input shows which it is.
+        features.append(pool_tokens(tokens, record.batch).cpu())
+
+    def note_batch(_module, inputs):
+        record.batch = len(inputs[0])
+
+    block = find_hidden_block(tower)
+    if block is None:
+        yield features
+        return
+    hooks = [tower.register_forward_pre_hook(note_batch), block.register_forward_hook(record)]
+    try:
+        yield features
+    finally:
+        for hook in hooks:
+            hook.remove()
