@@ -41,7 +41,7 @@ def test_forecast_page_passes_axe_and_does_not_overflow(browser, page_file, widt
 def test_forecast_page_draws_its_figures(browser, page_file):
     with opened(browser, page_file) as page:
         assert count_marks(page, "expected-0") == 4 * 2  # a point and a tick for each run
-        assert count_marks(page, "learning-0") == 8 + 2  # points, and a line for each series
+        assert count_marks(page, "learning-0") == 8 + 2 + 2  # points, lines, and their key
         assert count_marks(page, "place-0") == 12 + 1
         images = page.locator(".both img, .doubtful img")
         assert images.count() > 6
