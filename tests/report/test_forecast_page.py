@@ -184,7 +184,7 @@ def test_page_of_two_datasets_has_a_section_for_each(tmp_path, dataset):
     assert "Forecast for 2 datasets" in markup and markup.count('id="forecast-') == 4
     ids = re.findall(r'\bid="([^"]+)"', markup)
     assert len(ids) == len(set(ids))
-    assert markup.count("Extrapolated.") == 2
+    assert markup.count("</strong> extrapolated.") == 2
 
 
 def test_page_says_when_the_probe_is_always_right(tmp_path, dataset):
@@ -224,4 +224,4 @@ def test_page_shows_the_notes_of_a_rehearsal(tmp_path, dataset):
     path = paths["rehearsals"] / "tiny-clip" / "birds.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"notes": ["only 24 images"]}))
     build_forecast_page(**paths)
-    assert "Only 24 images." in without_vega(paths["output"])
+    assert "</strong> only 24 images." in without_vega(paths["output"])

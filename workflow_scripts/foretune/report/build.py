@@ -198,7 +198,6 @@ def make_environment() -> jinja2.Environment:
         plain=format_plain,
         text=format_text,
         as_json=format_json,
-        capitalize_first=lambda text: text[:1].upper() + text[1:],
     )
     environment.tests["known"] = is_known
     return environment

@@ -102,21 +102,18 @@ def answer_what_to_expect(forecast: DatasetForecast) -> Answer:
         answer = f"{forecast.run} classifies {format_share(accuracy['expected'])} of the test "
         answer += "images correctly. This was measured, not forecast."
     else:
-        answer = (
-            f"With method {forecast.first['method']} on model {forecast.first['model']}, about "
-        )
-        answer += (
-            f"{format_share(accuracy['expected'])} of new images will be classified correctly."
-        )
+        method, model = forecast.first["method"], forecast.first["model"]
+        share = format_share(accuracy["expected"])
+        answer = f"With method {method} on model {model}, about {share} of new images will be "
+        answer += "classified correctly."
     if accuracy and is_known(accuracy["low"]):
         span = format_span(accuracy["low"], accuracy["high"])
         sentences.append(f"The accuracy is likely to lie in the range {span} (95% interval).")
     if accuracy and is_known(accuracy["zero_shot"]):
-        without = f"Without it, the model classifies {format_share(accuracy['zero_shot'])}"
+        share = format_share(accuracy["zero_shot"])
         helps = accuracy["expected"] > accuracy["zero_shot"]
-        sentences.append(
-            f"{without} correctly{'' if helps else ', so it is not expected to help'}."
-        )
+        end = "" if helps else ", so it is not expected to help"
+        sentences.append(f"Without fine-tuning, the model classifies {share} correctly{end}.")
     sentences.append(describe_other_tasks(forecast.find_outcome("ood_change")))
     if accuracy and forecast.ranked:
         sentences += describe_unranked(forecast, accuracy["expected"])
@@ -221,7 +218,7 @@ def answer_more_images(forecast: DatasetForecast) -> Answer:
         for times, row in by_times.items()
         if times > 1
     ]
-    now = f"With the {format_plain(once['n'])} images of now, {describe_row(once)}"
+    now = f"With today’s {format_plain(once['n'])} images, {describe_row(once)}"
     return {"question": question, "answer": answer, "sentences": [now, *sentences]}
 
 

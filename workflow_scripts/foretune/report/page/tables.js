@@ -15,7 +15,7 @@ function formatBeside(column, row) {
 
 function makeCell(column, row) {
   const text = shown(row[column.key], column.kind);
-  const textClass = {note: "note", cell: "long", candidate: "long", predictor: "long"}[column.key.split(".").at(-1)];
+  const textClass = {note: "note", cell: "long", candidate: "long", predictor: "note"}[column.key.split(".").at(-1)];
   const cell = element("td", isText(column) ? (textClass ? {class: textClass} : {}) : {class: "n"}, text);
   const extra = known(row[column.key]) ? formatBeside(column, row) : "";
   if (extra) cell.append(element("small", {}, extra));
