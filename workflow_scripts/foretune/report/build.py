@@ -32,8 +32,9 @@ from foretune.analysis.tables import REPORT_TABLE_NAMES
 from foretune.core.files import atomic_write
 from foretune.core.parquet import read_metadata
 from foretune.report.charts import CHARTS, PALETTE, make_specifications
+from foretune.report.forecast_answer import answer_how_well
 from foretune.report.forecast_cards import make_forecast_cards
-from foretune.report.forecast_charts import expected_chart
+from foretune.report.forecast_charts import outlook_chart
 from foretune.report.page_data import (
     ZERO_SHOT,
     describe_enough_images,
@@ -92,7 +93,7 @@ def build_report(
     page_tables = {name: table | {"rows": len(frame)} for name, (table, frame) in tables.items()}
     write_page(
         output, "report.html.j2", PAGE_SCRIPTS, packed,
-        specs=make_specifications(CHARTS | {"expected": expected_chart}),
+        specs=make_specifications(CHARTS | {"expected": outlook_chart}),
         title=title, facts=facts, datasets=descriptions, cards=cards, tables=page_tables,
         settings=settings, trained=packed["trials"]["n"], **summarize_study(study, settings),
         forecast_study=facts.get("config", {}).get("forecast", {}).get("study"),
@@ -156,7 +157,10 @@ def summarize_study(study: dict[str, pd.DataFrame], settings: dict[str, Any]) ->
     """Return the template's variables that summarise the study: answers, findings and counts."""
     tasks, measures = study["tasks"], settings["measures"]
     return {
-        "answers": make_overview_answers(tasks, study["statistics"]),
+        "answers": [
+            *filter(None, [answer_how_well(tasks)]),
+            *make_overview_answers(tasks, study["statistics"]),
+        ],
         "findings": summarize_findings(study["findings_evidence"]),
         "counts": describe_counts(tasks, settings["order"]),
         "few": check_few_datasets(study["statistics"]),

@@ -87,18 +87,18 @@ EVIDENCE_COLUMN_SPECS: ColumnSpecs = {
 FORECAST_COLUMN_SPECS: ColumnSpecs = {
     "dataset": ("dataset", "text"), **RUN_COLUMN_SPECS, "outcome": ("outcome", "outcome"),
     "expected": ("expected", "number", "low", "high"),
-    "study_mean": ("study’s mean", "number"),
+    "predictor": ("rests on", "text"),
     "loo_error": ("leave-one-out error", "number"),
     "loo_mean_error": ("error of the study’s mean", "number"),
-    "loo_rival_error": ("error of the best other measure", "number"),
-    "n": ("study’s datasets", "plain"), "n_train": ("images", "plain"), "iimm": ("IIMM", "number"),
+    "loo_iimm_error": ("error of the line on IIMM", "number"),
+    "n": ("study’s datasets", "plain"), "n_train": ("images", "plain"),
     "note": ("note", "text"),
 }  # fmt: skip
 RANKING_COLUMN_SPECS: ColumnSpecs = {
     "dataset": ("dataset", "text"), "rank": ("rank", "plain"), **RUN_COLUMN_SPECS,
-    "score": ("score", "number"),
-    "gain_over_zero_shot_error": ("expected gain", "number"),
-    "ood_change": ("expected change on other tasks (points)", "points"), "note": ("note", "text"),
+    "score": ("score", "number"), "accuracy": ("expected accuracy", "percent"),
+    "ood_change": ("expected change on other tasks (points)", "points"),
+    "behind": ("behind the first", "number", "behind_low", "behind_high"), "note": ("note", "text"),
 }  # fmt: skip
 
 
