@@ -5,9 +5,10 @@ import json
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from forecast_tables import add_forecast
 from foretune.report.build import build_report
 from report_browser import measure_contrast, opened
-from report_study import NAMES, add_forecast, make_study
+from report_study import NAMES, make_study
 
 MEDIA = [
     {"color_scheme": "light"},

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from forecast_tables import add_forecast
 from foretune.analysis.formatting import format_number, format_percent, format_plain, format_points
 from foretune.core.errors import ForetuneError
 from foretune.core.files import write_json
@@ -29,7 +30,6 @@ from report_study import (
     EVIL,
     MEASURES,
     NAMES,
-    add_forecast,
     add_shifted_test,
     build,
     embedded,
@@ -194,32 +194,25 @@ def test_report_shows_shifted_tests_if_there_are_any(tmp_path, markup):
     assert page.count("<dt>Caption</dt><dd>a thing, {}</dd>") == 2
 
 
-def test_report_shows_forecasts_with_errors_and_warnings(tmp_path, markup):
+def test_report_answers_for_each_forecast_dataset(tmp_path, markup):
     assert 'id="forecasts"' not in markup
     study = make_study(tmp_path, names=NAMES[:5])
     add_forecast(tmp_path, study)
     build_report(**study, output=tmp_path / "report.html", title="Forecast")
     page = without_vega(tmp_path / "report.html")
-    forecasts = pd.read_parquet(tmp_path / "forecast" / "forecasts.parquet")
-    rows = forecasts[(forecasts.dataset == "birds") & (forecasts.method == "full")]
-    for row in rows.to_dict("records"):
-        show = {"accuracy": format_percent, "ood_change": format_points}.get(
-            row["outcome"], format_number
-        )
-        assert f"<dd>{show(row['expected'])} <small>95% interval {show(row['low'])} to" in page
-    assert "Mean error" in page and "best other measure:" in page
-    cards = page.split('id="forecasts"')[1].split("</section>")[0]
-    assert cards.count("Outside the study’s range") == 1  # the second dataset, with an IIMM of 0.9
-    assert "if forgetting has a weight of 0.5" in cards
+    section = page.split('id="forecasts"')[1].split("</section>")[0]
+    assert section.count("What is to be expected?") == 2
+    assert 'href="forecast/forecast.html"' in section
+    assert "With method full on model tiny-clip, about 86% of new images" in section
+    assert len(unpack(embedded(page, "data-rankings"))) == 2 * 4
     assert EVIL not in page
 
 
 def test_report_explains_a_missing_forecast(tmp_path):
     study = make_study(tmp_path, names=NAMES[:2])
-    add_forecast(tmp_path, study)
+    add_forecast(tmp_path, study, ranked=False, note="n = 2: too few datasets")
     build_report(**study, output=tmp_path / "report.html", title="Forecast")
     page = without_vega(tmp_path / "report.html")
-    assert page.count("No model and method could be ranked.") == 2
     assert "too few datasets" in unpack(embedded(page, "data-forecasts")).note[0]
 
 

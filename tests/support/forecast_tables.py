@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from foretune.analysis.outcomes import GAIN
 from foretune.core.files import write_json
 from foretune.data.prepared import read_manifest
-from report_study import save
+from report_study import EVIL, save
 
 MEASURED = ("linear_probe", "clip_adapter")
 PROBE = "hidden_probe_accuracy"
@@ -153,24 +153,38 @@ def make_study_tasks(shape: ForecastShape, rng, datasets: int = 12) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
+def write_forecast_tables(folder: Path, images: dict[str, int], shape: ForecastShape) -> None:
+    """Write the tables of forecasts of datasets with the given numbers of training images."""
+    forecasts = [make_forecast_rows(name, n, shape) for name, n in images.items()]
+    tables = {
+        "forecasts": forecasts,
+        "rankings": [make_rankings(rows, shape) for rows in forecasts],
+        "learning": [make_learning(rows, n, shape)
+                     for rows, n in zip(forecasts, images.values(), strict=True)],
+        "candidates": [make_candidates()],
+    }  # fmt: skip
+    for name, frames in tables.items():
+        save(pd.concat(frames, ignore_index=True), folder / f"{name}.parquet")
+
+
+def add_forecast(folder: Path, study: dict, **fields) -> None:
+    """Add forecasts of two datasets to the arguments `study` of `build_report`."""
+    images = {"birds": 40, EVIL: 40}
+    write_forecast_tables(folder / "forecast", images, ForecastShape(**fields))
+    study["forecast"] = folder / "forecast"
+
+
 def make_forecast(folder: Path, datasets: Sequence[Path], wrong: float = 0.2, **fields) -> dict:
     """Write a forecast of prepared datasets, and return the arguments of `build_forecast_page`.
 
     datasets: folders in one common folder; fields: of ForecastShape.
     """
     shape, rng = ForecastShape(**fields), np.random.default_rng(0)
-    forecasts, rankings, learning = [], [], []
     for dataset in datasets:
-        name, n = dataset.name, read_manifest(dataset)["splits"]["train"]["rows"]
-        forecasts.append(make_forecast_rows(name, n, shape))
-        rankings.append(make_rankings(forecasts[-1], shape))
-        learning.append(make_learning(forecasts[-1], n, shape))
         for model in dict.fromkeys(model for model, _ in shape.runs):
             make_rehearsal(folder / "rehearsals", model, dataset, rng, wrong)
-    tables = {"forecasts": forecasts, "rankings": rankings, "learning": learning,
-              "candidates": [make_candidates()]}  # fmt: skip
-    for name, frames in tables.items():
-        save(pd.concat(frames, ignore_index=True), folder / "forecast" / f"{name}.parquet")
+    images = {path.name: read_manifest(path)["splits"]["train"]["rows"] for path in datasets}
+    write_forecast_tables(folder / "forecast", images, shape)
     save(make_study_tasks(shape, rng), folder / "tasks.parquet")
     return {"forecast": folder / "forecast", "rehearsals": folder / "rehearsals",
             "datasets": datasets[0].parent, "tasks": folder / "tasks.parquet",

@@ -19,7 +19,6 @@ from foretune.core.files import write_json
 from foretune.core.parquet import write_parquet
 from foretune.evaluation.confusions import MAX_CONFUSED_CLASSES
 from foretune.evaluation.scores import CONFUSION_SCHEMA, DRIFT_SCHEMA
-from foretune.forecast.forecast import forecast_datasets
 from foretune.report.build import build_report
 
 EVIL = "<script>alert(1)</script>"
@@ -255,20 +254,6 @@ def add_shifted_test(folder: Path, study: dict) -> None:
                "shifted": {"sketch": {"licence": "of the sketches"}}}
     }  # fmt: skip
     write_json(facts, study["provenance"])
-
-
-def add_forecast(folder: Path, study: dict, iimm=(("birds", 0.35), (EVIL, 0.9))) -> None:
-    """Add forecasts of datasets with the given IIMM, measured by the study's first model."""
-    model = pd.read_parquet(study["analysis"] / "tasks.parquet").model.iloc[0]
-    paths = []
-    for i, (name, value) in enumerate(iimm):
-        paths.append(folder / f"measured-{i}.json")
-        measured = {"model": model, "weights": "weights-digest", "dataset": name, "n": 40}
-        write_json(measured | {"measures": {"iimm": value}}, paths[-1])
-    frames = forecast_datasets(study["analysis"], paths, weight=0.5)
-    for name, frame in zip(("forecasts", "rankings"), frames, strict=True):
-        save(frame, folder / "forecast" / f"{name}.parquet")
-    study["forecast"] = folder / "forecast"
 
 
 def build(folder: Path, **fields) -> Path:
