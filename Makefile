@@ -17,17 +17,17 @@ demo: $(BIN)/.run ## run the study STUDY (the default: the bundled one) to its r
 	@$(SNAKEMAKE)
 	@echo "The report: $(CURDIR)/results/report.html"
 
-# DATA is a folder with one subfolder per class. The forecast rests on the study in results/, or on
-# the default study's bundled results if none was completed there. The shell reads DATA, CAPTION and
+# DATA is a folder with one subfolder per class. The forecast rests on the study in results/ if that has
+# a dataset that the bundled study lacks, and otherwise on the bundled one. The shell reads DATA, CAPTION and
 # WEIGHT from its environment, because make would split them at spaces and quotes.
-forecast: $(BIN)/.run ## forecast gain and forgetting for the images in the folder DATA
+forecast: $(BIN)/.run ## forecast accuracy and forgetting for the images in the folder DATA
 	@test -n "$$DATA" || { echo "give the images: make forecast DATA=path/to/folder"; exit 2; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/forecast_folder.py \
 		--data "$$DATA" --study $(STUDY) $${CAPTION:+--caption "$$CAPTION"} \
 		$${WEIGHT:+--weight $$WEIGHT} --profile profiles/local --cores $(CORES) \
 		$(SNAKEMAKE_FLAGS)
 	@cat results/forecast/forecast.txt 2>/dev/null || true
-	@echo "All of it: $(CURDIR)/results/forecast/forecasts.csv and rankings.csv"
+	@echo "With pictures: $(CURDIR)/results/forecast/forecast.html"
 
 # Needs a network. The files are listed first; FETCH_FLAGS=--list only lists them.
 fetch: $(BIN)/.run ## download the public datasets and weights of STUDY, once
