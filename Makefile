@@ -17,9 +17,9 @@ demo: $(BIN)/.run ## run the study STUDY (the default: the bundled one) to its r
 	@$(SNAKEMAKE)
 	@echo "The report: $(CURDIR)/results/report.html"
 
-# DATA is a folder with one subfolder per class. The forecast rests on the study in results/ if that has
-# a dataset that the bundled study lacks, and otherwise on the bundled one. The shell reads DATA, CAPTION and
-# WEIGHT from its environment, because make would split them at spaces and quotes.
+# DATA is a folder with one subfolder per class. The forecast rests on the study in results/ if that
+# has a dataset that the bundled study lacks, and otherwise on the bundled one. The shell reads DATA,
+# CAPTION and WEIGHT from its environment: make would split them at spaces and quotes.
 forecast: $(BIN)/.run ## forecast accuracy and forgetting for the images in the folder DATA
 	@test -n "$$DATA" || { echo "give the images: make forecast DATA=path/to/folder"; exit 2; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/forecast_folder.py \

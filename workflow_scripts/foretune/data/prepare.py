@@ -40,43 +40,11 @@ from foretune.data.prepared import (
 )
 from foretune.data.sources.base import ImageRow, ImageRows
 from foretune.data.sources.read import read_source
+from foretune.data.splits import draw_rows
 
 # A row group is written when it reaches either size.
 ROW_GROUP_ROWS, ROW_GROUP_BYTES = 4096, 32 << 20
 MOST_VALIDATION = 5000  # images
-
-
-def draw_rows(
-    labels: Sequence[int], groups: Sequence[str] | None, share: float, least: int, seed: int
-) -> np.ndarray:
-    """Draw a share of the images of each class at random, and no group in part.
-
-    Args:
-        labels: of the N images.
-        groups: of the N images; None if each is a group of its own. A group counts for the class
-            of its first image.
-        share: of each class's groups. The shares of the classes are rounded so that they add up to
-            that of all groups, rounded down.
-        least: number of groups to draw of each class. One group of a class is always left.
-
-    Returns:
-        A mask (N,) of the drawn images.
-    """
-    names = range(len(labels)) if groups is None else groups
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    units = np.array([numbers[name] for name in names], int)
-    first_labels = dict(zip(units[::-1].tolist(), reversed(labels), strict=True))
-    by_class: dict[int, list[int]] = {}
-    for unit in range(len(numbers)):
-        by_class.setdefault(first_labels[unit], []).append(unit)
-    rng, drawn, seen, taken = np.random.default_rng(seed), np.zeros(len(numbers), bool), 0, 0
-    for class_units in by_class.values():
-        seen += len(class_units)
-        count = int(seen * share + 1e-9) - taken  # 1e-9 covers the rounding of 50 * (1 / 5)
-        taken += count
-        count = min(max(count, least), len(class_units) - 1)
-        drawn[rng.permutation(class_units)[:count]] = True
-    return drawn[units]
 
 
 def prepare_dataset(name: str, spec: SourceSpec, output: Path, seed: int) -> Manifest:
@@ -100,11 +68,11 @@ def prepare_dataset(name: str, spec: SourceSpec, output: Path, seed: int) -> Man
     splits = np.full(train.n, "train", object)
     if undivided:
         splits[draw_rows(train.labels, train.groups, 1 / 5, 1, seed)] = "test"
-    kept = np.flatnonzero(splits == "train")
+    kept = np.flatnonzero(splits == "train").tolist()
     labels = [train.labels[row] for row in kept]
-    groups = train.groups and [train.groups[row] for row in kept]
+    groups = [train.groups[row] for row in kept] if train.groups else None
     share = min(1 / 10, MOST_VALIDATION / max(1, len(kept)))
-    splits[kept[draw_rows(labels, groups, share, 0, seed)]] = "val"
+    splits[np.array(kept, int)[draw_rows(labels, groups, share, 0, seed)]] = "val"
     streams = [RowStream(train, splits, source.classes, in_test_pool=undivided)]
     if not undivided:
         test = source.rows["test"]
@@ -304,7 +272,7 @@ def check_rows(
             raise ForetuneError(f"{where}: label {row.label} is not in 0..{class_count - 1}")
         decode_image(row.image, where)
 
-    groups = stream.rows.groups or [None] * stream.rows.n
+    groups: Sequence[str | None] = stream.rows.groups or [None] * stream.rows.n
     items = zip(stream.splits, stream.rows.read(), groups, strict=True)
     bar = tqdm(desc=dataset, total=stream.rows.n, mininterval=5, delay=5, unit="image")
     with bar, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:

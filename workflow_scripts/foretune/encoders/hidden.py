@@ -65,14 +65,14 @@ def record_hidden_features(tower: nn.Module) -> Iterator[list[Tensor]]:
     The list stays empty for a tower without blocks.
     """
     features: list[Tensor] = []
-
-    def record(_module, inputs, output):
-        tokens = output[0] if isinstance(output, tuple) else output
-        # Transformers of open_clip may put the batch second; the block's input shows which it is.
-        features.append(pool_tokens(tokens, record.batch).cpu())
+    batches: list[int] = []
 
     def note_batch(_module, inputs):
-        record.batch = len(inputs[0])
+        batches.append(len(inputs[0]))
+
+    def record(_module, _inputs, output):
+        tokens = output[0] if isinstance(output, tuple) else output
+        features.append(pool_tokens(tokens, batches[-1]).cpu())
 
     block = find_hidden_block(tower)
     if block is None:
