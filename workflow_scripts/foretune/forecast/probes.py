@@ -29,7 +29,9 @@ class ProbeScores:
         return self.scores.argmax(axis=1)
 
 
-def draw_folds(labels: np.ndarray, groups: Sequence | None, count: int, seed: int) -> np.ndarray:
+def draw_folds(
+    labels: np.ndarray, groups: Sequence | np.ndarray | None, count: int, seed: int
+) -> np.ndarray:
     """Return the fold (N,) of each image, drawn by class, with whole groups in one fold.
 
     Args:
@@ -38,10 +40,10 @@ def draw_folds(labels: np.ndarray, groups: Sequence | None, count: int, seed: in
         count: number of folds.
     """
     names = [
-        number if group is None else group
+        f"\0{number}" if group is None else str(group)
         for number, group in enumerate([None] * len(labels) if groups is None else groups)
     ]
-    _, first, units = np.unique(np.array(names, str), return_index=True, return_inverse=True)
+    _, first, units = np.unique(np.array(names), return_index=True, return_inverse=True)
     order = np.random.default_rng(seed).permutation(len(first))
     # In the order of classes, consecutive groups go to different folds.
     order = order[np.argsort(labels[first][order], kind="stable")]
