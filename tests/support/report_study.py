@@ -208,7 +208,7 @@ def make_study(folder: Path, **fields) -> dict:
              **(metadata if name in ("tasks", "measures") else {}))  # fmt: skip
     tasks, measures = tables["tasks"], list(shape.measures)
     studies = dict.fromkeys([*shape.models, "all"], OTHER)
-    shape.analyze(tasks, tables["measures"], measures, 0, studies, analysis)
+    shape.analyze(tasks, tables["measures"], measures, [], 0, studies, analysis)
     zero_shot = tasks.set_index(["model", "dataset"]).zero_shot_accuracy.to_dict()
     epochs = [
         make_epochs(folder, {"model": model, "method": method}, shape,

@@ -204,7 +204,7 @@ def write_statistics(
     """
     statistics, differences = study_statistics(tasks, measured, names, seed)
     paper_tables = make_paper_tables(statistics, tasks, studies, seed)
-    among_measures = differences[~differences.measure.isin(predictors)]
+    among_measures = differences[~differences.rival.isin(predictors)]
     evidence = collect_evidence(tasks, statistics, among_measures, seed)
     tables = {
         "statistics": statistics,
