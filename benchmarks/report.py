@@ -34,10 +34,10 @@ MEASURES = ["iimm", "calinski_harabasz", "correct_label_alignment", "davies_boul
 CLASSES = [f"class {i} of sixty" for i in range(60)]
 
 
-def tile_statistics(tasks, measured, names, seed, studies, output) -> None:
+def tile_statistics(tasks, measured, names, predictors, seed, studies, output) -> None:
     """Write the statistics of the first model and method for all: only their size matters."""
     first = tasks[(tasks.model == MODELS[0]) & (tasks.method == METHODS[0])]
-    write_statistics(first, measured, names, [], seed, studies, output)
+    write_statistics(first, measured, names, predictors, seed, studies, output)
     for name in ("statistics", "differences"):
         table = pd.read_parquet(output / f"{name}.parquet")
         copies = [
