@@ -7,6 +7,7 @@ was designed on the first table only.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from foretune.analysis.study_tables import gain_over_zero_shot_error, summarize_
 from foretune.core.config import CACHED_METHODS
 from foretune.forecast.candidates import IIMM_LINE, MEAN, Candidate, predict
 from foretune.forecast.forecaster import Forecaster, fit_forecasters
+from foretune.forecast.learning_curve import measure_decay
 from foretune.forecast.rehearsal import PREDICTORS
 
 OLD_HELD_BACK = ("clipart", "peoples", "terrains", "cards", "kana", "icons")
@@ -130,6 +132,44 @@ def summarize(cells: pd.DataFrame, bars: dict | None = None) -> list[str]:
     return lines
 
 
+def check_more_images(results: Path) -> list[str]:
+    """Return a table of how well learning curves are continued, by hiding images.
+
+    The points of up to a half, or a quarter, of each task's images are continued to all of them.
+    """
+    rows = []
+    for hidden, factor in ((1, 2), (2, 4)):
+        errors, flat, held = [], [], []
+        for path in sorted((results / "rehearsals").glob("*/*.json")):
+            curve = json.loads(path.read_text())["learning_curve"]
+            if len(curve) < 4:
+                continue
+            known, truth = curve[:-hidden], curve[-1]["accuracy"]
+            # Two points give one exponent; a forecast has three of them.
+            exponent, slowest, fastest = measure_decay(known, least=2)
+            now, times = known[-1]["accuracy"], truth_ratio(known, curve)
+            low, expected, high = (
+                1 - (1 - now) * times**-power for power in (slowest, exponent, fastest)
+            )
+            errors.append(abs(expected - truth))
+            flat.append(abs(now - truth))
+            held.append(low <= truth <= high)
+        rows.append(
+            f"| {factor} | {len(errors)} | {np.mean(errors):.3f} | {np.mean(flat):.3f} | "
+            f"{np.mean(held):.0%} |"
+        )
+    return [
+        "| times as many images | curves | error | error if nothing changed | in the interval |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
+
+
+def truth_ratio(known: list, curve: list) -> float:
+    """Return how many times as many images the whole curve has as its known part."""
+    return curve[-1]["n"] / known[-1]["n"]
+
+
 def draw_scatter(cells: dict[str, pd.DataFrame], path: Path) -> None:
     """Draw forecasts against the truth, one panel per outcome and table."""
     import matplotlib
@@ -155,7 +195,8 @@ def draw_scatter(cells: dict[str, pd.DataFrame], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=ROOT / "results")
-    analysis = parser.parse_args().results / "analysis"
+    results = parser.parse_args().results
+    analysis = results / "analysis"
     outcomes = pd.read_parquet(analysis / "outcomes.parquet")
     tasks = pd.read_parquet(analysis / "tasks.parquet")
     twelve = list(yaml.safe_load((ROOT / "config.yaml").read_text())["datasets"])
@@ -188,6 +229,12 @@ def main() -> None:
             f"{TITLES[outcome]} by {method}: {choice}"
             for (outcome, method), choice in chosen.items()) + ".", ""]  # fmt: skip
         cells.to_csv(analysis / f"forecast_error_{name.split()[-1]}.csv", index=False)
+    lines += [
+        "## More images: the hidden probe's learning curves, continued", "",
+        *check_more_images(results), "",
+        "The interval is that of the extrapolation, from no improvement to the fastest step seen.",
+        "",
+    ]  # fmt: skip
     (ROOT / "benchmarks/forecast_error.md").write_text("\n".join(lines))
     print("\n".join(lines))
 

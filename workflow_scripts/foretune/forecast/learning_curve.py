@@ -9,14 +9,16 @@ TIMES = (1, 2, 4, 8)
 MIN_POINTS = 3
 
 
-def measure_decay(curve: list[RehearsalPoint]) -> tuple[float, float, float]:
+def measure_decay(
+    curve: list[RehearsalPoint], least: int = MIN_POINTS
+) -> tuple[float, float, float]:
     """Return the exponent of the probe's error as a power of the number of images, and its range.
 
     The error falls as n^-c (Hestness et al. 2017). Each pair of consecutive points has an exponent;
     c is the last one, since curves flatten, and the range is that of all, with 0 in it. An error
-    of 0 counts as half an image. NaN for fewer than MIN_POINTS points.
+    of 0 counts as half an image. NaN for fewer than `least` points.
     """
-    if len(curve) < MIN_POINTS:
+    if len(curve) < least:
         return np.nan, np.nan, np.nan
     n = np.array([point["n"] for point in curve], float)
     errors = np.maximum(1 - np.array([point["accuracy"] for point in curve]), 0.5 / n)
