@@ -1,4 +1,4 @@
-"""The bundled encoders on the bundled tasks, and the bundled results of the default study."""
+"""The bundled encoders on the bundled tasks, and the bundled results of the forecast study."""
 
 import json
 from pathlib import Path
@@ -140,11 +140,11 @@ def test_finetune_in_full_reaches_95_percent_on_mnist(tmp_path):
 
 
 def test_bundled_study_is_of_the_bundled_encoders_tasks_and_recipes(monkeypatch):
-    """If this fails, the default study was changed: run it, and then `suite.py study`."""
+    """If this fails, the forecast study was changed: run `make forecast-study`."""
     monkeypatch.chdir(ROOT)
-    config = yaml.safe_load(Path("config.yaml").read_text())
+    config = yaml.safe_load(Path("studies/forecast.yaml").read_text())
     path = MINI / "study/analysis/tasks.parquet"
-    assert path.stat().st_size < 100_000
+    assert path.stat().st_size < 150_000
     tasks, facts = read_study_results(path.parent)
     assert facts["sources"] == digest_study_sources(config)
     for name, entry in config["models"].items():
@@ -159,9 +159,9 @@ def test_bundled_study_is_of_the_bundled_encoders_tasks_and_recipes(monkeypatch)
     assert len(tasks) == len(runs) and tasks[["accuracy", "iimm"]].notna().all(axis=None)
 
 
-def test_bundle_study_copies_the_default_study_and_refuses_another(tmp_path, monkeypatch):
+def test_bundle_study_copies_the_forecast_study_and_refuses_another(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    config = yaml.safe_load(Path("config.yaml").read_text())
+    config = yaml.safe_load(Path("studies/forecast.yaml").read_text())
     bundle_study(MINI / "study", config, tmp_path)
     copy, original = (folder / "analysis/tasks.parquet" for folder in (tmp_path, MINI / "study"))
     assert pq.read_table(copy).equals(pq.read_table(original))
