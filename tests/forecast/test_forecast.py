@@ -147,7 +147,9 @@ def test_forecast_datasets_extrapolates_the_learning_curve(study, tmp_path):
     curve = tables.learning.query("method == 'full'").set_index("times")
     assert list(curve.n) == [40, 80, 160, 320]
     assert curve.expected[1] == curve.low[1] == curve.high[1] == pytest.approx(0.8)
-    assert (curve.expected.diff().dropna() > 0).all() and (curve.low == curve.low[1]).all()
+    assert (curve.expected.diff().dropna() > 0).all() and (
+        curve.low[[2, 4, 8]] < curve.low[1]
+    ).all()
     assert (curve.high >= curve.expected).all() and curve.high[8] < 1
 
 
