@@ -163,7 +163,7 @@ def check_more_images(results: Path) -> list[str]:
             f"{np.mean(held):.0%} |"
         )
     return [
-        "| tasks | times as many images | curves | error | error if nothing changed | in the interval |",
+        "| tasks | images, times | curves | error | error if nothing changed | in the interval |",
         "|---|---|---|---|---|---|",
         *rows,
     ]

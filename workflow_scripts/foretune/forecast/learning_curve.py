@@ -19,7 +19,8 @@ def measure_decay(
 
     The error falls as n^-c (Hestness et al. 2017). Each pair of consecutive points has an exponent;
     c is the last one, since curves flatten. The range is from 0 to FASTEST_STEP times the largest,
-    which counts as LEAST_EXPONENT at least. An error of 0 counts as half an image. NaN for fewer than `least` points.
+    which counts as LEAST_EXPONENT at least. An error of 0 counts as half an image. NaN for fewer
+    than `least` points.
     """
     if len(curve) < least:
         return np.nan, np.nan, np.nan
