@@ -26,7 +26,7 @@ from foretune.evaluation.on_embeddings import (
     evaluate_probe,
     evaluate_zero_shot,
 )
-from foretune.evaluation.scores import EvaluationOutputs, EvaluationTest
+from foretune.evaluation.scores import OUTCOME_SCHEMA, EvaluationOutputs, EvaluationTest
 from foretune.forecast.candidates import IIMM_LINE, MEAN, Candidate, predict
 from foretune.forecast.forecast import read_study_results
 from foretune.forecast.forecaster import fit_forecasters
@@ -108,7 +108,7 @@ def evaluate_all(study: dict, new: list[str], methods: dict[str, list[str]]) -> 
                 outputs = FineTunedOutputs(**vars(outputs), drift=out / "drift.parquet")
                 evaluate_model(chosen, base, tests, outputs, code_digest("evaluation.finetuned"))
             rows.append(outputs.outcomes)
-    return join_outcomes(read_tables(rows))
+    return join_outcomes(read_tables(rows, OUTCOME_SCHEMA))
 
 
 def true_outcomes(rows: pd.DataFrame, base: list[str]) -> pd.DataFrame:
