@@ -195,7 +195,9 @@ def forecast_run(
         else:
             forecaster = forecasters[outcome].get(method)
             n = int(np.isfinite(group[outcome].astype(float)).sum())
-            cells[outcome] = forecast_outcome(task, f"{task.model}/{method}", forecaster, n)
+            cells[outcome] = forecast_outcome(
+                task, f"{task.model}/{method}", outcome, forecaster, n
+            )
     accuracy = cells["accuracy"]
     limits = {name: accuracy.get(name, np.nan) for name in ("expected", "low", "high")}
     gains = {name: float(gain_over_zero_shot_error(v, zero_shot)) for name, v in limits.items()}
@@ -216,14 +218,21 @@ def describe_test(accuracy: float, n: int) -> dict:
     }  # fmt: skip
 
 
-def forecast_outcome(task: NewTask, run: str, forecaster: Forecaster | None, n: int) -> dict:
+def forecast_outcome(
+    task: NewTask, run: str, outcome: str, forecaster: Forecaster | None, n: int
+) -> dict:
     """Return the cell of an outcome that is forecast, or a note that says why it is not.
 
     n: the study's datasets with this outcome for this model and method.
     """
     if forecaster is None:
-        needed = f"a forecast needs at least {MIN_DATASETS}"
-        note = f"n = {n}: too few datasets with this outcome; {needed}" if n else ""
+        # An outcome that no or hardly any dataset has, such as a probe's forgetting, needs no note.
+        is_main = n > 0 and outcome == "accuracy"
+        note = (
+            f"n = {n}: too few datasets for a forecast, which needs {MIN_DATASETS}"
+            if is_main
+            else ""
+        )
         return {"n": n, "predictor": "", "note": note}
     cell: dict[str, Any] = {
         "n": n, "predictor": str(forecaster.chosen), "note": "", "loo_error": forecaster.error,

@@ -1,11 +1,14 @@
 """The forecast as a text for a terminal: the answer, how far to trust it, and the ranking."""
 
+import textwrap
+
 import pandas as pd
 
 from foretune.analysis.formatting import format_decimal, format_plain, is_known
 from foretune.analysis.outcomes import GAIN
 from foretune.forecast.forecast import ForecastTables
 
+WIDTH = 100  # of the text, in characters
 RANKING_TITLES = ("", "model", "method", "accuracy", "95% interval", "gain", "other tasks", "from")
 GLOSSARY = """\
 gain: the share of the zero-shot errors that fine-tuning removes
@@ -42,10 +45,13 @@ def describe_dataset(dataset: str, tables: ForecastTables, ranking: pd.DataFrame
             & (tables.learning.model == first.model)
             & (tables.learning.method == first.method)
         ]
-        lines += describe_answer(first, cells)
-        lines += describe_lead(ranking)
-        lines += describe_more_images(learning)
-        lines += describe_trust(cells[first.model, first.method, "accuracy"])
+        sentences = [
+            *describe_answer(first, cells),
+            *describe_lead(ranking),
+            *describe_more_images(learning),
+            *describe_trust(cells[first.model, first.method, "accuracy"]),
+        ]
+        lines += textwrap.wrap(" ".join(sentences), WIDTH)
     else:
         lines.append("No model and method can be ranked, because a part of each score is unknown.")
     rows: list[tuple[str, ...]] = [RANKING_TITLES]
@@ -62,7 +68,7 @@ def describe_dataset(dataset: str, tables: ForecastTables, ranking: pd.DataFrame
         ))  # fmt: skip
     lines += ["", "All models and methods:", "", *align_columns(rows)]
     for note, runs in collect_notes(forecasts).items():
-        lines += ["", f"Warning for {', '.join(runs)}: {note}."]
+        lines += ["", *textwrap.wrap(f"Warning for {', '.join(runs)}: {note}.", WIDTH)]
     return [*lines, ""]
 
 

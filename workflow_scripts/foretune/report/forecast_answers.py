@@ -224,7 +224,8 @@ def answer_more_images(forecast: DatasetForecast) -> Answer:
 
 def describe_row(row: dict) -> str:
     """Return the accuracy of a row of `learning` as the end of a sentence."""
-    if not is_known(row["low"]):
+    # Today's accuracy has no interval of its own here: that of the first answer holds.
+    if not is_known(row["low"]) or row["times"] == 1:
         return f"the accuracy should be {format_share(row['expected'])}."
     span = format_span(row["low"], row["high"])
     return f"the accuracy should be {format_share(row['expected'])} (95% interval {span})."
