@@ -1,8 +1,9 @@
 """Features of images from a block inside the image tower, taken in the same forward pass.
 
-The last blocks of an image tower keep what its captions told apart. An earlier block still has
-what fine-tuning can bring back: a probe on it comes closer to the fine-tuned accuracy than one on
-the embedding (benchmarks/forecast_error.md).
+The last blocks of an image tower keep what its captions told apart, and an earlier block may still
+have what fine-tuning can bring back. Whether a probe on it comes closer to the fine-tuned accuracy
+than one on the embedding depends on the tasks (benchmarks/forecast_error.md), so that forecasts
+choose between the two.
 """
 
 from collections.abc import Iterator
