@@ -74,8 +74,7 @@ def main() -> None:
             )
     write_table(
         "forecast", "A forecast for 5,000 images", rows,
-        f"JPEG files of 320 x 240 pixels; median of {RUNS} run(s) with {os.cpu_count()} cores, "
-        "with other load on the machine.",
+        f"JPEG files of 320 x 240 pixels; median of {RUNS} run(s) with {os.cpu_count()} cores.",
     )  # fmt: skip
 
 
