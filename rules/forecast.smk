@@ -1,5 +1,6 @@
-# Datasets under `forecast:` are prepared, embedded, measured and rehearsed like any other, and never
-# fine-tuned. The forecast rests on this study, or on the results of the one that the config names.
+# Datasets under `forecast:` are prepared, embedded, measured and rehearsed like any
+# other, and never fine-tuned. The forecast rests on this study, or on the results of the one that the
+# config names.
 FORECAST_TEST = "results/forecast/tests/{model}/{method}/{dataset}"
 
 

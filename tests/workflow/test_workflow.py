@@ -136,6 +136,7 @@ def test_added_dataset_runs_only_new_jobs(study):
     grown = ["--study", "studies/grown.yaml"]
     expected = {
         "prepare_dataset": 1, "embed_images": 1, "embed_captions": 1, "measure_task": 1,
+        "rehearse_task": 1,
         "finetune_model": 1, "fit_cached": 2, "evaluate_zero_shot": 1, "evaluate_probe": 1,
         "evaluate_adapter": 1, "evaluate_model": 1,
         "analyze_study": 1, "draw_figures": 1, "write_report": 1, "all": 1,
