@@ -1,6 +1,6 @@
 # Datasets under `forecast:` are prepared, embedded, measured and rehearsed like any
-# other, and never fine-tuned. The forecast rests on this study, or on the results of the one that the
-# config names.
+# other, and never fine-tuned. The forecast rests on this study, or on the results of the one that
+# the config names.
 FORECAST_TEST = "results/forecast/tests/{model}/{method}/{dataset}"
 
 
@@ -86,7 +86,7 @@ rule forecast_datasets:
             category="Tables",
             labels={"table": "forecasts"},
         ),
-        csv=[f"results/forecast/{name}.csv" for name in FORECAST_TABLE_NAMES if name != "forecasts"],
+        csv=expand("results/forecast/{name}.csv", name=FORECAST_TABLE_NAMES[1:]),
         text="results/forecast/forecast.txt",
     log:
         "logs/forecast_datasets.log",

@@ -35,8 +35,8 @@ EVALUATION = {
     "evaluate_zero_shot": M, "evaluate_model": M + 3, "evaluate_adapter": 1, "evaluate_probe": 1
 }  # fmt: skip
 NEW_DATASET = {
-    "prepare_dataset": 1, "embed_images": M, "embed_captions": M, "measure_task": M, "rehearse_task": M,
-    "finetune_model": M + 3, "fit_cached": 2,
+    "prepare_dataset": 1, "embed_images": M, "embed_captions": M, "measure_task": M,
+    "rehearse_task": M, "finetune_model": M + 3, "fit_cached": 2,
 }  # fmt: skip
 NEW_SHIFTED_TEST = {"prepare_shifted_test": 1, "embed_shifted_test": M}
 
@@ -150,7 +150,8 @@ CHANGES = {
     ),
     "a model added": (
         change_study(models=STUDY["models"] | {"more": {"folder": "resources/mini/clip"}}),
-        {"embed_images": D, "embed_shifted_test": S, "embed_captions": D, "measure_task": D, "rehearse_task": D,
+        {"embed_images": D, "embed_shifted_test": S, "embed_captions": D, "measure_task": D,
+         "rehearse_task": D,
          "finetune_model": D, "evaluate_zero_shot": 1, "evaluate_model": 1} | SUMMARY,
     ),
     "a model removed": (remove("models", "coca_mini"), SUMMARY),
@@ -173,7 +174,8 @@ CHANGES = {
     # A probe has no captions. The measure EMMS uses the captions of other models too.
     "a caption template changed": (
         change_datasets(stamps=STUDY["datasets"]["stamps"] | {"caption": "the {} {y}"}),
-        {"embed_captions": M, "measure_task": M, "rehearse_task": M, "finetune_model": M + 3, "fit_cached": 1}
+        {"embed_captions": M, "measure_task": M, "rehearse_task": M,
+         "finetune_model": M + 3, "fit_cached": 1}
         | {k: v for k, v in EVALUATION.items() if k != "evaluate_probe"} | SUMMARY,
     ),
     "a measure switched on": (
@@ -238,7 +240,8 @@ CHANGES = {
     ),
     "other weights": (
         append("resources/mini/coca/open_clip_model.safetensors"),
-        {"embed_images": D, "embed_shifted_test": S, "embed_captions": D, "measure_task": D, "rehearse_task": D,
+        {"embed_images": D, "embed_shifted_test": S, "embed_captions": D, "measure_task": D,
+         "rehearse_task": D,
          "finetune_model": D, "evaluate_zero_shot": 1, "evaluate_model": 1} | SUMMARY,
     ),
 }  # fmt: skip
