@@ -112,6 +112,7 @@ def final_output():
         *expand("results/datasets/{test}/test.parquet", test=TESTS),
         *list_measures(DATASETS),
         *list_rehearsals(DATASETS),
+        *(path.replace(".json", "_images.parquet") for path in list_rehearsals(DATASETS)),
         *list_external_measures(),
         *list_trial_files("epochs.parquet"),
         *list_trial_files("best.json"),
