@@ -113,12 +113,16 @@ def test_forecast_datasets_reports_what_was_fitted_as_measured(study, tmp_path):
 
 
 def test_forecast_datasets_notes_predictors_outside_the_studys_range(study, tmp_path):
-    tables = forecast_datasets(study, make_new_tasks(tmp_path, probe=0.2), 0.5)
-    change = tables.forecasts.query("method == 'full' and outcome == 'ood_change'").iloc[0]
-    if "hidden" in change.predictor or "gain" in change.predictor:
-        assert "lies outside the study's range" in change.note
-    else:
-        assert change.note == ""
+    frame = make_tasks()
+    frame["train_zero_shot_accuracy"] += 0.5  # so that the new task's, 0.25, lies outside
+    shifted = write_study(frame, tmp_path / "shifted")
+    for folder, note in (
+        (study, ""),
+        (shifted, "train_zero_shot_accuracy lies outside the study's range"),
+    ):
+        tables = forecast_datasets(folder, make_new_tasks(tmp_path), 0.5)
+        change = tables.forecasts.query("method == 'full' and outcome == 'ood_change'").iloc[0]
+        assert "train_zero_shot_accuracy" in change.predictor and change.note == note
 
 
 def test_forecast_datasets_ranks_by_accuracy_and_what_is_forgotten(study, tmp_path):

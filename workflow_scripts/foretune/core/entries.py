@@ -20,7 +20,7 @@ class ModelSpec(TypedDict, total=False):
 
 
 class SourceSpec(TypedDict, total=False):
-    """Where images come from: an entry under `datasets`, or one of its shifted tests.
+    """The source of images: an entry under `datasets`, or one of its shifted tests.
 
     Exactly one of the first six keys is there; it names the kind of source.
     """

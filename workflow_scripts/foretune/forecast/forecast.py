@@ -46,7 +46,7 @@ class StudyFacts(TypedDict):
 
 @dataclass(frozen=True)
 class NewTask:
-    """What is known of a (model, dataset) that is not fine-tuned.
+    """A (model, dataset) that is not fine-tuned, with everything that forecasts may use.
 
     values: the measures and predictors by name; evaluations: the table of tests of the model on
     the dataset itself, zero-shot and by what was fitted on its embeddings.
@@ -143,9 +143,14 @@ def forecast_datasets(study: Path, new: list[NewTask], weight: float) -> Forecas
     rows: list[dict] = []
     rankings, learning = [], []
     candidates = pd.DataFrame(columns=CANDIDATE_COLUMNS)
+    # Datasets that are not in the study share its forecasters.
+    fitted: dict[str | None, dict[str, dict[str, Forecaster]]] = {}
     for dataset in dict.fromkeys(task.dataset for task in new):
         known = tasks[tasks.dataset != dataset]  # a dataset does not forecast itself
-        forecasters = {outcome: fit_forecasters(known, outcome) for outcome in OUTCOME_KINDS}
+        left_out = dataset if len(known) < len(tasks) else None
+        if left_out not in fitted:
+            fitted[left_out] = {name: fit_forecasters(known, name) for name in OUTCOME_KINDS}
+        forecasters = fitted[left_out]
         candidates = candidates if len(candidates) else list_candidates(forecasters)
         own = [task for task in new if task.dataset == dataset]
         own_rows: list[dict] = []
@@ -153,7 +158,7 @@ def forecast_datasets(study: Path, new: list[NewTask], weight: float) -> Forecas
             check_model(task, tasks, facts, study)
             for method, group in known[known.model == task.model].groupby("method"):
                 cells = forecast_run(task, str(method), group, forecasters)
-                if len(known) < len(tasks):
+                if left_out:
                     add_note(cells, "the study's dataset of the same name is left out")
                 own_rows += cells
                 learning.append(extrapolate_run(task, cells))

@@ -52,7 +52,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class OutcomeKind:
-    """How an outcome is forecast.
+    """The way in which an outcome is forecast.
 
     candidates: to choose from; scale: of its errors; per_method: whether each method has a choice
     of its own. What a method can train decides which probe it comes close to, but not what it

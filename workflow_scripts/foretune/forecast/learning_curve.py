@@ -1,4 +1,4 @@
-"""How a forecast accuracy would change with more training images, from the rehearsal's curve."""
+"""Extrapolate a forecast accuracy to more training images, by the rehearsal's learning curve."""
 
 import numpy as np
 import pandas as pd

@@ -15,16 +15,15 @@ from foretune.report.charts import (
 )
 
 
-def expected_chart(tick: str = "study_mean", title: str = "mean of the study") -> AnyChart:
-    """Return the forecasts of one outcome by model and method, with prediction intervals.
+def outlook_chart() -> AnyChart:
+    """Return the forecasts of one outcome by model and method, with their intervals.
 
-    A diamond marks what was measured and not forecast. tick: field of the value that a vertical
-    tick marks; title: what this value is.
+    A diamond marks what was measured and not forecast, and a vertical tick the zero-shot model.
     """
     y = alt.Y("run:N", sort=placeholder("rows"), title=None, axis=plain_axis(labelLimit=220))
     tooltip = [alt.Tooltip("run:N", title="model, method"),
                alt.Tooltip("expected:Q", format=".3f"), *interval_tooltips(),
-               alt.Tooltip(f"{tick}:Q", title=title, format=".3f")]  # fmt: skip
+               alt.Tooltip("zero_shot:Q", title="zero-shot model", format=".3f")]  # fmt: skip
     base = named_data("forecasts").encode(y, tooltip=tooltip)
     axis = alt.Axis(titleAnchor="end", tickCount=6, format=placeholder("format"))
     spans = base.transform_filter("isValid(datum.low)")
@@ -35,14 +34,9 @@ def expected_chart(tick: str = "study_mean", title: str = "mean of the study") -
     shape = alt.condition("datum.measured", alt.value("diamond"), alt.value("circle"))
     dots = base.mark_point(filled=True, size=90, color=PALETTE[0], opacity=1)
     dots = dots.encode(alt.X("expected:Q", **x), shape=shape)
-    ticks = base.transform_filter(f"isValid(datum.{tick})")
-    ticks = ticks.mark_tick(thickness=2, size=14, color=INK).encode(alt.X(f"{tick}:Q"))
+    ticks = base.transform_filter("isValid(datum.zero_shot)")
+    ticks = ticks.mark_tick(thickness=2, size=14, color=INK).encode(alt.X("zero_shot:Q"))
     return alt.layer(spans, ticks, dots)
-
-
-def outlook_chart() -> AnyChart:
-    """Return the forecasts as `expected_chart` does, with the zero-shot model as the tick."""
-    return expected_chart("zero_shot", "zero-shot model")
 
 
 def learning_chart() -> AnyChart:

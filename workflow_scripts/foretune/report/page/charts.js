@@ -20,7 +20,7 @@ const rowsHeight = (count, height, minimum) => Math.max(count * height, minimum)
 // Headings of a figure's numbers; a figure may name others.
 const HEADINGS = {
   n: "images", rho: "Spearman’s ρ", low: "95% interval from", high: "to", p: "permutation p", p_holm: "p (Holm)",
-  ood_change: "change on other tasks", wise_ft: "weight of the fine-tuned model", zero_shot: "zero-shot", study_mean: "mean of the study",
+  ood_change: "change on other tasks", wise_ft: "weight of the fine-tuned model", zero_shot: "zero-shot",
   run: "model, method", cell: "comparison", of: "images of the class", color: "learning rate", relative: "deviation",
 };
 const NOTHING = "No data for this selection.";
