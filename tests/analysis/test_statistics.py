@@ -281,7 +281,7 @@ def default_study(tmp_path_factory):
 def test_write_statistics_csv_agrees_with_scipy_and_statsmodels(default_study):
     tasks, tables = default_study
     table = tables["statistics"]
-    assert len(table) == 2 * 4 * 4 and set(table.n[table.outcome == GAIN]) == {12}
+    assert len(table) == 2 * 4 * 4 and set(table.n[table.outcome == GAIN]) == {28}
     for row in table[table.n > 5].itertuples():
         run = tasks.loc[row.model]
         x, y = run[row.measure], run[row.outcome]
