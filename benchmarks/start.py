@@ -1,10 +1,13 @@
-"""Time the imports of a fine-tuning job, as they are and with the whole of open_clip."""
+"""Time the imports of a fine-tuning job: from the job server, alone, and with all of open_clip."""
 
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 from common import ROOT, compare, write_table
+from job_server import THREADS, start_job_server
 
 LEAN = "import foretune.training.finetune"
 # The same with open_clip imported first, in the usual way.
@@ -12,17 +15,22 @@ WHOLE = "import open_clip; import foretune.training.finetune"
 
 
 def main() -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "workflow_scripts")}
+    os.environ |= {"PYTHONPATH": str(ROOT / "workflow_scripts")} | dict.fromkeys(THREADS, "1")
 
     def run(code):
-        return lambda: subprocess.run([sys.executable, "-c", code], check=True, env=env)
+        return lambda: subprocess.run([sys.executable, "-c", code], check=True)
 
+    start_job_server()
+    job = Path(tempfile.mkdtemp(), "measure.py")  # the server knows its jobs by their names
+    job.write_text(LEAN)
+    subprocess.run(["python", job], check=True)  # the server imports now
     works = {
-        "torch alone": "import torch",
-        "fine-tuning, as it is": LEAN,
-        "fine-tuning, after `import open_clip`": WHOLE,
+        "fine-tuning, forked by the job server": lambda: subprocess.run(["python", job], check=True),
+        "torch alone": run("import torch"),
+        "fine-tuning, plain Python": run(LEAN),
+        "fine-tuning, after `import open_clip`": run(WHOLE),
     }
-    times = compare({name: run(code) for name, code in works.items()}, runs=5)
+    times = compare(works, runs=5)
     whole = times["fine-tuning, after `import open_clip`"]
     rows = [
         {"imports": name, "seconds": f"{value:.1f}", "ratio": f"{value / whole:.2f}"}

@@ -13,6 +13,7 @@ from pathlib import Path
 from foretune.core import cli
 from foretune.core.config import read_study
 from foretune.core.locks import lock_results, remove_stale_locks
+from job_server import runs_here, start_job_server
 
 
 def work() -> None:
@@ -26,6 +27,8 @@ def work() -> None:
     if not {"-n", "--dry-run", "--dryrun"} & set(others):  # a dry run needs no lock
         lock_results()
         remove_stale_locks()
+        if runs_here(others):
+            start_job_server()
     os.execv(sys.executable, snakemake)
 
 
