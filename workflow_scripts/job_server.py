@@ -186,6 +186,8 @@ class Server:
                     process = Process(target=run, args=(job, descriptors, os.getpid(), inherited))
                     process.start()
                     self.jobs[connection] = process
+                else:
+                    connection.sendall(b"n")
         except (OSError, ValueError):
             pass  # the client is gone
         finally:

@@ -134,6 +134,19 @@ def test_a_kill_leaves_no_process(folder, killed):
     wait_until(lambda: not any(map(is_alive, (client, child, server, process.pid))))
 
 
+def test_a_kill_during_the_imports_leaves_no_process(folder):
+    """The job must not go on as plain Python: Snakemake may have been killed."""
+    server = folder / "workflow_scripts/job_server.py"
+    server.write_text(
+        server.read_text().replace("    for name in MODULES:", "    import time; time.sleep(60)\n"
+                                   "    for name in MODULES:", 1))  # fmt: skip
+    process = start(folder, f"{write_job(folder, IS_SERVED)} & echo $!; wait $!")
+    client = process.stdout.readline().strip()
+    process.kill()
+    assert process.communicate(timeout=60)[0] == ""
+    wait_until(lambda: not is_alive(client))
+
+
 @pytest.mark.parametrize("other", [None, "-e", "--executor=slurm", "--use-conda", "--profile"])
 def test_jobs_that_run_elsewhere_get_no_server(other, monkeypatch):
     monkeypatch.delenv("SNAKEMAKE_PROFILE", raising=False)
