@@ -17,18 +17,20 @@ WHOLE = "import open_clip; import foretune.training.finetune"
 def main() -> None:
     os.environ |= {"PYTHONPATH": str(ROOT / "workflow_scripts")} | dict.fromkeys(THREADS, "1")
 
-    def run(code):
-        return lambda: subprocess.run([sys.executable, "-c", code], check=True)
+    def run(*words):
+        return lambda: subprocess.run(words, check=True)
+
+    def run_alone(code):
+        return run(sys.executable, "-c", code)
 
     start_job_server()
     job = Path(tempfile.mkdtemp(), "measure.py")  # the server knows its jobs by their names
     job.write_text(LEAN)
-    subprocess.run(["python", job], check=True)  # the server imports now
     works = {
-        "fine-tuning, forked by the job server": lambda: subprocess.run(["python", job], check=True),
-        "torch alone": run("import torch"),
-        "fine-tuning, plain Python": run(LEAN),
-        "fine-tuning, after `import open_clip`": run(WHOLE),
+        "fine-tuning, forked by the job server": run("python", job),
+        "torch alone": run_alone("import torch"),
+        "fine-tuning, plain Python": run_alone(LEAN),
+        "fine-tuning, after `import open_clip`": run_alone(WHOLE),
     }
     times = compare(works, runs=5)
     whole = times["fine-tuning, after `import open_clip`"]
