@@ -74,7 +74,7 @@ def write_selection(folder, weights, **run) -> Path:
 
 def evaluate(selections, small_task, tmp_path, code="c", wise_ft=(), tests=()):
     if not (tmp_path / "base").exists():
-        (tmp_path / "base").mkdir()
+        (tmp_path / "base").mkdir(parents=True)
         (tmp_path / "base/mnist").symlink_to(small_task / "embeddings")
     base = BaseModel(CLIP_MINI, tmp_path / "base", tmp_path / "prepared")
     outputs = FineTunedOutputs(**vars(get_outputs(tmp_path)), drift=tmp_path / "drift.parquet")
@@ -214,6 +214,24 @@ def test_evaluate_model_writes_the_drift_of_the_tasks_embeddings(untuned, small_
     measured = compute_measures(before.vectors, texts.vectors, before.columns["label"])
     assert row["iimm_before"] == pytest.approx(measured["iimm"])
     assert 0.01 < abs(row["iimm_change"]) <= min(row["wasserstein_bound"], row["bound"])
+
+
+def test_evaluate_model_measures_the_drift_of_a_sample(
+    small_task, tmp_path, forward_passes, monkeypatch
+):
+    run = write_disturbed_selection(tmp_path, 0, dataset="mnist")
+    evaluate([run], small_task, tmp_path / "all")
+    monkeypatch.setattr(finetuned, "DRIFT_SAMPLE", 60)
+    forward_passes.clear()
+    evaluate([run], small_task, tmp_path / "some")
+    assert forward_passes == [50, 10, 60]
+    (whole,), (sample,) = (
+        pd.read_parquet(tmp_path / name / "drift.parquet").to_dict("records")
+        for name in ("all", "some")
+    )
+    assert sample["wasserstein_n"] == 60
+    for name in ("iimm_before", "iimm_change", "mean_displacement"):
+        assert sample[name] != whole[name] and sample[name] == pytest.approx(whole[name], rel=0.2)
 
 
 def test_evaluate_model_merges_low_rank_checkpoints(small_task, tmp_path):

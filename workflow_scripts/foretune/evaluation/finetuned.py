@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 
@@ -38,7 +39,9 @@ from foretune.evaluation.scores import (
 from foretune.measures.drift import measure_drift
 from foretune.training.methods import apply_trained_weights
 
-# Images that the optimal transport of the drift is solved for: its time grows with their cube.
+# Training images whose drift is measured: they are embedded again by every checkpoint.
+DRIFT_SAMPLE = 2000
+# Those of them that the optimal transport is solved for: its time grows with their cube.
 TRANSPORT_SAMPLE = 500
 
 
@@ -175,11 +178,13 @@ class FineTunedModel:
             self.current = self.chosen
         return model, preprocess, tokenizer
 
-    def encode_split(self, dataset: Path, split: str) -> torch.Tensor:
-        """Return the raw embeddings (N, d) of the images of a split."""
+    def encode_split(
+        self, dataset: Path, split: str, rows: np.ndarray | slice = slice(None)
+    ) -> torch.Tensor:
+        """Return the raw embeddings (N, d) of the images with these row numbers of a split."""
         model, preprocess, _ = self.get_model()
         images = prepare_images(dataset, split, preprocess, self.base.prepared, self.log)
-        return encode_images(model, preprocess, images)
+        return encode_images(model, preprocess, images[rows])
 
     def predict(self, test: CaptionedTest) -> torch.Tensor:
         """Return the predicted class (N,) of each image of a test."""
@@ -192,17 +197,22 @@ class FineTunedModel:
         return predict_classes(self.vectors[digest], captions)
 
     def measure_drift(self, dataset: Path) -> dict[str, float]:
-        """Measure how far a dataset's training images are from the base model's embeddings."""
+        """Measure how far a dataset's training images are from the base model's embeddings.
+
+        A dataset of more than DRIFT_SAMPLE images is measured by a random sample of that size.
+        """
         manifest = read_manifest(dataset)
         before, texts = read_task_embeddings(
             self.base.embeddings / manifest["name"], "train", manifest["digest"]
         )
-        after = self.encode_split(dataset, "train").numpy()
+        labels = before.columns["label"]
+        rows = np.random.default_rng(0).permutation(len(labels))[:DRIFT_SAMPLE]
+        rows.sort()  # they are read from a file in this order
+        after = self.encode_split(dataset, "train", rows).numpy()
         model, _, tokenizer = self.get_model()
         captions = encode_captions(model, tokenizer, list(texts.columns["caption"]))
-        labels = before.columns["label"]
         return measure_drift(
-            ArraySource(before.vectors, texts.vectors, labels),
-            ArraySource(after, captions.numpy(), labels),
+            ArraySource(before.vectors[rows], texts.vectors, labels[rows]),
+            ArraySource(after, captions.numpy(), labels[rows]),
             TRANSPORT_SAMPLE,
         )
