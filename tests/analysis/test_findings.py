@@ -75,9 +75,9 @@ def few_draws(monkeypatch):
     """Save time: no finding uses permutation p-values, and the intervals may be coarse."""
     monkeypatch.setattr(rank_correlation, "PERMUTATIONS", 99)
     monkeypatch.setattr(rank_correlation, "RESAMPLES", 400)
-    rank_correlation.draw_resamples.cache_clear()
+    rank_correlation.count_resamples.cache_clear()
     yield
-    rank_correlation.draw_resamples.cache_clear()
+    rank_correlation.count_resamples.cache_clear()
 
 
 def read_parts(text):

@@ -9,7 +9,7 @@ from scipy import stats
 from foretune.analysis import pooled
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.paper_tables import pooled_line
-from foretune.analysis.pooled import draw_orders, fit_pooled
+from foretune.analysis.pooled import draw_orders, fit_pooled, tabulate_models
 
 
 def make_models(slopes=(1, 1, 1), datasets=6, seed=0, shared=0.0, noise=0.2):
@@ -30,7 +30,7 @@ def make_models(slopes=(1, 1, 1), datasets=6, seed=0, shared=0.0, noise=0.2):
 
 
 def fit(frame, seed=0):
-    return fit_pooled(frame, "x", "y", seed)
+    return fit_pooled(*tabulate_models(frame, ["x", "y"]).values(), seed)
 
 
 @pytest.fixture

@@ -61,6 +61,18 @@ def test_fit_hinge_finds_a_threshold_and_prefers_a_straight_line():
     assert len(list_thresholds(np.array([0.0, 0, 0, 1, 1]), np.arange(5.0))) == 0
 
 
+def test_fits_of_many_pairs_are_those_of_each():
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(size=(3, 12)), rng.uniform(size=(2, 12))
+    lines = fit_line(x, y[:, None])
+    hinges = fit_hinge(x, y[:, None], lines["aicc_line"])
+    for k, m in np.ndindex(2, 3):
+        line = fit_line(x[m], y[k])
+        for many, each in ((lines, line), (hinges, fit_hinge(x[m], y[k], line["aicc_line"]))):
+            for name, value in each.items():
+                assert many[name][k, m] == pytest.approx(float(value))
+
+
 @pytest.mark.parametrize("n", [9, 12])
 def test_fit_hinge_seldom_finds_a_plateau_in_straight_lines(n):
     """By AIC, which does not correct for few points, 7 to 10% of straight lines have a plateau."""

@@ -20,7 +20,7 @@ from foretune.analysis.paper_tables import (
     make_paper_tables,
     pooled_line,
 )
-from foretune.analysis.rank_correlation import draw_resamples
+from foretune.analysis.rank_correlation import count_resamples
 from foretune.analysis.statistics import (
     DIFFERENCE_COLUMNS,
     STATISTICS_COLUMNS,
@@ -81,7 +81,7 @@ def test_study_statistics_compares_strengths_over_the_same_resamples():
     tasks, measured = make_tasks()
     _, differences = study_statistics(tasks, measured, MEASURES, seed=4)
     run = tasks[(tasks.model == "clip_x") & (tasks.method == "full")]
-    rows = draw_resamples(11, 4)
+    rows = [np.repeat(np.arange(11), times) for times in count_resamples(11, 4)]
     for rival, outcome in [("emms", "ood_change"), ("silhouette_cosine", GAIN)]:
         # The authors of iimm and of emms predict that they rise with gain.
         signs = [float if name != "silhouette_cosine" and outcome == GAIN else abs

@@ -8,7 +8,12 @@ import yaml
 
 from foretune.analysis.formatting import UNKNOWN_TEXT, format_number, format_plain, is_known
 from foretune.analysis.outcomes import GAIN
-from foretune.analysis.pooled import draw_orders, estimate_common_slope, tabulate_shared
+from foretune.analysis.pooled import (
+    draw_orders,
+    estimate_common_slope,
+    share_datasets,
+    tabulate_models,
+)
 from foretune.analysis.regression import fit_line
 from foretune.core.config import JOB_KEYS
 from foretune.core.entries import ModelSpec
@@ -72,7 +77,7 @@ def pooled_line(tasks: pd.DataFrame, measure: str, seed: int) -> dict:
     p_slope and p_permutation come from permutations of whole datasets; see `pooled`. With fewer
     than three datasets that all models have, or a constant measure, only `n` is returned.
     """
-    x, y = tabulate_shared(tasks, [measure, GAIN])
+    x, y = share_datasets(*tabulate_models(tasks, [measure, GAIN]).values())
     if len(x) < 3 or np.ptp(x) == 0:
         return {"n": x.size}
     orders = draw_orders(len(x), seed)

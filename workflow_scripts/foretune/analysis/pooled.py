@@ -47,10 +47,12 @@ def draw_orders(n: int, seed: int) -> np.ndarray:
 def permuted_products(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> np.ndarray:
     """Return the products of each model's x and reordered y as (orders, models).
 
-    x, y: (datasets, models). The loop over models bounds the memory to one
-    number per order and dataset.
+    x, y: (datasets, models). The loop over datasets bounds the memory.
     """
-    return np.stack([y[:, m][orders] @ x[:, m] for m in range(x.shape[1])], axis=1)
+    products = np.zeros((len(orders), x.shape[1]))
+    for dataset, order in enumerate(orders.T):
+        products += x[dataset] * y[order]
+    return products
 
 
 def estimate_common_slope(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> SlopeTest:
@@ -96,26 +98,38 @@ def equal_slopes_p_value(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> fl
     return float((explained >= explained[0] - TOLERANCE * np.square(y).sum()).mean())
 
 
-def tabulate_shared(tasks: pd.DataFrame, names: list[str]) -> list[np.ndarray]:
-    """Return each column of `names` as (datasets, models), for datasets that all models have.
+def tabulate_models(tasks: pd.DataFrame, names: list[str]) -> dict[str, np.ndarray]:
+    """Return each column of `names` as (datasets, models), NaN if a task has no value.
 
-    tasks: one row per (model, dataset). A model without any value is left out, and then each
-    dataset for which a value of another model is missing or not finite.
+    tasks: one row per (model, dataset).
     """
-    known = tasks[np.isfinite(tasks[names].to_numpy(float)).all(axis=1)]
-    columns = (known.pivot(index="dataset", columns="model", values=name) for name in names)
-    return [column.dropna().to_numpy(float) for column in columns]
+    return {
+        name: tasks.pivot(index="dataset", columns="model", values=name).to_numpy(float)
+        for name in names
+    }
 
 
-def fit_pooled(tasks: pd.DataFrame, measure: str, outcome: str, seed: int) -> dict[str, float]:
+def share_datasets(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and y, (datasets, models), of the datasets that all models have.
+
+    A model without any value is left out, and then each dataset for which a value of another model
+    is missing or not finite.
+    """
+    known = np.isfinite(x) & np.isfinite(y)
+    models = known.any(axis=0)
+    datasets = known[:, models].all(axis=1)
+    return x[datasets][:, models], y[datasets][:, models]
+
+
+def fit_pooled(x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, float]:
     """Fit one slope for all models and one intercept per model: y = intercept[model] + slope x.
 
-    tasks: one row per (model, dataset) of one method. Only datasets that all models have are used.
-    p_slope, the interval of the slope and p_slopes_differ (one slope per model) come from
-    permutations of whole datasets. The statistics are NaN for one model, fewer than three
-    datasets, constant y, and x that is constant within every model.
+    x, y: measure and outcome of one method, (datasets, models), from `tabulate_models`. Only
+    datasets that all models have are used. p_slope, the interval of the slope and p_slopes_differ
+    (one slope per model) come from permutations of whole datasets. The statistics are NaN for one
+    model, fewer than three datasets, constant y, and x that is constant within every model.
     """
-    x, y = tabulate_shared(tasks, [measure, outcome])
+    x, y = share_datasets(x, y)
     datasets, models = x.shape
     row = dict.fromkeys(POOLED_COLUMNS, np.nan)
     row |= {"n": x.size, "datasets": datasets, "models": models}

@@ -4,10 +4,9 @@ import math
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
 from foretune.analysis.outcomes import GAIN
-from foretune.analysis.pooled import POOLED_COLUMNS, fit_pooled
+from foretune.analysis.pooled import POOLED_COLUMNS, fit_pooled, tabulate_models
 from foretune.analysis.rank_correlation import correlate, percentile_interval
 from foretune.analysis.regression import HINGE_COLUMNS, LINE_COLUMNS, fit_hinge, fit_line
 from foretune.measures.compute import MEASURES
@@ -19,6 +18,7 @@ CORRELATED = (
     "spearman", "p_asymptotic", "p_permutation", "spearman_low", "spearman_high", "bootstrap_n",
     "kendall", "p_kendall_asymptotic", "p_kendall_permutation", "kendall_low", "kendall_high",
 )  # fmt: skip
+NUMBERS = (*CORRELATED, *LINE_COLUMNS, *HINGE_COLUMNS)
 STATISTICS_KEY = ["model", "method", "measure", "outcome"]
 STATISTICS_COLUMNS = [
     *STATISTICS_KEY, "n", *CORRELATED, "p_holm", *LINE_COLUMNS, *HINGE_COLUMNS, "note",
@@ -99,19 +99,22 @@ def run_statistics(
             y = known[outcome_group].to_numpy(float).T
             absent = [name for name in expected if name not in set(known.dataset)]
             enough = len(known) >= MIN_CORRELATED_DATASETS
-            correlations = correlate(x, y, seed) if enough else {}
+            fits: dict[str, np.ndarray] = {}
+            if enough:
+                lines = fit_line(x, y[:, None])
+                hinges = fit_hinge(x, y[:, None], lines["aicc_line"])
+                fits = correlate(x, y, seed) | lines | hinges
             for k, outcome in enumerate(outcome_group):
+                compared = (
+                    compare_with_iimm(fits, k, measures, outcome) if enough and with_iimm else {}
+                )
                 for m, measure in enumerate(measure_group):
                     key = {"measure": measure, "outcome": outcome, "n": len(known)}
                     row = key | {"note": write_note(len(known), absent, x[m], y[k])}
-                    if enough and not np.isnan(correlations["spearman"][k, m]):
-                        row |= {name: correlations[name][k, m] for name in CORRELATED}
-                        row |= fit_pair(x[m], y[k])
-                        if with_iimm and measure != "iimm":
-                            pair = (measures.index("iimm"), m)
-                            differences.append(
-                                key | compare_with_iimm(correlations, k, pair, measure, outcome)
-                            )
+                    if enough and not np.isnan(fits["spearman"][k, m]):
+                        row |= {name: fits[name][k, m] for name in NUMBERS}
+                        if measure in compared:
+                            differences.append(key | compared[measure])
                     rows.append(row)
     # Restore the order of the measures, which the groups do not keep.
     for table in (rows, differences):
@@ -119,28 +122,32 @@ def run_statistics(
     return rows, differences
 
 
-def fit_pair(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Return the line and the hinge of y on x."""
-    line = fit_line(x, y)
-    return line | fit_hinge(x, y, line["aicc_line"])
-
-
 def compare_with_iimm(
-    correlations: dict[str, np.ndarray], k: int, pair: tuple[int, int], rival: str, outcome: str
-) -> dict:
-    """Return the strength of IIMM minus the rival's, with its interval over the same resamples.
+    correlations: dict[str, np.ndarray], k: int, measures: list[str], outcome: str
+) -> dict[str, dict]:
+    """Return the strength of IIMM minus each rival's, with its interval over the same resamples.
 
-    correlations: the result of `correlate`; k: the outcome's row; pair: the columns of IIMM and of
-    the rival.
+    correlations: the result of `correlate`; k: the outcome's row; measures: the columns.
     """
-    (iimm, iimm_draws), (other, other_draws) = (
-        (strength(correlations["spearman"][k, m], name, outcome),
-         strength(correlations["draws"][:, k, m], name, outcome))
-        for m, name in zip(pair, ("iimm", rival), strict=True)
-    )  # fmt: skip
-    low, high, _ = percentile_interval(iimm_draws - other_draws)
-    return {"rival": rival, "iimm": iimm, "rival_strength": other,
-            "difference": iimm - other, "low": low, "high": high}  # fmt: skip
+    strengths, draws = (
+        np.stack([strength(rho[..., m], name, outcome) for m, name in enumerate(measures)], axis=-1)
+        for rho in (correlations["spearman"][k], correlations["draws"][:, k])
+    )
+    at = measures.index("iimm")
+    low, high, _ = percentile_interval(draws[:, [at]] - draws)
+    return {
+        rival: {"rival": rival, "iimm": strengths[at], "rival_strength": strengths[m],
+                "difference": strengths[at] - strengths[m], "low": low[m], "high": high[m]}
+        for m, rival in enumerate(measures) if rival != "iimm"
+    }  # fmt: skip
+
+
+def adjust_p_values(p: np.ndarray) -> np.ndarray:
+    """Return p-values (n,) adjusted by Holm (1979, Scandinavian Journal of Statistics 6)."""
+    order = np.argsort(p)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return adjusted
 
 
 def study_statistics(
@@ -168,8 +175,7 @@ def study_statistics(
     statistics[numbers] = statistics[numbers].astype(float).replace([np.inf, -np.inf], np.nan)
     tested = statistics[statistics.p_permutation.notna()]
     for _, group in tested.groupby(["model", "method", "outcome"]):
-        adjusted = multipletests(group.p_permutation, method="holm")[1]
-        statistics.loc[group.index, "p_holm"] = adjusted
+        statistics.loc[group.index, "p_holm"] = adjust_p_values(group.p_permutation.to_numpy())
     differences = pd.DataFrame(difference_rows, columns=DIFFERENCE_COLUMNS)
     differences[DIFFERENCE_NUMBERS] = differences[DIFFERENCE_NUMBERS].astype(float)
     return statistics, differences
@@ -185,9 +191,10 @@ def pooled_fits(tasks: pd.DataFrame, names: list[str], seed: int) -> pd.DataFram
         if group.model.nunique() < 2:
             continue
         outcomes = [name for name in STATISTICS_OUTCOMES if group[name].notna().any()]
+        columns = tabulate_models(group, [*names, *outcomes])
         for measure in names:
             for outcome in outcomes:
-                fit = fit_pooled(group, measure, outcome, seed)
+                fit = fit_pooled(columns[measure], columns[outcome], seed)
                 rows.append({"method": method, "measure": measure, "outcome": outcome} | fit)
     frame = pd.DataFrame(rows, columns=["method", "measure", "outcome", *POOLED_COLUMNS])
     counts = ["n", "datasets", "models"]
