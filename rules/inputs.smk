@@ -64,9 +64,9 @@ def list_model_files(model):
     """Return the files that the model `model` of the config is read from; none for a hub's."""
     spec = STUDY["models"][model]
     if "folder" in spec:
-        patterns = ("*.json", "*.safetensors", "*.gz")
-        files = (file for pattern in patterns for file in Path(spec["folder"]).glob(pattern))
-        return [local(file) for file in sorted(map(str, files))]
+        suffixes = {".json", ".safetensors", ".bin", ".pth", ".gz", ".txt", ".model"}
+        files = (str(f) for f in Path(spec["folder"]).iterdir() if f.suffix in suffixes)
+        return [local(file) for file in sorted(files)]
     weights = spec.get("pretrained", "")
     return [local(weights)] if Path(weights).is_file() else []
 

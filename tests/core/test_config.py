@@ -68,6 +68,13 @@ MISTAKES = [
     ),
     ("models/mine", {"hub": "a/b", "architecture": "c", "pretrained": "d"}, "mine: has hub, arch"),
     ("models/mine", {"hub": "mine"}, "models.mine.hub: 'mine' is not owner/name"),
+    ("models/clip_mini/quick_gelu", True, "models.clip_mini.quick_gelu: needs architecture"),
+    ("models/clip_mini/revision", "a" * 40, "models.clip_mini.revision: needs hub"),
+    (
+        "models/mine",
+        {"hub": "a/b", "revision": "main"},
+        "models.mine.revision: 'main' is not a commit: give all 40 hexadecimal digits",
+    ),
     ("models/clip_mini/gpus", 0, "models.clip_mini.gpus: 0 is less"),
     ("datasets/mnist/shards", 0, "datasets.mnist.shards: 0 is less"),
     (

@@ -13,8 +13,11 @@ class ModelSpec(TypedDict, total=False):
 
     folder: str
     hub: str
+    revision: str  # a commit of the hub's repository
     architecture: str
     pretrained: str  # a tag of open_clip, or a file of weights
+    quick_gelu: bool  # of a file of weights, which cannot tell; see encoders/weights_file.py
+    preprocess: dict[str, Any]
     gpus: int
     parameters: float  # their number, for models whose name does not tell it
 
