@@ -120,7 +120,7 @@ def test_a_file_whose_activation_would_be_guessed_is_refused(tmp_path, monkeypat
     file = tmp_path / "w.safetensors"
     file.touch()
     spec = {"architecture": "ViT-B-32", "pretrained": str(file)}
-    with pytest.raises(ForetuneError, match="ViT-B-32 was trained; .*: quick_gelu: true .* false$"):
+    with pytest.raises(ForetuneError, match=r"ViT-B-32 was trained.*: quick_gelu: true .* false$"):
         load_model(spec)
     for more in ({"quick_gelu": True}, {"quick_gelu": False}):
         weights_file.refuse_guesses({**spec, **more})
@@ -178,7 +178,7 @@ def test_load_model_takes_a_folder_with_a_bin_file(tmp_path):
     safe.unlink()
     assert digest_weights(load_model({"folder": folder}).model) == before
     (folder / "open_clip_pytorch_model.bin").unlink()
-    with pytest.raises(ForetuneError, match=r"model: has no weights; one of these is needed: open_"):
+    with pytest.raises(ForetuneError, match=r"model: has no weights; one of these is needed"):
         load_model({"folder": folder})
 
 
@@ -208,7 +208,7 @@ def write_tower_config(folder, **text) -> None:
 
 def test_load_model_builds_a_text_tower_from_the_models_folder(tmp_path):
     write_tower_config(tmp_path)
-    with pytest.raises(ForetuneError, match=r"the text tower me/tower is neither here.*hf download"):
+    with pytest.raises(ForetuneError, match=r"tower me/tower is neither here.*hf download"):
         load_model({"folder": tmp_path})
     tower = {
         "model_type": "xlm-roberta", "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 1,

@@ -286,3 +286,26 @@ def test_peft_lora_adapts_exactly_the_attention_of_its_towers(name, towers):
     trainable.merge()
     changed = {n for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])}
     assert changed and {get_tower(n) for n in changed} == set(TOWERS[towers])
+
+
+@pytest.mark.parametrize("towers", ["both", "image", "text"])
+def test_peft_lora_trains_on_after_a_validation(family, towers):
+    """peft's adapter leaves tensors of inference mode in the model, which no step can write to."""
+    model, logits = family
+    trainable = make_trainable(model, *make_settings("lora qkvo", towers=towers))
+    optimizer = torch.optim.SGD(trainable.parameters.values(), lr=1e-3)
+    losses = []
+    for _ in range(3):  # epochs, as the trainer's
+        model.train()
+        trainable.restore()
+        loss = torch.nn.functional.cross_entropy(logits.__wrapped__(), torch.arange(6) % 3)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        trainable.restore()
+        with torch.inference_mode():
+            model.eval()
+            logits()
+        losses.append(loss.item())
+    assert losses[2] < losses[0]
+    trainable.merge()

@@ -35,6 +35,7 @@ class SourceSpec(TypedDict, total=False):
     huggingface: str
     table: str
     root: str
+    revision: str  # a commit of the hub's repository
     subset: str
     image: str
     label: str
@@ -116,7 +117,12 @@ class Run(TypedDict):
 
 
 class Selection(Run):
-    """The selected trial of a run and its trained weights: the content of `best.json`."""
+    """The selected trial of a run and its trained weights: the content of `best.json`.
+
+    If every trial diverged, it has `diverged` in place of a trial, and the weights are empty.
+    """
+
+    diverged: NotRequired[bool]
 
     trial: int
     learning_rate: float
