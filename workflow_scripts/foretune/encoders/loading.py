@@ -182,15 +182,13 @@ def read_model_config(path: Path) -> dict[str, Any]:
     """
     try:
         config = json.loads(path.read_text())
-        towers = config["model_cfg"]["text_cfg"], config["model_cfg"]["vision_cfg"]
+        towers = [config["model_cfg"][name] for name in ("text_cfg", "vision_cfg")]
     except (OSError, ValueError) as error:
         raise ForetuneError(f"{path}: cannot be read ({error})") from error
     except (LookupError, TypeError):
-        towers = (None,)
-    if not all(isinstance(tower, dict) for tower in towers):
-        raise ForetuneError(
-            f"{path}: not open_clip's: it needs model_cfg with text_cfg, vision_cfg"
-        )
+        towers = []
+    if not towers or not all(isinstance(tower, dict) for tower in towers):
+        raise ForetuneError(f"{path}: needs model_cfg with text_cfg and vision_cfg")
     refuse_remote_code(config)
     return config
 

@@ -28,11 +28,12 @@ WEIGHTS_NAMES = (
 PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 # What training checkpoints hold besides tensors: NumPy's numbers and arrays, and plain settings.
 # None of these can run code. Files of NumPy 1 name the first two by another path.
+MAKE_SCALAR, MAKE_ARRAY = np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
 HARMLESS_CLASSES: list[Any] = [
-    np._core.multiarray.scalar,
-    np._core.multiarray._reconstruct,
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
+    MAKE_SCALAR,
+    MAKE_ARRAY,
+    (MAKE_SCALAR, "numpy.core.multiarray.scalar"),
+    (MAKE_ARRAY, "numpy.core.multiarray._reconstruct"),
     np.dtype,
     np.ndarray,
     *(kind for name, kind in vars(np.dtypes).items() if name.endswith("DType")),
