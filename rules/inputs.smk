@@ -97,7 +97,7 @@ def list_model_files(model):
     spec = STUDY["models"][model]
     if "folder" in spec:
         suffixes = {".json", ".safetensors", ".bin", ".pth", ".gz", ".txt", ".model"}
-        files = (str(f) for f in Path(spec["folder"]).iterdir() if f.suffix in suffixes)
+        files = (str(f) for f in Path(spec["folder"]).glob("*") if f.suffix in suffixes)
         return by_content(*sorted(files))
     weights = spec.get("pretrained", "")
     return by_content(weights) if Path(weights).is_file() else []
