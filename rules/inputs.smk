@@ -11,9 +11,9 @@ from foretune.data.sources.registry import get_known_source
 CONTENTS = ContentDigests(Path(".snakemake/foretune_digests.json"))
 
 
-def by_content(*paths):
-    """Return a user's files as inputs whose times do not count; see `digest_contents`."""
-    return [ancient(local(str(path))) for path in paths]
+def by_content(path):
+    """Return a user's file as an input whose time does not count; see `digest_contents`."""
+    return ancient(local(str(path)))
 
 
 def digest_contents(*paths):
@@ -98,9 +98,9 @@ def list_model_files(model):
     if "folder" in spec:
         suffixes = {".json", ".safetensors", ".bin", ".pth", ".gz", ".txt", ".model"}
         files = (str(f) for f in Path(spec["folder"]).glob("*") if f.suffix in suffixes)
-        return by_content(*sorted(files))
+        return [by_content(file) for file in sorted(files)]
     weights = spec.get("pretrained", "")
-    return by_content(weights) if Path(weights).is_file() else []
+    return [by_content(weights)] if Path(weights).is_file() else []
 
 
 def get_model_spec(wildcards):

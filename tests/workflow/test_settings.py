@@ -289,6 +289,21 @@ def make_full_study(checkout) -> dict:
     }  # fmt: skip
 
 
+def test_forecast_from_another_study_is_planned(checkout):
+    study = {
+        "models": {"clip_mini": {"folder": "resources/mini/clip"}},
+        "datasets": {"digits": {"parquet": "resources/mini/digits.parquet"}},
+        "methods": {"full": {"learning_rate": [1e-3]}},
+        "forecast": {
+            "study": "resources/mini/study",
+            "datasets": {"new": {"parquet": "resources/mini/mnist.parquet"}},
+        },
+    }
+    (checkout / "forecast.yaml").write_text(yaml.safe_dump(study))
+    planned = jobs(run(checkout, "-n", "--study", "forecast.yaml"))
+    assert planned["forecast_datasets"] == planned["write_forecast_page"] == 1
+
+
 @pytest.mark.slow
 def test_study_with_every_setting_runs_through_snakemake(checkout):
     """One method diverges for every trial; the study is complete without it."""
