@@ -9,7 +9,7 @@ rule analyze_study:
         rehearsals=list_rehearsals(DATASETS),
         embeddings=list_external_measures(),
         # Accuracies from elsewhere take the place of what the study's own jobs would have found.
-        outcomes=[] if TRAINS else local(STUDY["outcomes"]),
+        outcomes=[] if TRAINS else by_content(STUDY["outcomes"]),
         manifests=[] if TRAINS else list_manifests(),
         paper=local("studies/paper.yaml"),
         paper_numbers=local("workflow_scripts/foretune/analysis/paper_tables.csv"),
@@ -30,6 +30,7 @@ rule analyze_study:
         runtime=per_attempt(30),
     params:
         seed=STUDY["seed"],
+        outcomes="" if TRAINS else digest_contents(STUDY["outcomes"]),
         code=code_digest("analysis.study_tables"),
         # A function, because Snakemake would take braces in the text for wildcards.
         models=lambda wildcards: as_json(STUDY["models"]),

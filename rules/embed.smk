@@ -29,6 +29,7 @@ rule embed_images:
         runtime=get_encoding_minutes,
     params:
         spec=get_model_spec,
+        files=get_model_digest,
         code=code_digest("encoders.encode"),
         dataset=subpath(input.manifest, parent=True),
         prepared="results/prepared",
@@ -139,6 +140,7 @@ rule embed_captions:
         runtime=per_attempt(30),
     params:
         spec=get_model_spec,
+        files=get_model_digest,
         template=get_caption_template,
         code=code_digest("encoders.encode"),
         dataset=subpath(input.manifest, parent=True),

@@ -117,6 +117,7 @@ rule evaluate_model:
         runtime=get_evaluation_minutes,
     params:
         spec=get_model_spec,
+        files=get_model_digest,
         code=code_digest("evaluation.finetuned"),
         predictions="results/predictions",
         embeddings=lambda wildcards, input: str(Path(input.trained[0]).parents[1]),

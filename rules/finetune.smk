@@ -33,6 +33,7 @@ rule finetune_model:
         runtime=get_training_minutes,
     params:
         spec=get_model_spec,
+        files=get_model_digest,
         recipe=get_recipe,
         trials=get_trials,
         seed=STUDY["seed"],

@@ -73,7 +73,7 @@ rule forecast_datasets:
         rehearsals=list_rehearsals(STUDY["forecast"]["datasets"]),
         tests=list_forecast_tests(),
         tasks=(
-            local(str(Path(STUDY["forecast"]["study"], "analysis/tasks.parquet")))
+            by_content(Path(STUDY["forecast"]["study"], "analysis/tasks.parquet"))
             if "study" in STUDY["forecast"]
             else "results/analysis/tasks.parquet"
         ),
@@ -99,6 +99,7 @@ rule forecast_datasets:
         runtime=per_attempt(30),
     params:
         weight=STUDY["forecast"]["weight"],
+        other_study=get_other_study_digest(),
         code=[code_digest("forecast.forecast"), code_digest("forecast.text")],
         study=subpath(input.tasks, parent=True),
         folder=subpath(output.forecasts, parent=True),

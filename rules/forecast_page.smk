@@ -18,7 +18,7 @@ rule write_forecast_page:
             file=["dataset.json", "train.parquet"],
         ),
         tasks=(
-            local(str(Path(STUDY["forecast"]["study"], "analysis/tasks.parquet")))
+            by_content(Path(STUDY["forecast"]["study"], "analysis/tasks.parquet"))
             if "study" in STUDY["forecast"]
             else "results/analysis/tasks.parquet"
         ),
@@ -41,6 +41,7 @@ rule write_forecast_page:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(30),
     params:
+        other_study=get_other_study_digest(),
         code=code_digest("report.forecast_page"),
         folder=subpath(input.forecasts, parent=True),
         rehearsals=lambda wildcards, input: Path(input.rehearsals[0]).parents[1],

@@ -2,9 +2,23 @@
 
 from functools import cache
 
-from foretune.core.config import JOB_KEYS, SOURCE_KEYS
+from foretune.core.config import JOB_KEYS, SOURCE_KEYS, get_source_kind
+from foretune.core.content_digests import ContentDigests
 from foretune.core.files import digest_json
 from foretune.core.grid import expand_grid
+from foretune.data.sources.registry import get_known_source
+
+CONTENTS = ContentDigests(Path(".snakemake/foretune_digests.json"))
+
+
+def by_content(path):
+    """Return a user's file as an input whose time does not count; see `digest_contents`."""
+    return ancient(local(str(path)))
+
+
+def digest_contents(*paths):
+    """Return a digest of the contents of a user's files, which notices a change of any time."""
+    return digest_json([CONTENTS.digest(path) for path in paths])
 
 
 def get_dataset_entry(wildcards):
@@ -16,7 +30,7 @@ def get_dataset_entry(wildcards):
 def get_source_file(wildcards):
     """Return the Parquet file of a dataset; a folder's images are too many to list as inputs."""
     parquet = get_dataset_entry(wildcards).get("parquet")
-    return local(parquet) if parquet else []
+    return by_content(parquet) if parquet else []
 
 
 def get_dataset_spec(wildcards):
@@ -41,6 +55,19 @@ def get_folder_digest(wildcards):
     return digest_json(facts)
 
 
+def get_source_content(wildcards):
+    """Return a digest of a Parquet file, or of what foretune knows of a public dataset.
+
+    The latter are such things as the names of classes and captions, which no input file has.
+    """
+    entry = get_dataset_entry(wildcards)
+    registry = {"torchvision": "torchvision", "webdataset": "hub", "huggingface": "hub"}
+    kind = get_source_kind(entry)
+    known = get_known_source(registry[kind], entry[kind]) if kind in registry else {}
+    files = [entry["parquet"]] if kind == "parquet" else []
+    return digest_json([known, digest_contents(*files)])
+
+
 def get_shards(wildcards):
     """Return the embeddings of every shard of a dataset by one model."""
     shards = get_dataset_entry(wildcards)["shards"]
@@ -59,16 +86,21 @@ def get_model_files(wildcards):
     return list_model_files(wildcards.model)
 
 
+def get_model_digest(wildcards):
+    """Return a digest of the contents of a local model's files."""
+    return digest_contents(*list_model_files(wildcards.model))
+
+
 @cache  # hundreds of jobs ask for the same model
 def list_model_files(model):
     """Return the files that the model `model` of the config is read from; none for a hub's."""
     spec = STUDY["models"][model]
     if "folder" in spec:
-        patterns = ("*.json", "*.safetensors", "*.gz")
-        files = (file for pattern in patterns for file in Path(spec["folder"]).glob(pattern))
-        return [local(file) for file in sorted(map(str, files))]
+        suffixes = {".json", ".safetensors", ".bin", ".pth", ".gz", ".txt", ".model"}
+        files = (str(f) for f in Path(spec["folder"]).glob("*") if f.suffix in suffixes)
+        return [by_content(file) for file in sorted(files)]
     weights = spec.get("pretrained", "")
-    return [local(weights)] if Path(weights).is_file() else []
+    return [by_content(weights)] if Path(weights).is_file() else []
 
 
 def get_model_spec(wildcards):
@@ -92,7 +124,18 @@ def get_caption_template(wildcards):
 def get_external_embeddings(wildcards):
     """Return the files of embeddings that were computed elsewhere."""
     files = STUDY["embeddings"][wildcards.embedding]
-    return {"labels": []} | {name: local(file) for name, file in files.items()}
+    return {"labels": []} | {name: by_content(file) for name, file in files.items()}
+
+
+def get_external_digest(wildcards):
+    """Return a digest of the contents of embeddings that were computed elsewhere."""
+    return digest_contents(*STUDY["embeddings"][wildcards.embedding].values())
+
+
+def get_other_study_digest():
+    """Return a digest of the tasks of the other study that forecasts rest on, if there is one."""
+    study = STUDY["forecast"].get("study")
+    return digest_contents(Path(study, "analysis/tasks.parquet")) if study else ""
 
 
 def get_measure_options(wildcards):

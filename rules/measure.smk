@@ -52,6 +52,7 @@ rule measure_embeddings:
         mem_mb=per_attempt(4000),
         runtime=per_attempt(60),
     params:
+        files=get_external_digest,
         labels=lambda wildcards, input: "--labels" if input.labels else "",
         options=get_measure_options,
         seed=STUDY["seed"],

@@ -20,6 +20,7 @@ rule prepare_dataset:
     params:
         spec=get_dataset_spec,
         listing=get_folder_digest,
+        content=get_source_content,
         seed=STUDY["seed"],
         code=code_digest("data.prepare"),
         folder=subpath(output.manifest, parent=True),
@@ -51,6 +52,7 @@ rule prepare_shifted_test:
     params:
         spec=get_dataset_spec,
         listing=get_folder_digest,
+        content=get_source_content,
         code=code_digest("data.prepare"),
         parent=subpath(input.parent, parent=True),
         folder=subpath(output.manifest, parent=True),

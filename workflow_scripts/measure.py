@@ -36,6 +36,7 @@ def work() -> None:
     options = MeasureOptions(**args.options)
     measured = measure_task(embeddings, args.seed, options, emms_sources, manifest["classes"])
     facts = {"model": args.model, "dataset": manifest["name"], "weights": metadata["weights"]}
+    facts["revision"] = metadata.get("revision")
     write_json(facts | measured, args.output)
     cli.log_measures(measured)
 

@@ -7,7 +7,7 @@ import pytest
 
 from checkout import ROOT
 from foretune.core import code_digest as digests
-from foretune.core.code_digest import code_digest, dump_syntax, parse_module
+from foretune.core.code_digest import LIBRARY, code_digest, dump_syntax, parse_module
 
 RULES = (
     "encoders.encode", "measures.compute", "training.finetune", "training.linear_probe",
@@ -98,3 +98,26 @@ def test_dump_syntax_does_not_depend_on_the_version_of_python():
     )
     different = ["f()", "f(x)", "f(None)", "f(*x)", "f([])", "f(0)", "f(False)", "f('')", "f(b'')"]
     assert len({dump_syntax(ast.parse(code)) for code in different}) == len(different)
+
+
+# Files of the library that are not code -> why a change of them reruns what it concerns.
+DATA_FILES = {
+    "analysis/paper_tables.csv": "workflow_scripts/foretune/analysis/paper_tables.csv",  # an input
+    "report/page/*": "REPORT_PAGE.glob",  # inputs
+    "data/sources/known_sources.yaml": "get_known_source",  # its facts are a param
+    "core/config.schema.yaml": "check_config",  # defaults reach the rules as params
+}
+
+
+def test_every_data_file_of_the_library_is_known_to_a_rule():
+    rules = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
+    files = {
+        path.relative_to(LIBRARY)
+        for path in LIBRARY.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    for pattern, named in DATA_FILES.items():
+        matching = {path for path in files if path.match(pattern)}
+        assert matching and named in rules, pattern
+        files -= matching
+    assert files == set()

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from checkout import ROOT
-from foretune.core.config import check_config, list_measure_names
+from foretune.core.config import CONFIG_SCHEMA, check_config, list_measure_names, read_study
 from foretune.core.errors import ForetuneError
 from foretune.core.grid import expand_grid
 
@@ -68,6 +68,18 @@ MISTAKES = [
     ),
     ("models/mine", {"hub": "a/b", "architecture": "c", "pretrained": "d"}, "mine: has hub, arch"),
     ("models/mine", {"hub": "mine"}, "models.mine.hub: 'mine' is not owner/name"),
+    ("models/clip_mini/quick_gelu", True, "models.clip_mini.quick_gelu: needs architecture"),
+    ("models/clip_mini/revision", "a" * 40, "models.clip_mini.revision: needs hub"),
+    (
+        "models/mine",
+        {"hub": "a/b", "revision": "main"},
+        "models.mine.revision: 'main' is not a commit: give all 40 hexadecimal digits",
+    ),
+    ("seed", 2**64, "seed: 18446744073709551616 is greater than the maximum of 4294967295"),
+    ("methods/full/epochs", 10**30, "methods.full.epochs: 1000000000000000000000000000000 is gre"),
+    ("methods/full/learning_rate", [10**90], "methods.full.learning_rate.0: 1000"),
+    ("methods/full/warmup_epochs", 1e300, "methods.full.warmup_epochs: 1e+300 is greater"),
+    ("methods/lora", {"learning_rate": [1.0], "rank": [10**9]}, "rank.0: 1000000000 is greater"),
     ("models/clip_mini/gpus", 0, "models.clip_mini.gpus: 0 is less"),
     ("datasets/mnist/shards", 0, "datasets.mnist.shards: 0 is less"),
     (
@@ -145,6 +157,22 @@ def test_check_config_accepts_the_studies_and_fills_in_defaults():
         assert study["methods"]["full"]["models"] == list(study["models"])
         assert study["datasets"]["digits"]["shifted"] == {}
         assert study["measures"]["bootstrap"] == 200 and study["embeddings"] == {}
+
+
+def test_the_largest_seed_and_epoch_fit_a_random_generator_of_torch():
+    import torch
+
+    schema = yaml.safe_load(CONFIG_SCHEMA.read_text())
+    seed = schema["properties"]["seed"]["maximum"]
+    epochs = schema["$defs"]["recipe"]["properties"]["epochs"]["maximum"]
+    torch.Generator().manual_seed(seed * 10_000 + epochs)  # as the training draws
+
+
+@pytest.mark.parametrize("text", ["a: " + "9" * 5000, "a: " + "[" * 5000, "a: !!python/tuple"])
+def test_read_study_refuses_odd_yaml_in_one_message(text, tmp_path):
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(ForetuneError, match=r"s\.yaml: cannot be read: "):
+        read_study(tmp_path / "s.yaml")
 
 
 def test_list_measure_names_agrees_with_the_registry():

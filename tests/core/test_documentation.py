@@ -8,8 +8,12 @@ from checkout import ROOT
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 TEXTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
-# Messages of make and pip.
-FOREIGN = ("No matching distribution found for snakemake", "make: python3: command not found")
+# Messages of make, pip and jsonschema.
+FOREIGN = (
+    "No matching distribution found for snakemake",
+    "make: python3: command not found",
+    "… is greater than the maximum of …",
+)
 
 
 def test_troubleshooting_quotes_messages_of_the_code():

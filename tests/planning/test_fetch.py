@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import public_files
 from checkout import ROOT
 from foretune.core.config import check_config
 from foretune.core.errors import ForetuneError
+from foretune.core.parquet import read_metadata
 from foretune.data.prepare import prepare_dataset
 from foretune.encoders.loading import load_model
 from foretune.planning import download, fetch, fetch_list
@@ -187,6 +189,21 @@ def test_list_items_has_other_splits_of_one_dataset(tmp_path, monkeypatch):
     assert patterns == {("birds", "again"): ["test/*", "train/*"], ("birds/night",): ["night/*"]}
 
 
+def test_a_pinned_dataset_has_a_folder_of_its_own(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.chdir(ROOT)
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **k: asked.append(k))
+    pinned = {"webdataset": "me/birds", "revision": "a" * 40}
+    config = make_config({"birds": pinned, "newest": {"webdataset": "me/birds"}}, tmp_path)
+    for item in list_datasets(config):
+        fetch.fetch_from_hub(item, item.hub_name)
+    assert [(k["revision"], str(k["local_dir"])) for k in asked] == [
+        ("a" * 40, f"{tmp_path}/data/me/birds@{'a' * 12}"), (None, f"{tmp_path}/data/me/birds")
+    ]  # fmt: skip
+
+
 def make_model(folder) -> None:
     """Write a small model as open_clip keeps them on the hub, without a config.json."""
     from safetensors.torch import save_file
@@ -229,7 +246,8 @@ def test_fetch_study_script_fetches_all_that_jobs_without_a_network_need(tmp_pat
     make_model(tmp_path / "served/models/me/tiny")
     birds = {"webdataset": "me/birds", "shifted": {"painted": {"webdataset": "me/painted"}}}
     study = tmp_path / "study.yaml"
-    content = {**SMOKE, "models": {"tiny": {"hub": "me/tiny"}}, "datasets": {"birds": birds}}
+    models = {"tiny": {"hub": "me/tiny", "revision": hub.COMMIT}}
+    content = {**SMOKE, "models": models, "datasets": {"birds": birds}}
     study.write_text(yaml.safe_dump({**content, "data": "data"}))
     online = {"HF_ENDPOINT": served.url, "HF_HOME": str(home), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     listed = run("fetch_study.py", "--study", study, "--list", cwd=tmp_path, **online)
@@ -243,7 +261,9 @@ def test_fetch_study_script_fetches_all_that_jobs_without_a_network_need(tmp_pat
     fetched = run("fetch_study.py", "--study", study, cwd=tmp_path, **online)
     assert fetched.returncode == 0, fetched.stdout + fetched.stderr
     assert fetched.stdout.startswith(listed.stdout)
-    assert "birds: 2 classes; 40 train, 20 test\nbirds/painted: 2 classes; 8 test" in fetched.stdout
+    commit = f"revision {hub.COMMIT}"
+    assert f"birds: 2 classes; 40 train, 20 test; {commit}\nbirds/painted: 2" in fetched.stdout
+    assert re.search(rf"tiny: weights \w+, {commit}", fetched.stdout)
     assert "1.tar" not in served.breaks  # it did break off
     # huggingface_hub keeps pieces of ten megabytes.
     assert ("open_clip_model.safetensors", 10 << 20) in served.ranges
@@ -255,11 +275,17 @@ def test_fetch_study_script_fetches_all_that_jobs_without_a_network_need(tmp_pat
     prepared = run("prepare_dataset.py", "--name", "birds", "--spec", json.dumps(entry), "--seed",
                    0, "--output", "birds", cwd=tmp_path, **offline)  # fmt: skip
     assert prepared.returncode == 0, prepared.stderr
-    embedded = run("embed_images.py", "--model-spec", '{"hub": "me/tiny"}', "--dataset", "birds",
-                   "--prepared", "kept", "--output", "embedded",
+    tiny = json.dumps(models["tiny"])
+    embedded = run("embed_images.py", "--model-spec", tiny, "--dataset", "birds", "--prepared",
+                   "kept", "--output", "embedded",
                    cwd=tmp_path, **offline)  # fmt: skip
     assert embedded.returncode == 0, embedded.stderr
-    assert (tmp_path / "embedded/own_text.parquet").exists()
+    assert read_metadata(tmp_path / "embedded/own_text.parquet")
+    assert read_metadata(tmp_path / "embedded/train.parquet")["revision"] == hub.COMMIT
+    spec = json.dumps({**models["tiny"], "revision": "d" * 40})
+    other = run("embed_captions.py", "--model-spec", spec, "--dataset", "birds", "--output", "text",
+                cwd=tmp_path, **offline)  # fmt: skip
+    assert other.returncode == 1 and "make fetch STUDY" in other.stderr
     with pytest.raises(ForetuneError, match=r"me/other.*make fetch STUDY=.*by hand: put them"):
         load_model({"hub": "me/other"})
 

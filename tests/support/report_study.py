@@ -203,7 +203,10 @@ def make_study(folder: Path, **fields) -> dict:
     tables = make_tables(shape, rng)
     weights = dict.fromkeys(shape.models, "weights-digest")
     for name, frame in tables.items():
-        metadata = {"measures": list(shape.measures), "weights": weights}
+        missing = [
+            {"model": EVIL, "method": "full", "dataset": "a", "note": "every trial diverged"}
+        ]
+        metadata = {"measures": list(shape.measures), "weights": weights, "missing": missing}
         save(frame, analysis / f"{name}.parquet",
              **(metadata if name in ("tasks", "measures") else {}))  # fmt: skip
     tasks, measures = tables["tasks"], list(shape.measures)

@@ -208,10 +208,14 @@ def test_finetune_ignores_a_state_of_other_code(unbroken, small_task, tmp_path, 
 UNSTABLE = {**RECIPE, "warmup_epochs": 0, "clip_norm": 1e9}
 
 
-def test_finetune_names_the_key_if_all_trials_diverge(small_task, tmp_path):
-    trials = [{"trial": 0, "learning_rate": 1e30, "weight_decay": 0.0}]
-    with pytest.raises(ForetuneError, match=r"diverged; lower methods\.full\.learning_rate"):
-        tune(small_task, tmp_path, UNSTABLE, trials)
+def test_finetune_says_so_if_all_trials_diverge(small_task, tmp_path):
+    trials, lines = [{"trial": 0, "learning_rate": 1e30, "weight_decay": 0.0}], []
+    epochs, best = tune(small_task, tmp_path, UNSTABLE, trials, lines.append)
+    assert best["diverged"] is True and list(epochs.ended) == ["diverged"]
+    assert load_file(tmp_path / "trained_weights.safetensors") == {}
+    assert lines[-1] == "mnist: every trial diverged: lower methods.full.learning_rate"
+    # A kept state gives the same result.
+    assert tune(small_task, tmp_path, UNSTABLE, trials)[1] == best
 
 
 def test_finetune_ends_a_trial_that_diverges_and_does_not_select_it(small_task, tmp_path):

@@ -1,6 +1,7 @@
 """Tests of the methods: what each trains by tower, in four families; its merge and its file."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from foretune.encoders.loading import encode_text, load_model
 from foretune.encoders.zero_shot import classification_logits
 from foretune.training.methods import (
     METHODS,
+    TOWERS,
     apply_trained_weights,
     describe_trained_weights,
+    find_transformer_blocks,
     get_method_settings,
     get_tower,
     make_trainable,
@@ -249,3 +252,60 @@ def test_describe_trained_weights_has_the_settings_of_the_method():
     trial = {"trial": 0, "learning_rate": 1, "rank": settings["rank"]}
     described = describe_trained_weights("lora", get_method_settings(recipe, trial))
     assert json.loads(described["foretune"]) == {"method": "lora", **settings}
+
+
+# The attention's weights that `projections: qkvo` adapts in a block of each tower, and the tensors
+# of the adapter. peft's adapter of an nn.MultiheadAttention has the in-projection's beside that of
+# `out_proj`.
+FUSED, SPLIT = ["attn", "attn.out_proj"], [f"attn.{part}_proj" for part in "qkv"]
+ADAPTED = {
+    "clip": {"image": FUSED, "text": FUSED},
+    "coca": {"image": FUSED, "text": FUSED},
+    "siglip": {"image": ["attn.qkv", "attn.proj"], "text": FUSED},
+    "eva02": {"image": [*SPLIT, "attn.proj"], "text": FUSED},
+}
+
+
+@pytest.mark.parametrize("towers", ["both", "image", "text"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_peft_lora_adapts_exactly_the_attention_of_its_towers(name, towers):
+    model, _, _ = load_model({"folder": ROOT / "resources/mini" / name})
+    blocks = {tower: sorted(find_transformer_blocks(model, tower)) for tower in TOWERS[towers]}
+    before = {n: tensor.clone() for n, tensor in model.state_dict().items()}
+    trainable = make_trainable(model, *make_settings("lora qkvo", towers=towers))
+    expected = {
+        re.sub(r"\.out_proj$", ".base_layer.out_proj", f"{block}.{module}")
+        + f".lora_{matrix}.default.weight"
+        for tower, names in blocks.items()
+        for block in names
+        for module in ADAPTED[name][tower]
+        for matrix in "AB"
+    }
+    assert len(expected) > 0 and set(trainable.parameters) == expected
+    disturb(trainable.parameters)
+    trainable.merge()
+    changed = {n for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])}
+    assert changed and {get_tower(n) for n in changed} == set(TOWERS[towers])
+
+
+@pytest.mark.parametrize("towers", ["both", "image", "text"])
+def test_peft_lora_trains_on_after_a_validation(family, towers):
+    """peft's adapter leaves tensors of inference mode in the model, which no step can write to."""
+    model, logits = family
+    trainable = make_trainable(model, *make_settings("lora qkvo", towers=towers))
+    optimizer = torch.optim.SGD(trainable.parameters.values(), lr=1e-3)
+    losses = []
+    for _ in range(3):  # epochs, as the trainer's
+        model.train()
+        trainable.restore()
+        loss = torch.nn.functional.cross_entropy(logits.__wrapped__(), torch.arange(6) % 3)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        trainable.restore()
+        with torch.inference_mode():
+            model.eval()
+            logits()
+        losses.append(loss.item())
+    assert losses[2] < losses[0]
+    trainable.merge()

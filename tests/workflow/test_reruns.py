@@ -255,6 +255,21 @@ def test_change_reruns_its_jobs_and_no_others(default, change):
     assert jobs(printed) == expected, printed[-3000:]
 
 
+def test_replaced_files_rerun_their_jobs_whatever_their_time(default):
+    """Snakemake compares only times of files above 1 MB, such as weights."""
+    weights = "resources/mini/coca/open_clip_model.safetensors"
+    for shift in (-1e6, 0, 1e6):  # seconds
+        path = default / weights
+        content, stat = path.read_bytes(), path.stat()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        moved = stat.st_mtime_ns + int(shift * 1e9)
+        os.utime(path, ns=(moved, moved))
+        printed = run(default, "-n", "--study", "config.yaml")
+        path.write_bytes(content)  # with a new time, which reruns nothing
+        assert jobs(printed) == CHANGES["other weights"][1], shift
+    assert jobs(run(default, "-n", "--study", "config.yaml")) == {}
+
+
 def test_rule_all_asks_for_every_output(default):
     """Otherwise a lost file would go unnoticed as long as the files made from it are there."""
     printed = run(default, "-n", "--study", "config.yaml", "--forceall")

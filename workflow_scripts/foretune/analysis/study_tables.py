@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,6 @@ from foretune.analysis.paper_tables import format_markdown, make_paper_tables
 from foretune.analysis.published import tabulate_outcomes
 from foretune.analysis.statistics import correlate_trade_offs, pooled_fits, study_statistics
 from foretune.analysis.tables import RESULT_TABLE_NAMES, STATISTICS_TABLE_NAMES
-from foretune.core.entries import Selection
 from foretune.core.files import atomic_write, write_json
 from foretune.core.parquet import write_parquet
 from foretune.evaluation.scores import (
@@ -30,6 +30,7 @@ from foretune.evaluation.scores import (
     DRIFT_SCHEMA,
     OUTCOME_SCHEMA,
 )
+from foretune.training.trials import describe_divergence
 
 # The outcomes that change with the weight of a WiSE-FT interpolation.
 WISE_FT = (GAIN, "ood_change", "shifted_change")
@@ -38,6 +39,7 @@ SELECTION_COLUMNS = [
     "model", "method", "dataset", "trial", "learning_rate", "weight_decay", "best_epoch",
     "val_accuracy",
 ]  # fmt: skip
+MISSING_COLUMNS = ["model", "method", "dataset", "note"]
 TASK_COLUMNS = [
     "model", "method", "dataset", "wise_ft", "chance", "n_test", "zero_shot_accuracy", "accuracy",
     *WISE_FT,
@@ -129,7 +131,7 @@ def summarize_tasks(
 
 def read_selections(paths: list[Path]) -> pd.DataFrame:
     """Return one row per run: its selected trial and the trial's best epoch."""
-    selections: list[Selection] = [json.loads(Path(path).read_text()) for path in paths]
+    selections = [run for run in read_json_files(paths) if not run.get("diverged")]
     if not selections:
         numbers = dict.fromkeys(SELECTION_COLUMNS[3:], float)
         return pd.DataFrame(columns=SELECTION_COLUMNS).astype(numbers)
@@ -137,11 +139,26 @@ def read_selections(paths: list[Path]) -> pd.DataFrame:
     return frame.drop(columns=["trained_weights", "sha256"])
 
 
+def tabulate_missing(paths: list[Path]) -> pd.DataFrame:
+    """Return one row per pair of a method and a dataset that has no result, with the reason."""
+    rows = [
+        {key: run[key] for key in MISSING_COLUMNS[:3]} | {"note": describe_divergence(run)}
+        for run in read_json_files(paths)
+        if run.get("diverged")
+    ]
+    return pd.DataFrame(rows, columns=MISSING_COLUMNS).astype(str)
+
+
+def read_json_files(paths: list[Path]) -> list[dict]:
+    return [json.loads(Path(path).read_text()) for path in paths]
+
+
 def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output: Path) -> None:
     """Write a study's tables into the folder `output`, each as Parquet and as CSV.
 
     The tables are those of `tables.TABLE_NAMES`. outcomes, class_accuracy, confusions, tasks,
-    wise_ft, measures, curves and drift hold results; `write_statistics` derives the others.
+    missing, wise_ft, measures, curves and drift hold results; `write_statistics` derives the
+    others.
     studies: the result of `paper_tables.identify_paper_study`.
     """
     evaluations = read_tables(files.evaluations, OUTCOME_SCHEMA)
@@ -152,12 +169,8 @@ def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output:
     class_accuracy = read_tables(files.classes, CLASS_SCHEMA).sort_values(
         EVALUATION_KEY, ignore_index=True, kind="stable"
     )
-    measure_files: list[MeasuresFile] = [
-        json.loads(Path(path).read_text()) for path in files.measures
-    ]
-    rehearsals: list[MeasuresFile] = [
-        json.loads(Path(path).read_text()) for path in files.rehearsals
-    ]
+    measure_files = cast(list[MeasuresFile], read_json_files(files.measures))
+    rehearsals = cast(list[MeasuresFile], read_json_files(files.rehearsals))
     predictors = sorted({name for file in rehearsals for name in file["measures"]})
     measure_files = join_rehearsals(measure_files, rehearsals)
     measures, names = tabulate_measures(measure_files)
@@ -169,18 +182,24 @@ def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output:
     wise_ft_columns = ["model", "method", "dataset", "wise_ft", "accuracy", *WISE_FT]
     # A forecast compares these digests to see whether its model is the study's.
     weights = {file["model"]: file["weights"] for file in measure_files if "weights" in file}
+    missing = tabulate_missing(files.selections)
     tables = {
         "outcomes": outcomes,
         "class_accuracy": class_accuracy,
         "confusions": read_tables(files.confusions, CONFUSION_SCHEMA),
         "wise_ft": all_tasks.loc[interpolated, wise_ft_columns],
         "tasks": tasks,
+        "missing": missing,
         "measures": measures,
         "drift": read_tables(files.drifts, DRIFT_SCHEMA),
         "curves": tabulate_curves(measure_files),
     }
     metadata: dict[str, dict] = {
-        "tasks": {"measures": names, "weights": weights},
+        "tasks": {
+            "measures": names,
+            "weights": weights,
+            "missing": missing.to_dict("records"),
+        },
         "measures": {"measures": names},
     }
     for name in RESULT_TABLE_NAMES:

@@ -9,6 +9,7 @@ RESULT_TABLE_NAMES = (
     "class_accuracy",
     "confusions",
     "tasks",
+    "missing",
     "wise_ft",
     "measures",
     "curves",
@@ -28,6 +29,7 @@ STATISTICS_TABLE_NAMES = (
 TABLE_NAMES = RESULT_TABLE_NAMES + STATISTICS_TABLE_NAMES
 # What a forecast consists of, in `results/forecast`.
 FORECAST_TABLE_NAMES = ("forecasts", "candidates", "rankings", "learning")
-# The report derives the findings from their evidence and does not list accuracies per class.
-TABLES_OUTSIDE_REPORT = ("class_accuracy", "findings")
+# The report derives the findings from their evidence, does not list accuracies per class, and
+# reads the pairs without a result from the metadata of the tasks.
+TABLES_OUTSIDE_REPORT = ("class_accuracy", "findings", "missing")
 REPORT_TABLE_NAMES = tuple(name for name in TABLE_NAMES if name not in TABLES_OUTSIDE_REPORT)

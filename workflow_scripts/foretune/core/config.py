@@ -19,6 +19,7 @@ from foretune.core.errors import ForetuneError
 from foretune.core.grid import grid_points
 from foretune.core.outcomes_file import check_outcomes
 from foretune.core.schema_errors import format_schema_error, suggest_name
+from foretune.core.untrusted import check_condition
 
 CONFIG_SCHEMA = Path(__file__).with_name("config.schema.yaml")
 MEASURES_ROOM = Path(__file__).parents[1] / "measures"
@@ -34,8 +35,8 @@ SOURCE_KINDS = {
     "folder": (),
     "table": ("image", "label", "group", "splits"),
     "torchvision": ("root",),
-    "webdataset": ("root", "splits"),
-    "huggingface": ("root", "splits", "subset", "image", "label", "group"),
+    "webdataset": ("root", "revision", "splits"),
+    "huggingface": ("root", "revision", "splits", "subset", "image", "label", "group"),
 }
 # The keys that determine a dataset's rows: where they come from, and the classes.
 SOURCE_KEYS = {*SOURCE_KINDS, "classes"}.union(*SOURCE_KINDS.values())
@@ -45,7 +46,9 @@ VALIDATOR = jsonschema.validators.extend(
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
         {
             "integer": lambda _, value: type(value) is int,
-            "number": lambda _, value: type(value) in (int, float) and math.isfinite(value),
+            "number": lambda _, value: (
+                type(value) is int or (type(value) is float and math.isfinite(value))
+            ),
         }
     ),
 )
@@ -76,7 +79,7 @@ def read_study(path: Path | str) -> dict:
     """
     try:
         config = yaml.load(Path(path).read_text(), UniqueKeyLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ForetuneError(f"{path}: cannot be read: {error}") from None
     if not isinstance(config, dict):
         raise ForetuneError(f"{path}: not a study: it has no keys")
@@ -191,6 +194,8 @@ def check_source(where: str, entry: SourceSpec) -> None:
     others = {key for keys in SOURCE_KINDS.values() for key in keys} - set(SOURCE_KINDS[kind])
     for key in sorted(others & entry.keys()):
         raise ForetuneError(f"{where}.{key}: not a key of a {kind} source")
+    for split, condition in entry.get("splits", {}).items() if kind == "table" else ():
+        check_condition(f"{where}.splits.{split}", condition)
     required = {"test"} if ".shifted." in where else {"train", "test"}
     if kind == "table" and (missing := required - entry["splits"].keys()):
         splits = ", ".join(sorted(missing))
@@ -218,7 +223,9 @@ def set_source_root(where: str, entry: SourceSpec, data: str) -> None:
     if Path(name).is_dir():
         entry["root"] = name
     elif re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
-        entry["root"] = f"{data}/{name}"
+        # A commit's files have a folder of their own, so that they are never those of another one.
+        commit = f"@{entry['revision'][:12]}" if "revision" in entry else ""
+        entry["root"] = f"{data}/{name}{commit}"
     else:
         raise ForetuneError(
             f"{where}.{kind}: {name}: neither a folder nor owner/name of a dataset on the hub"

@@ -100,12 +100,12 @@ def format_type(schema: dict, definition: dict) -> str:
         return "list or mapping"
     name = {"string": "text", "object": "mapping", "boolean": "true or false"}.get(kind, kind)
     bounds = [
-        f"{sign} {definition[bound]}"
+        f"{sign} {format(limit, 'g') if isinstance(limit, float) else limit}"
         for bound, sign in (
             ("minimum", "≥"), ("exclusiveMinimum", ">"),
             ("maximum", "≤"), ("exclusiveMaximum", "<"),
         )
-        if bound in definition
+        if (limit := definition.get(bound)) is not None
     ]  # fmt: skip
     return ", ".join([name, *bounds])
 

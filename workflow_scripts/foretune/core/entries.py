@@ -13,8 +13,11 @@ class ModelSpec(TypedDict, total=False):
 
     folder: str
     hub: str
+    revision: str  # a commit of the hub's repository
     architecture: str
     pretrained: str  # a tag of open_clip, or a file of weights
+    quick_gelu: bool  # of a file of weights, which cannot tell; see encoders/weights_file.py
+    preprocess: dict[str, Any]
     gpus: int
     parameters: float  # their number, for models whose name does not tell it
 
@@ -32,6 +35,7 @@ class SourceSpec(TypedDict, total=False):
     huggingface: str
     table: str
     root: str
+    revision: str  # a commit of the hub's repository
     subset: str
     image: str
     label: str
@@ -113,7 +117,12 @@ class Run(TypedDict):
 
 
 class Selection(Run):
-    """The selected trial of a run and its trained weights: the content of `best.json`."""
+    """The selected trial of a run and its trained weights: the content of `best.json`.
+
+    If every trial diverged, it has `diverged` in place of a trial, and the weights are empty.
+    """
+
+    diverged: NotRequired[bool]
 
     trial: int
     learning_rate: float

@@ -36,6 +36,14 @@ def format_schema_error(error: jsonschema.ValidationError) -> list[str]:
         return [f"{path}: {problem}; give one of: {', '.join(choices)}"]
     if error.validator == "required" and isinstance(value, dict):
         return [f"{prefix}{key}: is missing" for key in expected if key not in value]
+    if error.validator == "dependentRequired" and isinstance(value, dict):
+        return [
+            f"{prefix}{key}: needs {', '.join(needed)}"
+            for key, needed in expected.items()
+            if key in value and not set(needed) <= value.keys()
+        ]
+    if error.validator == "pattern" and path.endswith(".revision"):
+        return [f"{path}: {value!r} is not a commit: give all 40 hexadecimal digits"]
     if error.validator == "type":
         return [f"{path}: {value!r} is not {describe_expected_type(value, expected)}"]
     if error.validator == "pattern" and path.endswith(".caption"):

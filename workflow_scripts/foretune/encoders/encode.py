@@ -15,6 +15,7 @@ from foretune.core.entries import ModelSpec
 from foretune.data.prepared import Manifest, read_manifest, read_split
 from foretune.encoders.cache import write_embeddings
 from foretune.encoders.hidden import record_hidden_features
+from foretune.encoders.hub_models import get_revision
 from foretune.encoders.image_cache import load_batch, prepare_images
 from foretune.encoders.loading import (
     DualEncoder,
@@ -82,6 +83,7 @@ def embed_images(
         "preprocessing": repr(loaded.preprocess.config),
         "precision": "float32",
         "dataset": manifest["digest"],
+        "revision": get_revision(model_spec),  # of the hub's repository, for provenance
     }
     for split in manifest["splits"]:
         rows = read_split(dataset, split, ["id", "label", "group"])

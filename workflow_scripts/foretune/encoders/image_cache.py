@@ -20,7 +20,7 @@ from tqdm import tqdm
 from foretune.core.code_digest import code_digest
 from foretune.core.files import atomic_write, digest_json
 from foretune.data.prepared import decode_image, get_dataset_title, read_manifest, stream_split
-from foretune.encoders.loading import Preprocess
+from foretune.encoders.preprocess import Preprocess
 
 
 def prepare_images(

@@ -2,8 +2,9 @@
 
 The config names a model in one of three ways: by an open_clip architecture with a pretrained tag or
 a file of weights, by a model of Hugging Face's hub (`hub: org/name`), or by a folder that holds
-`open_clip_config.json` (open_clip's `local-dir:` form) and `open_clip_model.safetensors`. A
-folder's config may have a section for foretune:
+`open_clip_config.json` (open_clip's `local-dir:` form) and weights. A text tower of Hugging Face's
+is built from a `config.json` in that folder, or from the hub's cache. A folder's config may have a
+section for foretune:
 
     "foretune": {"stem": {"widths": [32, 64, 128], "strides": [2, 2, 2]}, "merges": "merges.txt.gz"}
 
@@ -18,14 +19,11 @@ timm model as the image tower, under the name that `vision_cfg` gives:
 import hashlib
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -33,7 +31,15 @@ from foretune.core.entries import ModelSpec
 from foretune.core.errors import ForetuneError
 from foretune.core.files import atomic_write
 from foretune.core.schema_errors import suggest_name
-from foretune.encoders.imports import hub, open_clip, restore_compiler, restore_transformers, timm
+from foretune.encoders.hub_models import (
+    Tokenizer,
+    find_hub_folder,
+    find_text_tower,
+    load_hub_tokenizer,
+)
+from foretune.encoders.imports import hub, open_clip, restore_transformers, timm
+from foretune.encoders.preprocess import Preprocess
+from foretune.encoders.weights_file import find_weights, load_weights, refuse_guesses
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
@@ -41,14 +47,13 @@ WEIGHTS_NAME = "open_clip_model.safetensors"
 # A torch module with open_clip's encode_image, encode_text and logit_scale. open_clip's classes
 # (CLIP, CustomTextCLIP, CoCa) share no base class but nn.Module, and have no types.
 DualEncoder: TypeAlias = Any
-Tokenizer: TypeAlias = Callable[[list[str]], Tensor]
 
 
 class LoadedModel(NamedTuple):
     """A model in eval mode and float32, its preprocessing and its tokenizer."""
 
     model: DualEncoder
-    preprocess: "Preprocess"
+    preprocess: Preprocess
     tokenizer: Tokenizer
 
 
@@ -60,21 +65,17 @@ def load_model(spec: ModelSpec, device: str = "cpu", weights: bool = True) -> Lo
     Raises ForetuneError if the folder, its weights, the name or the tag are missing or not valid.
     """
     try:
-        if "folder" in spec:
-            model, tokenizer = load_model_folder(Path(spec["folder"]), weights)
+        if "architecture" in spec:
+            model, tokenizer = load_architecture(spec, weights)
         else:
-            model, tokenizer = load_public_model(spec, weights)
-    except (
-        RuntimeError,
-        OSError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        TypeError,
-        SafetensorError,
-    ) as error:
+            folder = Path(spec["folder"]) if "folder" in spec else find_hub_folder(spec, weights)
+            model, tokenizer = load_model_folder(folder, weights)
+    except ForetuneError as error:
+        raise ForetuneError(f"cannot load the model {spec}: {error}") from error
+    except Exception as error:  # open_clip, timm, transformers and the hub have many kinds
+        reason = " ".join(str(error).split())
         raise ForetuneError(
-            f"cannot load the model {spec}: {error}{explain_model_fetch(spec)}"
+            f"cannot load the model {spec}: {reason}{explain_model_fetch(spec)}"
         ) from error
     # Convolutions are faster with channels last (by a sixth of a mini encoder's training step).
     model = model.to(device, memory_format=torch.channels_last).eval()
@@ -86,49 +87,41 @@ def get_open_clip_name(spec: ModelSpec) -> str:
     return spec.get("architecture") or f"hf-hub:{spec['hub'].removeprefix('hf-hub:')}"
 
 
-def load_public_model(spec: ModelSpec, weights: bool) -> tuple[DualEncoder, Tokenizer]:
+def load_architecture(spec: ModelSpec, weights: bool) -> tuple[DualEncoder, Tokenizer]:
     """Load a model and its tokenizer by open_clip's name; raises the libraries' own errors."""
-    name = get_open_clip_name(spec)
+    name = spec["architecture"]
     config = open_clip.get_model_config(name)
     if config is None:
         raise ValueError(
             f"open_clip has no such architecture{suggest_name(name, open_clip.list_models())}"
         )
-    pretrained = spec.get("pretrained") if weights else None
-    tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
-    if tag.get("quick_gelu") and not config.get("quick_gelu"):
+    pretrained = spec.get("pretrained", "")
+    tag = open_clip.get_pretrained_cfg(name, pretrained) if weights else {}
+    file = Path(pretrained) if not tag and Path(pretrained).is_file() else None
+    if file:
+        refuse_guesses(spec)
+    quick_gelu = spec.get("quick_gelu", config.get("quick_gelu", False))
+    if config.get("quick_gelu") and not quick_gelu:
+        raise ValueError(f"quick_gelu: is false, but {name} has it: name the architecture without")
+    if tag.get("quick_gelu") and not quick_gelu:
         # open_clip would only warn, and the embeddings would be wrong.
         raise ValueError(
             f"{pretrained} was trained with the architecture {name}-quickgelu: name that one"
         )
     if "hf_model_name" in config["text_cfg"]:
         restore_transformers()
-    # Without require_pretrained, open_clip would give a hub's model random weights if its own are
-    # missing.
-    model = open_clip.create_model(
-        name, pretrained=pretrained, load_weights=weights, require_pretrained=weights
-    )
+    from_open_clip = weights and not file
+    # Without require_pretrained, open_clip would give random weights if a tag's are missing.
+    model = create_model(
+        name, pretrained=pretrained if from_open_clip else None, load_weights=from_open_clip,
+        require_pretrained=from_open_clip, force_quick_gelu=quick_gelu,
+        force_preprocess_cfg=spec.get("preprocess"),
+    )  # fmt: skip
+    if file:
+        load_weights(model, file)
     if "hf_tokenizer_name" in config["text_cfg"]:
         return model, load_hub_tokenizer(**config["text_cfg"])
     return model, open_clip.get_tokenizer(name)
-
-
-def load_hub_tokenizer(
-    hf_tokenizer_name: str, context_length: int = 77, tokenizer_kwargs: dict | None = None,
-    tokenizer_mode: str | None = None, **_,
-) -> Tokenizer:  # fmt: skip
-    """Return the tokenizer of a text tower's config, loaded from its folder in the hub's cache.
-
-    The arguments are open_clip's keys of `text_cfg`; others are ignored. Given the hub's name,
-    transformers would look for a config.json that such repositories may lack, and fail if it
-    cannot ask the hub.
-    """
-    restore_compiler()  # transformers imports it
-    patterns = ["*.json", "*.txt", "*.model"]
-    folder = hub.snapshot_download(hf_tokenizer_name, allow_patterns=patterns)
-    return open_clip.tokenizer.HFTokenizer(
-        folder, context_length, tokenizer_mode=tokenizer_mode, **(tokenizer_kwargs or {})
-    )
 
 
 def explain_model_fetch(spec: ModelSpec) -> str:
@@ -142,17 +135,31 @@ def explain_model_fetch(spec: ModelSpec) -> str:
     )
 
 
-def load_model_folder(folder: Path, weights: bool) -> tuple[DualEncoder, Tokenizer]:
-    """Load a model and its tokenizer from a folder; raises the libraries' own errors."""
-    config = json.loads((folder / CONFIG_NAME).read_text())
-    extras = config.get("foretune", {})
-    if "timm" in extras:
-        register_timm_model(config["model_cfg"]["vision_cfg"]["timm_model_name"], **extras["timm"])
-    logging.disable(logging.WARNING)  # open_clip warns of missing weights, which are loaded below
+def create_model(name: str, **options) -> DualEncoder:
+    """Create a model by open_clip without its messages, such as of weights that are loaded later.
+
+    The base weights of a Hugging Face text tower are not asked for.
+    """
+    logging.disable(logging.WARNING)
     try:
-        model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+        return open_clip.create_model(name, pretrained_text=False, **options)
     finally:
         logging.disable(logging.NOTSET)
+
+
+def load_model_folder(folder: Path, weights: bool) -> tuple[DualEncoder, Tokenizer]:
+    """Load a model and its tokenizer from a folder; raises the libraries' own errors."""
+    config = read_model_config(folder / CONFIG_NAME)
+    extras, text_config = config.get("foretune", {}), config["model_cfg"]["text_cfg"]
+    if "timm" in extras:
+        register_timm_model(config["model_cfg"]["vision_cfg"]["timm_model_name"], **extras["timm"])
+    overrides: dict[str, Any] = {}
+    if "hf_model_name" in text_config:
+        restore_transformers()
+        tower = find_text_tower(folder, text_config["hf_model_name"])
+        text = {**text_config, "hf_model_name": str(tower), "hf_model_pretrained": False}
+        overrides["text_cfg"] = text
+    model = create_model(f"local-dir:{folder}", load_weights=False, **overrides)
     if "stem" in extras:
         stem = make_conv_stem(**extras["stem"])
         if "timm" in extras:
@@ -160,10 +167,47 @@ def load_model_folder(folder: Path, weights: bool) -> tuple[DualEncoder, Tokeniz
         else:
             model.visual.conv1 = stem
     if weights:
-        state = load_file(folder / WEIGHTS_NAME)
-        model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    bpe = {"bpe_path": str(folder / extras["merges"])} if "merges" in extras else {}
+        load_weights(model, find_weights(folder))
+    # open_clip takes the tokenizer of a folder from the folder alone.
+    if "hf_tokenizer_name" in text_config and not any(folder.glob("tokenizer*")):
+        return model, load_hub_tokenizer(**text_config)
+    bpe = {"bpe_path": str(folder / Path(extras["merges"]).name)} if "merges" in extras else {}
     return model, open_clip.get_tokenizer(f"local-dir:{folder}", **bpe)
+
+
+def read_model_config(path: Path) -> dict[str, Any]:
+    """Return the content of a model's open_clip_config.json.
+
+    Raises ForetuneError if it cannot be read, lacks a tower, or asks to run code.
+    """
+    try:
+        config = json.loads(path.read_text())
+        towers = [config["model_cfg"][name] for name in ("text_cfg", "vision_cfg")]
+    except (OSError, ValueError) as error:
+        raise ForetuneError(f"{path}: cannot be read ({error})") from error
+    except (LookupError, TypeError):
+        towers = []
+    if not towers or not all(isinstance(tower, dict) for tower in towers):
+        raise ForetuneError(f"{path}: needs model_cfg with text_cfg and vision_cfg")
+    refuse_remote_code(config)
+    return config
+
+
+def refuse_remote_code(config: Any) -> None:
+    """Refuse a model's config that asks transformers to run code that the model brings.
+
+    Raises ForetuneError.
+    """
+    if isinstance(config, dict):
+        if any("trust_remote_code" in key and value for key, value in config.items()):
+            raise ForetuneError(
+                f"{CONFIG_NAME}: trust_remote_code would run code of the model's author, which "
+                "foretune does not do"
+            )
+        config = list(config.values())
+    if isinstance(config, list):
+        for value in config:
+            refuse_remote_code(value)
 
 
 def save_weights(model: nn.Module, folder: Path) -> None:
@@ -196,34 +240,6 @@ def make_conv_stem(widths: list[int], strides: list[int]) -> nn.Sequential:
             layers += [nn.GroupNorm(1, before), nn.GELU()]
         layers.append(nn.Conv2d(before, width, 3, stride, padding=1))
     return nn.Sequential(*layers)
-
-
-class Preprocess:
-    """The model's own preprocessing, split into two steps whose composition is exact.
-
-    `Preprocess(model)(image)` resizes and crops an image to uint8 (3, H, W), which is cached.
-    `normalize(batch)` converts such images (B, 3, H, W) to the model's input.
-    """
-
-    def __init__(self, model: DualEncoder):
-        self.config = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
-        *self._steps, normalize = open_clip.transform.image_transform_v2(
-            self.config, is_train=False
-        ).transforms
-        self._mean = torch.tensor(normalize.mean).view(3, 1, 1)
-        self._std = torch.tensor(normalize.std).view(3, 1, 1)
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        result: Any = image
-        for step in self._steps:
-            result = step(result)
-        return (result * 255).round().to(torch.uint8)  # exact, as images are resized in uint8
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """Return uint8 images (B, 3, H, W) as the model's normalized float32 input."""
-        mean, std = self._mean.to(images.device), self._std.to(images.device)
-        images = images.contiguous(memory_format=torch.channels_last)
-        return (images.float() / 255 - mean) / std
 
 
 class _TextTower(nn.Module):
@@ -269,8 +285,13 @@ def encode_text(model: DualEncoder, tokens: Tensor) -> Tensor:
 
 
 def digest_weights(model: nn.Module) -> str:
-    """Return the SHA-256 over names and values of all weights, independent of their file."""
+    """Return the SHA-256 over names and values of all weights, independent of their file.
+
+    QuickGELU counts as well: the same weights give other vectors with it.
+    """
     digest = hashlib.sha256()
+    if any(isinstance(module, open_clip.transformer.QuickGELU) for module in model.modules()):
+        digest.update(b"QuickGELU")
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -31,7 +31,7 @@ from foretune.evaluation.scores import (
     EvaluationOutputs,
     EvaluationTest,
     get_predictions_path,
-    read_selection,
+    read_selections,
     score_predictions,
     write_predictions,
     write_scores,
@@ -93,7 +93,7 @@ def evaluate_model(
     """
     model, scores, drifts = FineTunedModel(base, log), [], []
     captioned = [add_captions(test) for test in tests]
-    for run in map(read_selection, selections):
+    for run in read_selections(selections):
         for coefficient in (*wise_ft, 1.0):
             model.choose(run["trained_weights"], coefficient)
             paths = [

@@ -14,7 +14,7 @@ from foretune.evaluation.scores import (
     EvaluationOutputs,
     EvaluationTest,
     get_predictions_path,
-    read_selection,
+    read_selections,
     score_predictions,
     write_predictions,
     write_scores,
@@ -39,13 +39,14 @@ def evaluate_probe(
 ) -> None:
     """Evaluate each selected linear probe on its own task's tests, shifted ones included.
 
-    Every test must belong to the task of one of the selections.
+    The tests of a task whose trials all diverged have no probe and are left out.
     """
-    runs = {run["dataset"]: run for run in map(read_selection, selections)}
+    runs = {run["dataset"]: run for run in read_selections(selections)}
     scores = []
     for test in tests:
         manifest, images = test.read_manifest(), test.read_images()
-        run = runs[manifest["name"]]
+        if (run := runs.get(manifest["name"])) is None:
+            continue
         layer = load_arrays(run["trained_weights"])
         predicted = (images.vectors @ layer["weight"] + layer["bias"]).argmax(axis=1)
         path = write_cached_predictions(
@@ -61,7 +62,7 @@ def evaluate_adapter(
     selections: list[Path], tests: list[EvaluationTest], outputs: EvaluationOutputs
 ) -> None:
     """Evaluate each selected CLIP-Adapter on every test: it adapts any images and captions."""
-    runs = [read_selection(path) for path in selections]
+    runs = read_selections(selections)
     adapters, scores = [load_arrays(run["trained_weights"]) for run in runs], []
     for test in tests:
         manifest, images, texts = read_cached_test(test)

@@ -193,6 +193,11 @@ def write_scores(scores: list[Scores], outputs: EvaluationOutputs) -> None:
         write_parquet(pa.Table.from_pylist(rows, schema), path, {"kind": kind})
 
 
+def read_selections(paths: list[Path]) -> list[Selection]:
+    """Return the selections (`best.json`), without those whose trials all diverged."""
+    return [run for run in map(read_selection, paths) if not run.get("diverged")]
+
+
 def read_selection(path: Path) -> Selection:
     """Return a selection (`best.json`) after checking that its weights are the selected ones.
 

@@ -16,6 +16,7 @@ from foretune.core.errors import ForetuneError
 from foretune.core.locks import exclusive_lock
 from foretune.data.sources.read import read_source
 from foretune.data.sources.registry import explain_dataset_fetch
+from foretune.data.sources.revisions import list_fetched_revisions
 from foretune.planning.download import download_file
 from foretune.planning.fetch_list import DatasetItem, ModelItem, get_hub_patterns
 
@@ -44,9 +45,12 @@ def fetch_items(items: list[DatasetItem | ModelItem], log=print) -> None:
 def fetch_item(item: DatasetItem | ModelItem) -> str:
     """Fetch one item, then read it as a job would. Return its digest or its numbers of images."""
     if isinstance(item, ModelItem):
+        from foretune.encoders.hub_models import get_revision
         from foretune.encoders.loading import digest_weights, load_model
 
-        return f"weights {digest_weights(load_model(item.spec)[0])[:12]}"
+        weights = f"weights {digest_weights(load_model(item.spec)[0])[:12]}"
+        revision = get_revision(item.spec)
+        return f"{weights}, revision {revision}" if revision else weights
     if "torchvision" in item.spec:
         fetch_torchvision(item.spec)
     elif item.hub_name:
@@ -54,7 +58,10 @@ def fetch_item(item: DatasetItem | ModelItem) -> str:
     splits = ("train", "test") if "train" in item.splits else ("test",)
     source = read_source(item.spec, splits)
     counts = ", ".join(f"{rows.n} {split}" for split, rows in source.rows.items())
-    return f"{len(source.classes)} classes; {counts}"
+    revisions = list_fetched_revisions(Path(item.where)) if item.hub_name else []
+    return "; ".join(
+        [f"{len(source.classes)} classes", counts, *(f"revision {r}" for r in revisions)]
+    )
 
 
 def fetch_from_hub(item: DatasetItem, name: str) -> None:
@@ -63,8 +70,9 @@ def fetch_from_hub(item: DatasetItem, name: str) -> None:
     try:
         # It resumes a file that broke off, and only checks whether a complete one has changed.
         snapshot_download(
-            name, repo_type="dataset", local_dir=item.where, allow_patterns=get_hub_patterns(item)
-        )
+            name, repo_type="dataset", local_dir=item.where, allow_patterns=get_hub_patterns(item),
+            revision=item.spec.get("revision"),
+        )  # fmt: skip
     except Exception as error:  # the hub's, httpx's and the system's
         reason = str(error).strip().splitlines()[0]
         raise ForetuneError(

@@ -83,7 +83,8 @@ def build_report(
     """
     study = {name: pd.read_parquet(Path(analysis) / f"{name}.parquet")
              for name in REPORT_TABLE_NAMES}  # fmt: skip
-    measures = read_metadata(Path(analysis) / "tasks.parquet")["measures"]
+    metadata = read_metadata(Path(analysis) / "tasks.parquet")
+    measures = metadata["measures"]
     facts = json.loads(Path(provenance).read_text())
     descriptions = describe_study_datasets(datasets, facts)
     settings = make_settings(study, measures, descriptions)
@@ -98,6 +99,7 @@ def build_report(
         settings=settings, trained=packed["trials"]["n"], **summarize_study(study, settings),
         forecast_study=facts.get("config", {}).get("forecast", {}).get("study"),
         elsewhere=facts.get("config", {}).get("outcomes"),
+        missing=metadata.get("missing", []),
         unmeasured=facts.get("config", {}).get("without_images", []),
         config=yaml.safe_dump(facts.get("config", {}), sort_keys=False, allow_unicode=True),
     )  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 from foretune.core.errors import ForetuneError
 from foretune.core.files import write_json
 from foretune.data.prepared import get_dataset_title
+from foretune.data.sources.revisions import list_fetched_revisions
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "snakemake", "pyarrow", "numpy", "scipy",
             "altair")  # fmt: skip
@@ -27,6 +28,16 @@ def get_git_commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit + ("+" if changed.strip() else "")
+
+
+def list_revisions(config: dict, measured: list[dict]) -> dict[str, str]:
+    """Return the commits of what came from Hugging Face's hub, by the config's name."""
+    revisions = {m["model"]: m["revision"] for m in measured if m.get("revision")}
+    for name, entry in config.get("datasets", {}).items():
+        for title, source in {name: entry, **entry.get("shifted", {})}.items():
+            if commits := list_fetched_revisions(Path(source["root"])) if "root" in source else []:
+                revisions[name if title == name else f"{name}/{title}"] = ", ".join(commits)
+    return revisions
 
 
 def write_provenance(
@@ -62,6 +73,7 @@ def write_provenance(
             "config": config,
             "datasets": {get_dataset_title(m): m["digest"] for m in manifests},
             "models": dict(weights),
+            "revisions": list_revisions(config, measured),
         },
         output,
     )

@@ -30,6 +30,7 @@ from foretune.training.trainer import Trainer
 from foretune.training.trials import (
     EpochRow,
     JobSpec,
+    describe_divergence,
     get_trial_key,
     has_diverged,
     is_better,
@@ -93,6 +94,8 @@ class FineTuningJob:
             trial = self.trials[keys.index(self.state.best["key"])]
             best = {**self.state.best["row"], "trial": trial["trial"]}
         write_results(self.job, rows, best, self.state.best_file)
+        if best is None:
+            self.log(f"{self.job.run['dataset']}: {describe_divergence(self.job.run)}")
 
     def train_trial(self, trial: Trial, epochs: int) -> None:
         """Train one trial until it has this many epochs, and save the state after each."""
@@ -185,7 +188,7 @@ def finetune(
         prepared: folder where prepared images are kept (see `encoders.image_cache`).
 
     Raises:
-        ForetuneError: every trial diverged, or a GPU has too little memory.
+        ForetuneError: a GPU has too little memory.
     """
     with exclusive_lock(job.output) if not distributed.rank() else nullcontext():
         with distributed.main_process_first():

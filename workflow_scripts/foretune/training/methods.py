@@ -227,7 +227,9 @@ def peft_lora(
     config = LoraConfig(
         r=settings["rank"],
         lora_alpha=settings["alpha"],  # type: ignore[arg-type]  # annotated as int; floats work
-        target_modules=targets,
+        # A pattern: a name in a list would also match each module whose name ends with it, such as
+        # `visual.transformer.resblocks.0.attn` for the text tower's `transformer.resblocks.0.attn`.
+        target_modules="|".join(map(re.escape, targets)),
     )
     tuner = LoraModel(model, config, "default")
 

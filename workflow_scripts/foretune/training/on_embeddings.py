@@ -26,6 +26,7 @@ from foretune.training.stacked_trials import StackedOptimizer, TrialStack
 from foretune.training.trials import (
     EpochRow,
     JobSpec,
+    describe_divergence,
     get_trial_columns,
     is_better,
     write_results,
@@ -47,9 +48,6 @@ def fit_on_embeddings(job: JobSpec, embeddings: Path, log: Callable[[str], objec
 
     Args:
         embeddings: folder of the model's embedding caches of the dataset.
-
-    Raises:
-        ForetuneError: every trial diverged.
     """
     data, stacks = read_training_data(job, embeddings)
     rows: list[EpochRow] = []
@@ -74,8 +72,8 @@ def fit_on_embeddings(job: JobSpec, embeddings: Path, log: Callable[[str], objec
     progress.close()
     rows.sort(key=lambda row: (row["trial"], row["epoch"]))
     write_results(job, rows, best, trained_weights)
-    assert best is not None  # write_results raises an error otherwise
-    log(f"{name}: {len(job.trials)} trials, best validation {best['val_accuracy']:.3f}")
+    result = f"best validation {best['val_accuracy']:.3f}" if best else describe_divergence(job.run)
+    log(f"{name}: {len(job.trials)} trials, {result}")
 
 
 def read_training_data(

@@ -74,6 +74,7 @@ class Trainer:
         # What the numbers depend on besides the job's settings and the code.
         self.made_from = {
             "weights": weights_digest,
+            "preprocessing": repr(self.preprocess.config),
             "dataset": dataset_digest,
             "captions": self.captions,
         }

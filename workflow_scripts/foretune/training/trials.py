@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 import pyarrow as pa
 
 from foretune.core.entries import Recipe, Run, Selection, Trial
-from foretune.core.errors import ForetuneError
 from foretune.core.files import atomic_write, digest_file, link_or_copy, write_json
 from foretune.core.grid import GRID_KEYS
 from foretune.core.parquet import write_parquet
@@ -162,19 +161,13 @@ def write_results(
     """Write the job's three files.
 
     Args:
-        best: the row of the best epoch; None if every trial diverged.
+        best: the row of the best epoch; None if every trial diverged. Then the file of weights is
+            empty and best.json says so, and the study goes on without this pair.
         trained_weights: the trained tensors of that epoch, or a file of them, which is kept.
-
-    Raises:
-        ForetuneError: every trial diverged.
     """
     from safetensors.torch import save_file  # select_trial should not wait for torch
 
     run = job.run
-    if best is None or trained_weights is None:
-        raise ForetuneError(
-            f"every trial on {run['dataset']} diverged; lower methods.{run['method']}.learning_rate"
-        )
     table = pa.Table.from_pylist([{**run, **row} for row in epochs], EPOCH_SCHEMA)
     write_parquet(table, job.output / "epochs.parquet", dict(run))
     weights_path = job.output / "trained_weights.safetensors"
@@ -182,24 +175,34 @@ def write_results(
         if isinstance(trained_weights, Path):
             link_or_copy(trained_weights, temporary)
         else:
-            tensors = {name: tensor.contiguous() for name, tensor in trained_weights.items()}
-            save_file(tensors, temporary)
+            weights = trained_weights or {}
+            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
     selected = ("trial", *GRID_KEYS, "epoch", "val_accuracy")
-    selection = {
-        **run,
-        **{name: value for name, value in best.items() if name in selected},
-        "learning_rate": best["learning_rate_peak"],  # the trial's, not the epoch's
-        "trained_weights": str(weights_path),
-        "sha256": digest_file(weights_path),
-    }
-    write_json(selection, job.output / "best.json")
+    chosen: dict[str, Any] = {"diverged": True}
+    if best is not None:
+        chosen = {name: value for name, value in best.items() if name in selected}
+        chosen["learning_rate"] = best["learning_rate_peak"]  # the trial's, not the epoch's
+    files = {"trained_weights": str(weights_path), "sha256": digest_file(weights_path)}
+    write_json({**run, **chosen, **files}, job.output / "best.json")
+
+
+def describe_divergence(run: Mapping[str, Any]) -> str:
+    """Return why a pair whose trials all diverged is missing, and what to do."""
+    return f"every trial diverged: lower methods.{run['method']}.learning_rate"
 
 
 def select_trial(parts: list[Path], output: Path) -> None:
-    """Write the best of several selections, the best.json of a method's parts, to `output`."""
+    """Write the best of several selections, the best.json of a method's parts, to `output`.
+
+    It is one that diverged only if all did.
+    """
     best: Selection | None = None
     for part in parts:
         candidate: Selection = json.loads(Path(part).read_text())
-        if is_better(candidate, best):
+        if (
+            best is None
+            or best.get("diverged")
+            or (not candidate.get("diverged") and is_better(candidate, best))
+        ):
             best = candidate
     write_json(best, output)

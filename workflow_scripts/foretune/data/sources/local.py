@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from foretune.core.entries import SourceSpec
 from foretune.core.errors import ForetuneError
 from foretune.core.parquet import read_metadata
+from foretune.core.untrusted import refuse_outside
 from foretune.data.sources.base import (
     DEFAULT_CAPTION,
     IMAGE_SUFFIXES,
@@ -203,6 +204,7 @@ def read_table_source(spec: SourceSpec, wanted: tuple[str, ...] = TRAIN_AND_TEST
             ]  # fmt: skip
         except Exception as error:  # pandas raises many kinds for a wrong query
             raise ForetuneError(f"{path}: {query!r}, {spec['image']!r}: {error!r}") from None
+        refuse_outside("", str(path.parent / spec["image"]), [str(file) for file, _ in files])
         groups = chosen[spec["group"]].astype(str).tolist() if "group" in spec else None
         rows[split] = make_file_rows(path.parent, files, groups)
     return ImageSource(
