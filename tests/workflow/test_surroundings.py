@@ -1,10 +1,14 @@
 """A study's first job in odd surroundings: foreign packages, no reader, no home, a user unknown."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import yaml
 
 import run_study
 from checkout import ROOT
@@ -90,3 +94,35 @@ def test_ctrl_c_while_snakemake_starts_prints_no_traceback():
         cwd=ROOT,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_embeddings_in_a_folder_of_any_name_are_measured(checkout):
+    folder = checkout / "my $data; touch here & 'it' \"(1)\""
+    folder.mkdir()
+    numbers = np.random.default_rng(0)
+    np.save(folder / "x.npy", numbers.normal(size=(50, 8)).astype(np.float32))
+    np.save(folder / "t.npy", numbers.normal(size=(3, 8)).astype(np.float32))
+    np.save(folder / "y.npy", np.arange(50) % 3)
+    study = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
+    files = {"images": "x.npy", "texts": "t.npy", "labels": "y.npy"}
+    study["embeddings"] = {"mine": {name: str(folder / file) for name, file in files.items()}}
+    study["measures"] = {"bootstrap": 0}
+    (folder / "my study.yaml").write_text(yaml.safe_dump(study))
+    command = [*COMMAND[:-1], str(folder / "my study.yaml"), "results/measures/mine.json"]
+    done = subprocess.run(command, cwd=checkout, env=ENV, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((checkout / "results/measures/mine.json").read_text())["measures"]
+    assert not (checkout / "here").exists()
+
+
+def test_braces_in_the_path_of_an_input_are_refused_in_words(checkout):
+    study = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
+    (checkout / "{folder}").mkdir()
+    shutil.copy(checkout / "resources/mini/digits.parquet", checkout / "{folder}")
+    study["datasets"]["digits"] = {"parquet": "{folder}/digits.parquet"}
+    (checkout / "study.yaml").write_text(yaml.safe_dump(study))
+    command = [*COMMAND[:-1], "study.yaml", "-n"]
+    done = subprocess.run(command, cwd=checkout, env=ENV, text=True, capture_output=True)
+    printed = done.stdout + done.stderr
+    assert done.returncode == 1 and "Traceback" not in printed
+    assert "{folder}/digits.parquet: Snakemake takes a name in braces" in printed

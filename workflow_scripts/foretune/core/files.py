@@ -60,8 +60,8 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         reason = explain_disk_error(error)
         if reason is None:
             raise
-        file = getattr(error, "filename", None) or temporary
-        shown = path if Path(os.fsdecode(file)) == temporary else file
+        name = getattr(error, "filename", None) or temporary
+        shown = path if Path(os.fsdecode(name)) == temporary else name
         raise ForetuneError(f"{shown}: {reason}") from None
     finally:
         with suppress(OSError):  # of a folder that cannot be written to

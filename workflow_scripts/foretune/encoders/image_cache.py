@@ -93,7 +93,7 @@ def write_array(path: Path, images: Iterable[np.ndarray], n: int) -> None:
             if not number:
                 header = {"descr": "|u1", "fortran_order": False, "shape": (n, *image.shape)}
                 np.lib.format.write_array_header_1_0(file, header)
-            file.write(np.ascontiguousarray(image))
+            file.write(np.ascontiguousarray(image).data)
 
 
 def load_batch(images: np.ndarray, rows: slice | np.ndarray, device: str | torch.device) -> Tensor:
