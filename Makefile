@@ -3,8 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 STUDY ?= config.yaml
 CORES ?= all
-SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/run_study.py \
-	--study $(STUDY) --profile profiles/local --cores $(CORES) $(SNAKEMAKE_FLAGS)
+# The shell reads STUDY, DATA, CAPTION and WEIGHT from its environment, as they are: make would split
+# them at spaces, and run what follows a semicolon as a command.
+export STUDY
+# Packages of a cluster's module, which PYTHONPATH names, do not fit those of the virtual environment.
+unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH
+SNAKEMAKE = $(BIN)/python workflow_scripts/run_study.py \
+	--study "$$STUDY" --profile profiles/local --cores $(CORES) $(SNAKEMAKE_FLAGS)
+# It may be that nobody reads on, as after `| head -1`.
+SAY = trap '' PIPE; say() { printf '%s\n' "$$@" 2>/dev/null || true; }; say
 CODE := workflow_scripts tests benchmarks
 
 .PHONY: help demo forecast forecast-study fetch plan slurm-profile clean-orphans test configuration docs format suite suite-data
@@ -15,26 +22,25 @@ help: ## list the targets
 
 demo: $(BIN)/.run ## run the study STUDY (the default: the bundled one) to its report
 	@$(SNAKEMAKE)
-	@echo "The report: $(CURDIR)/results/report.html"
+	@$(SAY) "The report: $$PWD/results/report.html"
 
 # DATA is a folder with one subfolder per class. The forecast rests on the study in results/ if that
-# has a dataset that the bundled study lacks, and otherwise on the bundled one. The shell reads DATA,
-# CAPTION and WEIGHT from its environment: make would split them at spaces and quotes.
+# has a dataset that the bundled study lacks, and otherwise on the bundled one.
 forecast: $(BIN)/.run ## forecast accuracy and forgetting for the images in the folder DATA
 	@test -n "$$DATA" || { echo "give the images: make forecast DATA=path/to/folder"; exit 2; }
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/forecast_folder.py \
-		--data "$$DATA" --study $(STUDY) $${CAPTION:+--caption "$$CAPTION"} \
-		$${WEIGHT:+--weight $$WEIGHT} --profile profiles/local --cores $(CORES) \
+	@$(BIN)/python workflow_scripts/forecast_folder.py \
+		--data "$$DATA" --study "$$STUDY" $${CAPTION:+--caption "$$CAPTION"} \
+		$${WEIGHT:+--weight "$$WEIGHT"} --profile profiles/local --cores $(CORES) \
 		$(SNAKEMAKE_FLAGS)
-	@cat results/forecast/forecast.txt 2>/dev/null || true
-	@echo "With pictures: $(CURDIR)/results/forecast/forecast.html"
+	@$(SAY) "$$(cat results/forecast/forecast.txt 2>/dev/null)" \
+		"With pictures: $$PWD/results/forecast/forecast.html"
 
 # Needs a network. The files are listed first; FETCH_FLAGS=--list only lists them.
 fetch: $(BIN)/.run ## download the public datasets and weights of STUDY, once
-	@$(BIN)/python workflow_scripts/fetch_study.py --study $(STUDY) $(FETCH_FLAGS)
+	@$(BIN)/python workflow_scripts/fetch_study.py --study "$$STUDY" $(FETCH_FLAGS)
 
 plan: $(BIN)/.run ## estimate jobs, hours, disk and memory of STUDY without running it
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/plan.py --study $(STUDY) \
+	@$(BIN)/python workflow_scripts/plan.py --study "$$STUDY" \
 		$(if $(TFLOPS),--tflops $(TFLOPS))
 
 # Snakemake looks for profiles by name in this folder.
@@ -86,13 +92,20 @@ forecast-study: $(BIN)/.resources ## run the study that forecasts rest on, and b
 		--pins resources/forecast_study/packages.txt --packages results/packages \
 		--output results/forecast_study/tasks
 	@$(SNAKEMAKE)
-	$(BIN)/python workflow_scripts/suite.py study --results results --config $(STUDY) \
+	$(BIN)/python workflow_scripts/suite.py study --results results --config "$$STUDY" \
 		--output resources/mini/study
 
 # A dependency group of pyproject.toml, installed into the virtual environment together with the
 # group `run`, so that pip chooses matching versions of torch and torchvision.
+# An environment of an older Python, or one that was left half made, is made again.
+SUPPORTED = import sys; sys.exit(sys.version_info < (3, 11))
 $(BIN)/.%: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -c "import pip; $(SUPPORTED)" 2>/dev/null || { \
+		$(PYTHON) -c "$(SUPPORTED)" || { \
+			echo "foretune needs Python 3.11 or later, and $(PYTHON) is" \
+				"$$($(PYTHON) --version 2>&1 || true): make PYTHON=python3.12 $(MAKECMDGOALS)"; \
+			exit 2; }; \
+		$(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 2; }; }
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/pip install --quiet --group run $(if $(filter-out run,$*),--group $*)
 	@touch $@

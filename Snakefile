@@ -9,6 +9,15 @@ if not workflow.overwrite_configfiles:
     configfile: "config.yaml"
 
 
+# Jobs use the packages of their Python and no others, such as those of a cluster's module or, in a
+# conda environment, of the user's home. A job goes on if nobody reads what it prints, as after
+# `| head -1`: tee writes on into the log.
+shell.prefix(
+    "unset PYTHONPATH PYTHONHOME PYTHONSAFEPATH; export PYTHONNOUSERSITE=1; "
+    "tee() {{ trap '' PIPE; command tee \"$@\" || true; }}; "
+)
+
+
 include: "rules/study.smk"
 include: "rules/inputs.smk"
 include: "rules/targets.smk"

@@ -39,10 +39,10 @@ rule analyze_study:
     message:
         "Analyzing how measures relate to gain and forgetting"
     shell:
-        "python {input.script} --evaluations {input.evaluations} --classes {input.classes} "
-        "--confusions {input.confusions} --drifts {input.drifts} "
-        "--selections {input.selections} --measures {input.measures} {input.embeddings} "
-        "--rehearsals {input.rehearsals} "
-        "--outcomes {input.outcomes:q} --manifests {input.manifests} "
-        "--models {params.models:q} --datasets {params.datasets} --paper {input.paper} "
-        "--seed {params.seed} --output {params.folder} 2>&1 | tee {log}"
+        "python {input.script:q} --evaluations {input.evaluations:q} --classes {input.classes:q} "
+        "--confusions {input.confusions:q} --drifts {input.drifts:q} "
+        "--selections {input.selections:q} --measures {input.measures:q} {input.embeddings:q} "
+        "--rehearsals {input.rehearsals:q} "
+        "--outcomes {input.outcomes:q} --manifests {input.manifests:q} "
+        "--models {params.models:q} --datasets {params.datasets:q} --paper {input.paper:q} "
+        "--seed {params.seed} --output {params.folder:q} 2>&1 | tee {log:q}"

@@ -38,8 +38,9 @@ rule embed_images:
     message:
         "Embedding the images of {wildcards.dataset} with {wildcards.model}"
     shell:
-        "python {input.script} --model-spec {params.spec:q} --dataset {params.dataset} "
-        "--prepared {params.prepared} --output {params.folder} {params.shard} 2>&1 | tee {log}"
+        "python {input.script:q} --model-spec {params.spec:q} --dataset {params.dataset:q} "
+        "--prepared {params.prepared:q} --output {params.folder:q} {params.shard} "
+        "2>&1 | tee {log:q}"
 
 
 # A dataset with `shards: n` is embedded by n jobs. Their files are deleted once joined.
@@ -99,7 +100,8 @@ rule join_shards:
     message:
         "Joining the embeddings of {wildcards.dataset} by {wildcards.model}"
     shell:
-        "python {input.script} --shards {params.shards} --output {params.folder} 2>&1 | tee {log}"
+        "python {input.script:q} --shards {params.shards:q} --output {params.folder:q} "
+        "2>&1 | tee {log:q}"
 
 
 use rule embed_images as embed_shifted_test with:
@@ -147,5 +149,6 @@ rule embed_captions:
     message:
         "Embedding the captions of {wildcards.dataset} with {wildcards.model}"
     shell:
-        "python {input.script} --model-spec {params.spec:q} --template {params.template:q} "
-        "--own {input.own} --dataset {params.dataset} --output {output.text} 2>&1 | tee {log}"
+        "python {input.script:q} --model-spec {params.spec:q} --template {params.template:q} "
+        "--own {input.own:q} --dataset {params.dataset:q} --output {output.text:q} "
+        "2>&1 | tee {log:q}"

@@ -30,10 +30,11 @@ rule evaluate_adapter:
     message:
         "Testing {wildcards.model} with each adapter of {wildcards.method} on every dataset"
     shell:
-        "python {input.script} {params.command} {input.selections} --manifests {input.manifests} "
-        "--images {input.images} {params.texts} {input.texts} --predictions {params.predictions} "
-        "--output {output.rows} --classes {output.classes} --confusions {output.confusions} "
-        "2>&1 | tee {log}"
+        "python {input.script:q} {params.command} {input.selections:q} "
+        "--manifests {input.manifests:q} --images {input.images:q} {params.texts} {input.texts:q} "
+        "--predictions {params.predictions:q} "
+        "--output {output.rows:q} --classes {output.classes:q} --confusions {output.confusions:q} "
+        "2>&1 | tee {log:q}"
 
 
 # A probe has a head for the classes of its own task, and needs no captions.
@@ -126,9 +127,9 @@ rule evaluate_model:
     message:
         "Testing {wildcards.model} as fine-tuned by {wildcards.method} on every dataset"
     shell:
-        "python {input.script} model --selections {input.selections} "
-        "--model-spec {params.spec:q} --wise-ft {params.wise_ft} --manifests {input.manifests} "
-        "--texts {input.texts} --embeddings {params.embeddings} --prepared {params.prepared} "
-        "--predictions {params.predictions} --code {params.code} --output {output.rows} "
-        "--classes {output.classes} --confusions {output.confusions} --drift {output.drift} "
-        "2>&1 | tee {log}"
+        "python {input.script:q} model --selections {input.selections:q} "
+        "--model-spec {params.spec:q} --wise-ft {params.wise_ft:q} --manifests {input.manifests:q} "
+        "--texts {input.texts:q} --embeddings {params.embeddings:q} --prepared {params.prepared:q} "
+        "--predictions {params.predictions:q} --code {params.code:q} --output {output.rows:q} "
+        "--classes {output.classes:q} --confusions {output.confusions:q} --drift {output.drift:q} "
+        "2>&1 | tee {log:q}"

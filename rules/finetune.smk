@@ -28,6 +28,9 @@ rule finetune_model:
     threads: 1
     resources:
         gpu=lambda wildcards: STUDY["models"][wildcards.model]["gpus"],
+        # As many, also if a profile sets `gpu` to 0 and asks Slurm by another option. A param would
+        # rerun the training when their number changes.
+        processes=lambda wildcards: STUDY["models"][wildcards.model]["gpus"],
         # The weights, their initial and best values, gradients, two moments, and the files to save.
         mem_mb=memory_by_size(copies=8, per_gpu=True),
         runtime=get_training_minutes,
@@ -44,11 +47,11 @@ rule finetune_model:
     message:
         "Fine-tuning {wildcards.model} on {wildcards.dataset} with {wildcards.method}"
     shell:
-        "python {input.script} --model {wildcards.model} --method {wildcards.method} "
-        "--dataset-name {wildcards.dataset} --model-spec {params.spec:q} "
+        "python {input.script:q} --model {wildcards.model:q} --method {wildcards.method:q} "
+        "--dataset-name {wildcards.dataset:q} --model-spec {params.spec:q} "
         "--recipe {params.recipe:q} --trials {params.trials:q} --seed {params.seed} "
-        "--dataset {params.dataset} --text {input.text} --prepared {params.prepared} "
-        "--output {params.folder} --gpus {resources.gpu} 2>&1 | tee {log}"
+        "--dataset {params.dataset:q} --text {input.text:q} --prepared {params.prepared:q} "
+        "--output {params.folder:q} --gpus {resources.processes} 2>&1 | tee {log:q}"
 
 
 rule fit_cached:
@@ -87,10 +90,10 @@ rule fit_cached:
     message:
         "Training {wildcards.method} on the embeddings of {wildcards.dataset} by {wildcards.model}"
     shell:
-        "python {input.script} --model {wildcards.model} --method {wildcards.method} "
-        "--dataset-name {wildcards.dataset} --recipe {params.recipe:q} "
-        "--trials {params.trials:q} --seed {params.seed} --dataset {params.dataset} "
-        "--embeddings {params.embeddings} --output {params.folder} 2>&1 | tee {log}"
+        "python {input.script:q} --model {wildcards.model:q} --method {wildcards.method:q} "
+        "--dataset-name {wildcards.dataset:q} --recipe {params.recipe:q} "
+        "--trials {params.trials:q} --seed {params.seed} --dataset {params.dataset:q} "
+        "--embeddings {params.embeddings:q} --output {params.folder:q} 2>&1 | tee {log:q}"
 
 
 # A method whose trials run in one job needs no selection: the job's best.json is the best.
@@ -117,4 +120,5 @@ rule select_trial:
     message:
         "Selecting the trial of {wildcards.method} for {wildcards.model} on {wildcards.dataset}"
     shell:
-        "python {input.script} --parts {input.parts} --output {output.best} 2>&1 | tee {log}"
+        "python {input.script:q} --parts {input.parts:q} --output {output.best:q} "
+        "2>&1 | tee {log:q}"

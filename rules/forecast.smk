@@ -106,6 +106,6 @@ rule forecast_datasets:
     message:
         "Forecasting accuracy and forgetting for each model and method"
     shell:
-        "python {input.script} --study {params.study:q} --measures {input.measures} "
-        "--rehearsals {input.rehearsals} --tests {input.tests} "
-        "--weight {params.weight} --output {params.folder} 2>&1 | tee {log}"
+        "python {input.script:q} --study {params.study:q} --measures {input.measures:q} "
+        "--rehearsals {input.rehearsals:q} --tests {input.tests:q} "
+        "--weight {params.weight} --output {params.folder:q} 2>&1 | tee {log:q}"

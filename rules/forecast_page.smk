@@ -49,5 +49,6 @@ rule write_forecast_page:
     message:
         "Writing the page of the forecast"
     shell:
-        "python {input.script} --forecast {params.folder} --rehearsals {params.rehearsals} "
-        "--datasets {params.datasets} --tasks {input.tasks} --output {output} 2>&1 | tee {log}"
+        "python {input.script:q} --forecast {params.folder:q} --rehearsals {params.rehearsals:q} "
+        "--datasets {params.datasets:q} --tasks {input.tasks:q} --output {output:q} "
+        "2>&1 | tee {log:q}"

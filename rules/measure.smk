@@ -29,10 +29,10 @@ rule measure_task:
     message:
         "Measuring {wildcards.dataset} in the embeddings of {wildcards.model}"
     shell:
-        "python {input.script} --model {wildcards.model} --dataset {params.dataset} "
-        "--embeddings {params.embeddings} --emms-sources {input.sources} "
-        "--options {params.options:q} --seed {params.seed} --output {output.measures} "
-        "2>&1 | tee {log}"
+        "python {input.script:q} --model {wildcards.model:q} --dataset {params.dataset:q} "
+        "--embeddings {params.embeddings:q} --emms-sources {input.sources:q} "
+        "--options {params.options:q} --seed {params.seed} --output {output.measures:q} "
+        "2>&1 | tee {log:q}"
 
 
 # Embeddings that were computed elsewhere have no model or dataset here; nothing is trained on them.
@@ -60,6 +60,6 @@ rule measure_embeddings:
     message:
         "Measuring the embeddings {wildcards.embedding}"
     shell:
-        "python {input.script} --name {wildcards.embedding} --images {input.images} "
-        "--texts {input.texts} {params.labels} {input.labels} --options {params.options:q} "
-        "--seed {params.seed} --output {output.measures} 2>&1 | tee {log}"
+        "python {input.script:q} --name {wildcards.embedding:q} --images {input.images:q} "
+        "--texts {input.texts:q} {params.labels} {input.labels:q} --options {params.options:q} "
+        "--seed {params.seed} --output {output.measures:q} 2>&1 | tee {log:q}"

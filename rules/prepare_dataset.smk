@@ -27,8 +27,8 @@ rule prepare_dataset:
     message:
         "Splitting {wildcards.dataset} into train, val and test"
     shell:
-        "python {input.script} --name {wildcards.dataset} --spec {params.spec:q} "
-        "--seed {params.seed} --output {params.folder} 2>&1 | tee {log}"
+        "python {input.script:q} --name {wildcards.dataset:q} --spec {params.spec:q} "
+        "--seed {params.seed} --output {params.folder:q} 2>&1 | tee {log:q}"
 
 
 # The classes come from the parent's manifest; its images are not read.
@@ -59,5 +59,5 @@ rule prepare_shifted_test:
     message:
         "Preparing the shifted test {wildcards.shift} of {wildcards.dataset}"
     shell:
-        "python {input.script} --shift {wildcards.shift} --spec {params.spec:q} "
-        "--parent {params.parent} --output {params.folder} 2>&1 | tee {log}"
+        "python {input.script:q} --shift {wildcards.shift:q} --spec {params.spec:q} "
+        "--parent {params.parent:q} --output {params.folder:q} 2>&1 | tee {log:q}"

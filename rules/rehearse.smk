@@ -26,6 +26,6 @@ rule rehearse_task:
     message:
         "Rehearsing {wildcards.dataset} on the embeddings of {wildcards.model}"
     shell:
-        "python {input.script} --model {wildcards.model} --dataset {params.dataset} "
-        "--embeddings {params.embeddings} --seed {params.seed} --output {output.rehearsal} "
-        "--images {output.images} 2>&1 | tee {log}"
+        "python {input.script:q} --model {wildcards.model:q} --dataset {params.dataset:q} "
+        "--embeddings {params.embeddings:q} --seed {params.seed} --output {output.rehearsal:q} "
+        "--images {output.images:q} 2>&1 | tee {log:q}"

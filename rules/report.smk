@@ -41,10 +41,10 @@ rule write_report:
     message:
         "Writing the HTML report"
     shell:
-        "python {input.script} --analysis {params.analysis} --epochs {input.epochs} "
-        "--datasets {input.datasets} --measures {input.measured} {params.forecast} "
-        "--config {params.config:q} --provenance {output.provenance} --output {output.html} "
-        "2>&1 | tee {log}"
+        "python {input.script:q} --analysis {params.analysis:q} --epochs {input.epochs:q} "
+        "--datasets {input.datasets:q} --measures {input.measured:q} {params.forecast} "
+        "--config {params.config:q} --provenance {output.provenance:q} --output {output.html:q} "
+        "2>&1 | tee {log:q}"
 
 
 rule draw_figures:
@@ -110,5 +110,5 @@ rule draw_figures:
     message:
         "Drawing the figures"
     shell:
-        "python {input.script} --analysis {params.analysis} --epochs {input.epochs} "
-        "--models {params.models:q} --output {params.folder} 2>&1 | tee {log}"
+        "python {input.script:q} --analysis {params.analysis:q} --epochs {input.epochs:q} "
+        "--models {params.models:q} --output {params.folder:q} 2>&1 | tee {log:q}"

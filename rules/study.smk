@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.io import contains_wildcard
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow_scripts"))
 
@@ -20,11 +21,31 @@ from foretune.core.slurm import refuse_orphans
 # thresholds, garbage collection among them takes a fifth of a dry run.
 gc.set_threshold(100_000, 20, 20)
 
+
+def refuse_braces(study):
+    """Raise ForetuneError for {name} in the path of an input: Snakemake sees a wildcard in it."""
+    entries = [*study["datasets"].values(), *study["forecast"]["datasets"].values()]
+    entries += [shifted for entry in entries for shifted in entry["shifted"].values()]
+    paths = [entry.get("parquet") for entry in entries]
+    paths += [
+        spec.get(key) for spec in study["models"].values() for key in ("folder", "pretrained")
+    ]
+    paths += [path for files in study["embeddings"].values() for path in files.values()]
+    paths += [study.get("outcomes"), study["forecast"].get("study")]
+    for path in filter(None, paths):
+        if contains_wildcard(str(path)):
+            raise ForetuneError(
+                f"{path}: Snakemake takes a name in braces for a wildcard; "
+                "rename the file or folder"
+            )
+
+
 try:
     for path in workflow.configfiles:
         read_study(path)
     # The config with every default filled in.
     STUDY = check_config(config)
+    refuse_braces(STUDY)
 except ForetuneError as error:
     raise WorkflowError(f"The config is not valid:\n{error}") from None
 

@@ -26,8 +26,8 @@ rule suite_data:
     message:
         "Comparing the rebuilt tasks with the bundled ones"
     shell:
-        "python {input.script} compare-data --rebuilt results/resources/mini "
-        "--bundled resources/mini 2>&1 | tee {log}"
+        "python {input.script:q} compare-data --rebuilt results/resources/mini "
+        "--bundled resources/mini 2>&1 | tee {log:q}"
 
 
 rule suite:
@@ -45,10 +45,10 @@ rule suite:
     message:
         "Comparing the rebuilt tasks and encoders with the bundled ones"
     shell:
-        "(python {input.script} compare-data --rebuilt results/resources/mini "
+        "(python {input.script:q} compare-data --rebuilt results/resources/mini "
         "--bundled resources/mini && "
-        "python {input.script} compare-encoders --rebuilt results/resources/mini "
-        "--bundled resources/mini) 2>&1 | tee {log}"
+        "python {input.script:q} compare-encoders --rebuilt results/resources/mini "
+        "--bundled resources/mini) 2>&1 | tee {log:q}"
 
 
 rule fetch_debian_packages:
@@ -65,9 +65,10 @@ rule fetch_debian_packages:
     message:
         "Downloading the Debian packages of the bundled tasks"
     shell:
-        "(packages=$(cat {input.packages}) && mkdir -p {output.folder} && cd {output.folder} && "
+        "(packages=$(cat {input.packages:q}) && mkdir -p {output.folder:q} && "
+        "cd {output.folder:q} && "
         "apt-get download $packages && for package in *.deb; do dpkg -x $package . || exit 1; "
-        "done && rm *.deb) > {log} 2>&1"
+        "done && rm *.deb) > {log:q} 2>&1"
 
 
 rule fetch_npm_packages:
@@ -90,8 +91,8 @@ rule fetch_npm_packages:
     message:
         "Downloading the npm packages of the {wildcards.use}"
     shell:
-        "(mkdir -p {output.folder} && cp {input.packages} {output.folder} && "
-        "cd {output.folder} && npm install --no-audit --no-fund) > {log} 2>&1"
+        "(mkdir -p {output.folder:q} && cp {input.packages:q} {output.folder:q} && "
+        "cd {output.folder:q} && npm install --no-audit --no-fund) > {log:q} 2>&1"
 
 
 rule build_bundle:
@@ -117,8 +118,9 @@ rule build_bundle:
     message:
         "Rebuilding the task {wildcards.bundle}"
     shell:
-        "python {input.script} --name {wildcards.bundle} --module {params.module} "
-        "--seed {params.seed} --sources {params.sources} --output {output.bundle} 2>&1 | tee {log}"
+        "python {input.script:q} --name {wildcards.bundle:q} --module {params.module:q} "
+        "--seed {params.seed} --sources {params.sources:q} --output {output.bundle:q} "
+        "2>&1 | tee {log:q}"
 
 
 rule render_corpus:
@@ -139,8 +141,8 @@ rule render_corpus:
     message:
         "Rendering the pretraining corpus"
     shell:
-        "python {input.script} corpus --packages {input.packages}/node_modules "
-        "--seed {params.seed} --output {output.corpus} 2>&1 | tee {log}"
+        "python {input.script:q} corpus --packages {input.packages:q}/node_modules "
+        "--seed {params.seed} --output {output.corpus:q} 2>&1 | tee {log:q}"
 
 
 rule index_corpus:
@@ -160,8 +162,8 @@ rule index_corpus:
     message:
         "Indexing the pretraining corpus"
     shell:
-        "python {input.script} index --corpus {input.corpus} --output {output.index} "
-        "2>&1 | tee {log}"
+        "python {input.script:q} index --corpus {input.corpus:q} --output {output.index:q} "
+        "2>&1 | tee {log:q}"
 
 
 rule pretrain_encoder:
@@ -192,6 +194,6 @@ rule pretrain_encoder:
     message:
         "Pretraining the encoder {wildcards.encoder}"
     shell:
-        "python {input.script} encoder --corpus {input.corpus} "
-        "--architecture {input.architecture} --seed {params.seed} "
-        "--output {params.folder} 2>&1 | tee {log}"
+        "python {input.script:q} encoder --corpus {input.corpus:q} "
+        "--architecture {input.architecture:q} --seed {params.seed} "
+        "--output {params.folder:q} 2>&1 | tee {log:q}"

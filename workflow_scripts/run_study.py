@@ -12,8 +12,53 @@ from pathlib import Path
 
 from foretune.core import cli
 from foretune.core.config import read_study
+from foretune.core.errors import ForetuneError
 from foretune.core.locks import lock_results, remove_stale_locks
+from foretune.core.machine import get_user_name
 from job_server import runs_here, start_job_server
+
+# Snakemake prints a traceback for a Ctrl-C in its first seconds, before it handles one itself.
+START = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+from snakemake.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    main()
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def set_path() -> None:
+    """Put this Python first in the PATH of Snakemake and its jobs.
+
+    Raises:
+        ForetuneError: neither PATH nor Snakemake can name the folder of this checkout.
+    """
+    root = str(Path(__file__).absolute().parents[1])
+    if odd := set(root) & set(":{}"):
+        raise ForetuneError(
+            f"{root}: neither PATH nor Snakemake can do with {' '.join(sorted(odd))} in the path "
+            "of foretune's folder; rename it or move it"
+        )
+    own = os.path.dirname(sys.executable)
+    os.environ["PATH"] = os.pathsep.join([own, os.environ.get("PATH", os.defpath)])
+
+
+def set_user() -> None:
+    """Give Snakemake the name of a user who has none, and a cache if the home is not writable."""
+    os.environ.setdefault("LOGNAME", get_user_name())
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    try:
+        cache = cache.expanduser()  # RuntimeError for a user without a home
+        (cache / "snakemake").mkdir(parents=True, exist_ok=True)
+        usable = os.access(cache / "snakemake", os.W_OK)
+    except (OSError, RuntimeError):
+        usable = False
+    if not usable:
+        os.environ.setdefault("HF_HOME", str(cache / "huggingface"))  # its weights are only read
+        os.environ["XDG_CACHE_HOME"] = str(Path(".snakemake/cache").absolute())
 
 
 def work() -> None:
@@ -23,10 +68,13 @@ def work() -> None:
     )
     args, others = parser.parse_known_args()
     read_study(args.study)  # Snakemake would print a traceback for an unreadable file
-    snakemake = [sys.executable, "-m", "snakemake", *others, "--configfile", str(args.study)]
+    set_path()
+    set_user()
+    snakemake = [sys.executable, "-c", START, *others, "--configfile", str(args.study)]
     if not {"-n", "--dry-run", "--dryrun"} & set(others):  # a dry run needs no lock
         lock_results()
         remove_stale_locks()
+        os.environ.pop("PYTHONPATH", None)  # the job server shall load this Python's packages
         if runs_here(others):
             start_job_server()
     os.execv(sys.executable, snakemake)

@@ -1,5 +1,6 @@
 """Fetching from a server on this machine: broken downloads, wrong files, files already there."""
 
+import errno
 import gzip
 import json
 import os
@@ -107,6 +108,26 @@ def test_download_file_starts_again_on_a_server_without_ranges(cifar, served, mo
     monkeypatch.setattr(served, "send_file", send_whole_file)
     fetch_all(config)
     assert (folder / "CIFAR100" / archive.name).read_bytes() == archive.read_bytes()
+
+
+def test_fetch_items_works_on_a_file_system_without_links(cifar, monkeypatch):
+    def refuse(source, target):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    config, _, _ = cifar
+    assert fetch_all(config) == ["cifar: 100 classes; 300 train, 100 test"]
+
+
+def test_fetch_items_keeps_a_right_archive_if_the_disk_is_full(cifar, monkeypatch):
+    def fail(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    config, archive, folder = cifar
+    monkeypatch.setattr(fetch, "link_or_copy", fail)
+    with pytest.raises(ForetuneError, match="the disk is full; free some space"):
+        fetch_all(config)
+    assert [path.name for path in (folder / "CIFAR100.downloads").glob("*.gz*")] == [archive.name]
 
 
 def test_fetch_items_names_a_wrong_checksum_and_takes_the_right_file_by_hand(cifar):

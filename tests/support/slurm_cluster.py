@@ -41,8 +41,8 @@ AccountingStorageType=accounting_storage/none
 MinJobAge=3600
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,bf_interval=1
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU_Memory
+SelectType=select/{select}
+SelectTypeParameters={shared}
 GresTypes=gpu
 SlurmdParameters=config_overrides
 ReturnToService=2
@@ -50,11 +50,11 @@ KillWait=5
 SlurmctldTimeout=10
 MessageTimeout=10
 CompleteWait=0
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=100000 Gres=gpu:fake:2 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=100000 Gres=gpu:{gpu}:2 State=UNKNOWN
 PartitionName=cpu Nodes={host} Default=YES MaxTime=1440 State=UP
 PartitionName=gpu Nodes={host} MaxTime=1440 State=UP
 """
-GRES = "AutoDetect=off\nNodeName={host} Name=gpu Type=fake File={folder}/gpu[0-1]\n"
+GRES = "AutoDetect=off\nNodeName={host} Name=gpu Type={gpu} File={folder}/gpu[0-1]\n"
 # A prolog that records which GPUs each task of each job sees.
 RECORD = '#!/bin/sh\necho "$SLURM_JOB_ID ${{CUDA_VISIBLE_DEVICES:-none}}" >> {folder}/devices\n'
 
@@ -70,9 +70,12 @@ def get_search_path() -> str:
 
 
 class Cluster:
-    """A cluster whose files are in `folder`; commands find it through the environment `env`."""
+    """A cluster whose files are in `folder`; commands find it through the environment `env`.
 
-    def __init__(self, folder: Path, cpus: int = 4):
+    select: Slurm's plugin that chooses nodes, `cons_tres` or `linear`; gpu: the kind of its GPUs.
+    """
+
+    def __init__(self, folder: Path, cpus: int = 4, select: str = "cons_tres", gpu: str = "fake"):
         self.folder, self.daemons = folder, {}
         host = platform.node().split(".")[0]
         ports = []
@@ -80,7 +83,15 @@ class Cluster:
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 ports.append(probe.getsockname()[1])
-        values = {"host": host, "ports": ports, "folder": folder, "cpus": cpus}
+        values = {
+            "host": host,
+            "ports": ports,
+            "folder": folder,
+            "cpus": cpus,
+            "select": select,
+            "gpu": gpu,
+            "shared": "CR_Memory" if select == "linear" else "CR_CPU_Memory",
+        }
         for name in ("state", "spool", "bin"):
             (folder / name).mkdir(parents=True)
         for name, text in (("slurm.conf", CONF), ("gres.conf", GRES), ("record", RECORD)):

@@ -1,16 +1,31 @@
 """Options, logging and one-line errors that all scripts share."""
 
 import argparse
-import functools
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from foretune.core.entries import Run
 from foretune.core.errors import ForetuneError
+from foretune.core.files import explain_disk_error
 
-log = functools.partial(print, flush=True)
+
+def log(line: object) -> None:
+    """Print a line at once. The work goes on if nobody reads it, as after `| head -1`."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        discard_output()
+
+
+def discard_output() -> None:
+    """Let the rest of what this process prints, and its children's output, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -57,8 +72,22 @@ def log_measures(result: dict) -> None:
 
 
 def main(work: Callable[[], None]) -> None:
-    """Run a script's work; print a ForetuneError as one line and exit with code 1."""
+    """Run a script's work; print an error that the user can mend as one line and exit with code 1.
+
+    These are ForetuneError and what the system says of files: a full disk, missing permissions.
+    """
     try:
         work()
     except ForetuneError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:  # end as Ctrl-C ends any command, so that a shell script ends, too
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
+    except BrokenPipeError:  # nobody reads what a command like `plan` prints
+        discard_output()
+        sys.exit(1)
+    except OSError as error:
+        reason = explain_disk_error(error)
+        if reason is None:
+            raise
+        sys.exit(f"error: {error.filename or 'a file'}: {reason}")

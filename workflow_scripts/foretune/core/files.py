@@ -1,25 +1,52 @@
 """Atomic writes, links and digests of files."""
 
+import errno
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from foretune.core.errors import ForetuneError
+from foretune.core.machine import get_process_space, is_running
+
+TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.part")
+DAY = 24 * 60 * 60
+DISK_ERRORS = {  # what the user can change, and how
+    errno.ENOSPC: "the disk is full; free some space and run it again",
+    errno.EDQUOT: "your disk quota is used up; free some space and run it again",
+    errno.EROFS: "the file system is read-only; work in a folder that you may write to",
+    errno.EACCES: "it may not be read or written; change its permissions or its owner",
+    errno.EPERM: "it may not be read or written; change its permissions or its owner",
+    errno.EFBIG: "the file is larger than the file system or `ulimit -f` allows",
+    errno.EIO: "the disk or the network drive fails; look at the system's log",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
+    errno.EMFILE: "too many files are open; raise the limit of `ulimit -n`",
+}
 
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path in the same folder; rename it to `path` if the block succeeds.
 
-    `path` is thus either complete or absent. If the block fails, the temporary file is removed.
+    `path` is thus either complete or absent. If the block fails, the temporary file is removed; if
+    the process is killed, the next write into this folder removes it.
+
+    Raises:
+        ForetuneError: the disk is full or must not be written to; the message names `path`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    unique = f"{get_process_space()}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = path.with_name(f".{path.name}.{unique}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned_files(path.parent)
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
@@ -27,15 +54,73 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())  # otherwise a power cut could leave the name without content
         os.replace(temporary, path)
+    except ForetuneError:
+        raise
+    except Exception as error:
+        reason = explain_disk_error(error)
+        if reason is None:
+            raise
+        name = getattr(error, "filename", None) or temporary
+        shown = path if Path(os.fsdecode(name)) == temporary else name
+        raise ForetuneError(f"{shown}: {reason}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that cannot be written to
+            temporary.unlink()
+
+
+def explain_disk_error(error: Exception) -> str | None:
+    """Return what is wrong with the disk, and what to do, or None if it is something else.
+
+    safetensors and PyArrow raise errors of their own, with the system's message in their text, and
+    NumPy and PyTorch say only that not everything was written.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return DISK_ERRORS.get(error.errno)
+    text = str(error)
+    for number, reason in DISK_ERRORS.items():
+        if os.strerror(number) in text:
+            return reason
+    if re.search(r"requested and \d+ written|file write failed|unexpected pos \d+ vs", text):
+        return DISK_ERRORS[errno.ENOSPC]
+    return None
+
+
+def remove_abandoned_files(folder: Path) -> None:
+    """Remove the temporary files of killed processes from a folder.
+
+    A file of another machine, whose processes are unknown here, is removed if nothing was written
+    to it for a day.
+    """
+    with os.scandir(folder) as entries:
+        abandoned = [entry for entry in entries if is_abandoned(entry)]
+    for entry in abandoned:
+        with suppress(OSError):  # another process was faster, or the file is another user's
+            os.unlink(entry.path)
+
+
+def is_abandoned(entry: os.DirEntry) -> bool:
+    """Return whether a file is one of `atomic_write` whose process has ended."""
+    match = TEMPORARY.fullmatch(entry.name)
+    if not match:
+        return False
+    space, process = match.groups()
+    if space == get_process_space() and not is_running(int(process)):
+        return True
+    try:
+        return entry.stat().st_mtime < time.time() - DAY
+    except OSError:  # renamed in the meantime
+        return False
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Hard-link `target` to `source`, which takes no space; copy it if that is impossible."""
+    """Hard-link `target` to `source`, which takes no space; copy it if that is impossible.
+
+    An older `target` is replaced.
+    """
+    target.unlink(missing_ok=True)
     try:
         os.link(source, target)
-    except OSError:
+    except OSError:  # a file system without links, or another one
         shutil.copyfile(source, target)
 
 

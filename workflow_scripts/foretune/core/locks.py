@@ -4,10 +4,10 @@ Free of torch, because the Snakefile imports it.
 """
 
 import errno
-import getpass
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +15,15 @@ from pathlib import Path
 from filelock import lock_descriptor
 
 from foretune.core.errors import ForetuneError
+from foretune.core.files import explain_disk_error
+from foretune.core.machine import get_user_name
 
 RESULTS_LOCK = Path("results/.lock")
 SNAKEMAKE_LOCKS = Path(".snakemake/locks")
 LOCK_HOLDER_VARIABLE = "FORETUNE_LOCK_HELD_BY"  # a process id, which exec keeps
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # the file system has no locks
+# The file system has no locks. ENOTSUP and EOPNOTSUPP differ on macOS.
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
+OUTPUT_FOLDERS = (Path("results"), Path("logs"), Path(".snakemake"))
 
 
 def acquire_lock(path: Path | str, wait: bool = False) -> int | None:
@@ -60,18 +64,19 @@ def acquire_lock(path: Path | str, wait: bool = False) -> int | None:
 
 
 @contextmanager
-def exclusive_lock(folder: Path | str) -> Iterator[None]:
-    """Hold the lock of an output folder; wait if another process holds it.
+def exclusive_lock(folder: Path | str, name: str = "") -> Iterator[None]:
+    """Hold the lock of an output folder, or of one name in it; wait if another process holds it.
 
     A killed Snakemake leaves its jobs running, and its next run starts them again. The second job
     then waits here, and finds the work of the first one.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
+    path = folder / f".{name}.lock" if name else folder / ".lock"
     lock = acquire_lock(path)
     if lock is None:
-        print(f"{folder}: waiting for another process that writes to this folder", flush=True)
+        waited_for = folder / name
+        print(f"{waited_for}: waiting for another process that writes to it", flush=True)
         lock = acquire_lock(path, wait=True)
     assert lock is not None  # because we waited for it
     try:
@@ -84,11 +89,13 @@ def lock_results() -> None:
     """Lock this folder's results until this process ends; exec keeps the lock.
 
     Raises:
-        ForetuneError: another run holds the lock; the message names its user, machine and process.
+        ForetuneError: another run holds the lock, and the message names its user, machine and
+            process; or results/ is no folder that this user may write to.
     """
     if os.environ.get(LOCK_HOLDER_VARIABLE) == str(os.getpid()):
         return  # locked before exec
-    RESULTS_LOCK.parent.mkdir(exist_ok=True)
+    for folder in OUTPUT_FOLDERS:
+        check_writable(folder)
     lock = acquire_lock(RESULTS_LOCK)
     if lock is None:
         holder = RESULTS_LOCK.read_text(errors="replace").strip() or "unknown"
@@ -96,11 +103,25 @@ def lock_results() -> None:
             f"another run is at work on this folder's results/ ({holder}); wait until it ends"
         )
     os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{getpass.getuser()}, {platform.node()}, process {os.getpid()}\n".encode(), 0)
+    os.pwrite(lock, f"{get_user_name()}, {platform.node()}, process {os.getpid()}\n".encode(), 0)
     # exec passes the descriptor on, and with it the lock. Jobs that Snakemake starts do not get it:
     # subprocess closes all descriptors but the standard ones.
     os.set_inheritable(lock, True)
     os.environ[LOCK_HOLDER_VARIABLE] = str(os.getpid())
+
+
+def check_writable(folder: Path) -> None:
+    """Create a folder for outputs, unless it exists. Raises ForetuneError if nobody can use it."""
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except FileExistsError:
+        what = "is a link that leads nowhere" if folder.is_symlink() else "is no folder"
+        raise ForetuneError(f"{folder} {what}; remove or rename it") from None
+    except OSError as error:
+        reason = explain_disk_error(error) or error.strerror
+        raise ForetuneError(f"{folder.absolute()}: {reason}") from None
 
 
 def remove_stale_locks() -> None:

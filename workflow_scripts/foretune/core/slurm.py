@@ -1,8 +1,9 @@
-"""Find, refuse and cancel Slurm jobs that a killed run of this folder has left behind.
+"""Ask Slurm for GPUs; find, refuse and cancel its jobs that a killed run of this folder has left.
 
 Free of torch, because the Snakefile imports it.
 """
 
+import re
 import shutil
 import subprocess
 import time
@@ -13,6 +14,37 @@ from foretune.core.errors import ForetuneError
 from foretune.core.locks import lock_results, remove_stale_locks
 
 JOB_NAME_PREFIX = "foretune_"  # slurm-jobname-prefix in profiles/slurm, with Snakemake's separator
+
+
+def request_gpus(kind: str, option: str, extra: str) -> dict[str, int | str]:
+    """Return the resources by which Snakemake's Slurm plugin asks for one GPU.
+
+    Args:
+        kind: Slurm's name for the kind of GPU; empty for any.
+        option: `gpus`, or `gres` for sites that know GPUs by this option of sbatch only.
+        extra: further options of sbatch, of every job.
+
+    Raises:
+        ForetuneError: the plugin would refuse the name when it submits the first GPU job.
+    """
+    if option not in ("gpus", "gres"):
+        raise ForetuneError(f"gpu_option: {option!r} is neither gpus nor gres")
+    if not re.fullmatch(r"[A-Za-z0-9_.-]*", kind):
+        raise ForetuneError(
+            f"gpu_type: {kind!r} is no name of a kind of GPU; give a100 of gpu:a100:4 "
+            "in `sinfo -o %G`"
+        )
+    if option == "gpus" and "-" in kind:  # which the plugin refuses in a name
+        return {"gpu": 0, "slurm_extra": f"--gpus-per-node={kind}:1 {extra}".strip()}
+    if option == "gpus":
+        return {"gpu_model": kind} if kind else {}
+    if "-" in kind:
+        raise ForetuneError(
+            f"gpu_type: Snakemake cannot ask for {kind!r} by --gres because of its hyphen; leave "
+            "gpu_type empty, and choose nodes by their feature: rules: {finetune_model: "
+            "{constraint: a100}} and so on"
+        )
+    return {"gpu": 0, "gres": f"gpu:{kind}:1" if kind else "gpu:1"}
 
 
 def list_slurm_jobs() -> dict[str, str]:

@@ -12,7 +12,6 @@ own name as `split`, and the dataset's digest as `parent`.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -28,6 +27,7 @@ from tqdm import tqdm
 from foretune.core.entries import SourceSpec
 from foretune.core.errors import ForetuneError
 from foretune.core.files import atomic_write, digest_json, write_json
+from foretune.core.machine import count_cores
 from foretune.core.parquet import add_metadata
 from foretune.data.prepared import (
     READ_BATCH,
@@ -275,7 +275,7 @@ def check_rows(
     groups: Sequence[str | None] = stream.rows.groups or [None] * stream.rows.n
     items = zip(stream.splits, stream.rows.read(), groups, strict=True)
     bar = tqdm(desc=dataset, total=stream.rows.n, mininterval=5, delay=5, unit="image")
-    with bar, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with bar, ThreadPoolExecutor(count_cores()) as pool:
         while batch := list(islice(items, READ_BATCH)):
             for _ in pool.map(check, batch):
                 bar.update()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from foretune.core.entries import SourceSpec
 from foretune.core.errors import ForetuneError
+from foretune.core.files import explain_disk_error, link_or_copy
 from foretune.core.locks import exclusive_lock
 from foretune.data.sources.read import read_source
 from foretune.data.sources.registry import explain_dataset_fetch
@@ -112,6 +113,8 @@ def fetch_torchvision(spec: SourceSpec) -> None:
         except ForetuneError:
             raise
         except Exception as error:  # a wrong checksum, a broken archive, a full disk
+            if reason := explain_disk_error(error):  # then the archive is not at fault
+                raise ForetuneError(f"{unpacked}: {reason}") from None
             if not archives:
                 raise ForetuneError(f"{root}: {error}; {explain_dataset_fetch(spec)}") from None
             last = archives[-1]
@@ -160,7 +163,7 @@ def resume_downloads(folder: Path, spec: SourceSpec) -> Iterator[list[Path]]:
                     f"or {explain_dataset_fetch(spec)}"
                 ) from None
         archives.append(path)
-        os.link(path, filename)
+        link_or_copy(path, Path(filename))
 
     # The original asks the network even for a file that is in `folder` already.
     replacements = {"_get_redirect_url": lambda url, max_hops: url, "_urlretrieve": retrieve}

@@ -3,6 +3,7 @@
 import datetime
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -12,22 +13,44 @@ from foretune.core.files import write_json
 from foretune.data.prepared import get_dataset_title
 from foretune.data.sources.revisions import list_fetched_revisions
 
+CHECKOUT = Path(__file__).parents[3]
+THIS_FILE = "workflow_scripts/foretune/report/provenance.py"
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "snakemake", "pyarrow", "numpy", "scipy",
             "altair")  # fmt: skip
 
 
 def get_git_commit() -> str:
-    """Return the checkout's commit, with "+" if files differ from it, or "unknown" without git."""
-    folder = Path(__file__).parent
+    """Return the checkout's commit, with "+" if files differ from it.
+
+    It is "unknown" without git, and if the code was copied into another repository.
+    """
+    # GIT_DIR and the like would name another repository.
+    environment = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
+
+    def ask_git(*words: str) -> str:
+        return subprocess.check_output(
+            ["git", *words], cwd=CHECKOUT, env=environment, text=True, stderr=subprocess.DEVNULL
+        ).strip()
+
     try:
-        commit = subprocess.check_output(
-            ["git", "rev-parse", "--short=12", "HEAD"], cwd=folder, text=True,
-            stderr=subprocess.DEVNULL,
-        ).strip()  # fmt: skip
-        changed = subprocess.check_output(["git", "status", "--porcelain"], cwd=folder, text=True)
+        if not CHECKOUT.samefile(ask_git("rev-parse", "--show-toplevel")):
+            return "unknown"
+        ask_git("ls-files", "--error-unmatch", "--", THIS_FILE)
+        commit = ask_git("rev-parse", "--short=12", "HEAD")
+        return commit + ("+" if ask_git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return commit + ("+" if changed.strip() else "")
+
+
+def get_version(package: str) -> str:
+    """Return the version of an installed package.
+
+    Snakemake's is "not installed" with `--sdm conda`, whose jobs have an environment without it.
+    """
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def list_revisions(config: dict, measured: list[dict]) -> dict[str, str]:
@@ -68,7 +91,7 @@ def write_provenance(
             "git_commit": get_git_commit(),
             "versions": {
                 "python": platform.python_version(),
-                **{name: importlib.metadata.version(name) for name in PACKAGES},
+                **{name: get_version(name) for name in PACKAGES},
             },
             "config": config,
             "datasets": {get_dataset_title(m): m["digest"] for m in manifests},
