@@ -38,10 +38,11 @@ rule analyze_study:
     message:
         "Analyzing how measures relate to gain and forgetting"
     shell:
+        "printf %s {params.models:q} | "
         "python {input.script} --evaluations {input.evaluations} --classes {input.classes} "
         "--confusions {input.confusions} --drifts {input.drifts} "
         "--selections {input.selections} --measures {input.measures} {input.embeddings} "
         "--rehearsals {input.rehearsals} "
         "--outcomes {input.outcomes:q} --manifests {input.manifests} "
-        "--models {params.models:q} --datasets {params.datasets} --paper {input.paper} "
+        "--models - --datasets {params.datasets} --paper {input.paper} "
         "--seed {params.seed} --output {params.folder} 2>&1 | tee {log}"

@@ -43,9 +43,10 @@ rule finetune_model:
     message:
         "Fine-tuning {wildcards.model} on {wildcards.dataset} with {wildcards.method}"
     shell:
+        "printf %s {params.trials:q} | "
         "python {input.script} --model {wildcards.model} --method {wildcards.method} "
         "--dataset-name {wildcards.dataset} --model-spec {params.spec:q} "
-        "--recipe {params.recipe:q} --trials {params.trials:q} --seed {params.seed} "
+        "--recipe {params.recipe:q} --trials - --seed {params.seed} "
         "--dataset {params.dataset} --text {input.text} --prepared {params.prepared} "
         "--output {params.folder} --gpus {resources.gpu} 2>&1 | tee {log}"
 
@@ -86,9 +87,10 @@ rule fit_cached:
     message:
         "Training {wildcards.method} on the embeddings of {wildcards.dataset} by {wildcards.model}"
     shell:
+        "printf %s {params.trials:q} | "
         "python {input.script} --model {wildcards.model} --method {wildcards.method} "
         "--dataset-name {wildcards.dataset} --recipe {params.recipe:q} "
-        "--trials {params.trials:q} --seed {params.seed} --dataset {params.dataset} "
+        "--trials - --seed {params.seed} --dataset {params.dataset} "
         "--embeddings {params.embeddings} --output {params.folder} 2>&1 | tee {log}"
 
 

@@ -7,6 +7,7 @@ rule prepare_dataset:
         train="results/datasets/{dataset}/train.parquet",
         val="results/datasets/{dataset}/val.parquet",
         test="results/datasets/{dataset}/test.parquet",
+        notes="results/datasets/{dataset}/notes.json",
     log:
         "logs/prepare_dataset/{dataset}.log",
     benchmark:
@@ -26,7 +27,8 @@ rule prepare_dataset:
     message:
         "Splitting {wildcards.dataset} into train, val and test"
     shell:
-        "python {input.script} --name {wildcards.dataset} --spec {params.spec:q} "
+        "printf %s {params.spec:q} | "
+        "python {input.script} --name {wildcards.dataset} --spec - "
         "--seed {params.seed} --output {params.folder} 2>&1 | tee {log}"
 
 
@@ -39,6 +41,7 @@ rule prepare_shifted_test:
     output:
         manifest="results/datasets/{dataset}/shifted/{shift}/dataset.json",
         test="results/datasets/{dataset}/shifted/{shift}/test.parquet",
+        notes="results/datasets/{dataset}/shifted/{shift}/notes.json",
     log:
         "logs/prepare_shifted_test/{dataset}/{shift}.log",
     benchmark:
@@ -57,5 +60,6 @@ rule prepare_shifted_test:
     message:
         "Preparing the shifted test {wildcards.shift} of {wildcards.dataset}"
     shell:
-        "python {input.script} --shift {wildcards.shift} --spec {params.spec:q} "
+        "printf %s {params.spec:q} | "
+        "python {input.script} --shift {wildcards.shift} --spec - "
         "--parent {params.parent} --output {params.folder} 2>&1 | tee {log}"
