@@ -72,6 +72,7 @@ rule forecast_datasets:
         measures=list_measures(STUDY["forecast"]["datasets"]),
         rehearsals=list_rehearsals(STUDY["forecast"]["datasets"]),
         tests=list_forecast_tests(),
+        notes=list_notes(STUDY["forecast"]["datasets"]),
         tasks=(
             local(str(Path(STUDY["forecast"]["study"], "analysis/tasks.parquet")))
             if "study" in STUDY["forecast"]
@@ -107,4 +108,5 @@ rule forecast_datasets:
     shell:
         "python {input.script} --study {params.study:q} --measures {input.measures} "
         "--rehearsals {input.rehearsals} --tests {input.tests} "
+        "--notes {input.notes} "
         "--weight {params.weight} --output {params.folder} 2>&1 | tee {log}"
