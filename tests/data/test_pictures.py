@@ -14,6 +14,7 @@ from foretune.data.prepare import prepare_dataset
 from foretune.data.prepared import decode_image
 from foretune.data.sources.base import ImageRow, ImageRows
 from foretune.data.write import RowStream, write_dataset
+from foretune.report.thumbnails import describe_dataset
 
 
 def make_noise(seed, side=8):
@@ -43,6 +44,7 @@ def test_pictures_of_one_colour_are_counted(tmp_path):
     notes = prepare(tmp_path / "d", tmp_path)
     assert notes[0] == "60 of 60 images have one colour only"
     assert notes[1].startswith("60 of 60 images occur in several classes") and "a, b" in notes[1]
+    assert describe_dataset(tmp_path / "out/dataset.json")["notes"] == notes  # in the report
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
