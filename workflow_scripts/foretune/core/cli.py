@@ -37,7 +37,11 @@ def parse_json(text: str) -> Any:
         ArgumentTypeError: the text is not JSON.
     """
     try:
-        return json.loads(sys.stdin.read() if text == "-" else text)
+        if text == "-":
+            # In a child of the job server, sys.stdin is not the descriptor 0 that it was given.
+            with open(0, encoding="utf-8", closefd=False) as stdin:
+                text = stdin.read()
+        return json.loads(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text[:60]!r} is no JSON ({error})") from None
 
