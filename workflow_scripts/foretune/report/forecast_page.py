@@ -128,6 +128,13 @@ def describe_section(
     """Return what the template needs of one dataset, except for its images."""
     rows = select_run(forecast.forecasts, forecast.first)
     notes = [note for cell in rows.note for note in cell.split("; ") if note]
+    # What a tokenizer cannot tell apart matters whichever model comes first.
+    named = forecast.forecasts[["model", "note"]].itertuples(index=False)
+    notes += [
+        f"{model}: {note}"
+        for model, cell in named if model != forecast.first["model"]
+        for note in cell.split("; ") if note.startswith("the captions of")
+    ]  # fmt: skip
     return {
         "dataset": forecast.dataset, "run": forecast.run, "first": forecast.first,
         "predictor": predictor, "answers": answer_forecast(forecast),
