@@ -39,10 +39,11 @@ rule analyze_study:
     message:
         "Analyzing how measures relate to gain and forgetting"
     shell:
+        "printf %s {params.models:q} | "
         "python {input.script:q} --evaluations {input.evaluations:q} --classes {input.classes:q} "
         "--confusions {input.confusions:q} --drifts {input.drifts:q} "
         "--selections {input.selections:q} --measures {input.measures:q} {input.embeddings:q} "
         "--rehearsals {input.rehearsals:q} "
         "--outcomes {input.outcomes:q} --manifests {input.manifests:q} "
-        "--models {params.models:q} --datasets {params.datasets:q} --paper {input.paper:q} "
+        "--models - --datasets {params.datasets:q} --paper {input.paper:q} "
         "--seed {params.seed} --output {params.folder:q} 2>&1 | tee {log:q}"

@@ -47,9 +47,10 @@ rule finetune_model:
     message:
         "Fine-tuning {wildcards.model} on {wildcards.dataset} with {wildcards.method}"
     shell:
+        "printf %s {params.trials:q} | "
         "python {input.script:q} --model {wildcards.model:q} --method {wildcards.method:q} "
         "--dataset-name {wildcards.dataset:q} --model-spec {params.spec:q} "
-        "--recipe {params.recipe:q} --trials {params.trials:q} --seed {params.seed} "
+        "--recipe {params.recipe:q} --trials - --seed {params.seed} "
         "--dataset {params.dataset:q} --text {input.text:q} --prepared {params.prepared:q} "
         "--output {params.folder:q} --gpus {resources.processes} 2>&1 | tee {log:q}"
 
@@ -90,9 +91,10 @@ rule fit_cached:
     message:
         "Training {wildcards.method} on the embeddings of {wildcards.dataset} by {wildcards.model}"
     shell:
+        "printf %s {params.trials:q} | "
         "python {input.script:q} --model {wildcards.model:q} --method {wildcards.method:q} "
         "--dataset-name {wildcards.dataset:q} --recipe {params.recipe:q} "
-        "--trials {params.trials:q} --seed {params.seed} --dataset {params.dataset:q} "
+        "--trials - --seed {params.seed} --dataset {params.dataset:q} "
         "--embeddings {params.embeddings:q} --output {params.folder:q} 2>&1 | tee {log:q}"
 
 

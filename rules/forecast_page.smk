@@ -15,7 +15,7 @@ rule write_forecast_page:
         datasets=expand(
             "results/datasets/{dataset}/{file}",
             dataset=STUDY["forecast"]["datasets"],
-            file=["dataset.json", "train.parquet"],
+            file=["dataset.json", "notes.json", "train.parquet"],
         ),
         tasks=(
             by_content(Path(STUDY["forecast"]["study"], "analysis/tasks.parquet"))

@@ -6,7 +6,9 @@ from foretune.core.config import JOB_KEYS, SOURCE_KEYS, get_source_kind
 from foretune.core.content_digests import ContentDigests
 from foretune.core.files import digest_json
 from foretune.core.grid import expand_grid
+from foretune.data.sources.listing import digest_folder
 from foretune.data.sources.registry import get_known_source
+from foretune.data.sources.table import digest_table_files
 
 CONTENTS = ContentDigests(Path(".snakemake/foretune_digests.json"))
 
@@ -40,19 +42,18 @@ def get_dataset_spec(wildcards):
 
 
 def get_folder_digest(wildcards):
-    """Return a digest of the paths, sizes and times of a folder's files, to notice changed ones.
+    """Return a digest of the paths, sizes and times of a source's files, to notice changed ones.
 
     The files of a public dataset are left out: they do not change once published, and listing
-    those of SUN397 takes longer than the rest of a dry run. A table counts as one file.
+    those of SUN397 takes longer than the rest of a dry run.
     """
     entry = get_dataset_entry(wildcards)
     folder_kinds = ("folder", "webdataset", "huggingface")
     name = next((entry[kind] for kind in folder_kinds if kind in entry), None)
-    is_folder = name and entry.get("root", name) == name  # otherwise it names a hub's dataset
-    files = sorted(Path(name).rglob("*")) if is_folder else []
-    files += [Path(entry["table"])] if "table" in entry else []
-    facts = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
-    return digest_json(facts)
+    if "table" in entry:
+        return digest_table_files(entry)
+    # Otherwise it names a hub's dataset.
+    return digest_folder(name) if name and entry.get("root", name) == name else ""
 
 
 def get_source_content(wildcards):

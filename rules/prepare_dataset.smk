@@ -7,6 +7,7 @@ rule prepare_dataset:
         train="results/datasets/{dataset}/train.parquet",
         val="results/datasets/{dataset}/val.parquet",
         test="results/datasets/{dataset}/test.parquet",
+        notes="results/datasets/{dataset}/notes.json",
     log:
         "logs/prepare_dataset/{dataset}.log",
     benchmark:
@@ -27,7 +28,8 @@ rule prepare_dataset:
     message:
         "Splitting {wildcards.dataset} into train, val and test"
     shell:
-        "python {input.script:q} --name {wildcards.dataset:q} --spec {params.spec:q} "
+        "printf %s {params.spec:q} | "
+        "python {input.script:q} --name {wildcards.dataset:q} --spec - "
         "--seed {params.seed} --output {params.folder:q} 2>&1 | tee {log:q}"
 
 
@@ -40,6 +42,7 @@ rule prepare_shifted_test:
     output:
         manifest="results/datasets/{dataset}/shifted/{shift}/dataset.json",
         test="results/datasets/{dataset}/shifted/{shift}/test.parquet",
+        notes="results/datasets/{dataset}/shifted/{shift}/notes.json",
     log:
         "logs/prepare_shifted_test/{dataset}/{shift}.log",
     benchmark:
@@ -59,5 +62,6 @@ rule prepare_shifted_test:
     message:
         "Preparing the shifted test {wildcards.shift} of {wildcards.dataset}"
     shell:
-        "python {input.script:q} --shift {wildcards.shift:q} --spec {params.spec:q} "
+        "printf %s {params.spec:q} | "
+        "python {input.script:q} --shift {wildcards.shift:q} --spec - "
         "--parent {params.parent:q} --output {params.folder:q} 2>&1 | tee {log:q}"

@@ -9,6 +9,7 @@ rule write_report:
         forecasts=list_forecast_tables(),
         epochs=list_trial_files("epochs.parquet"),
         datasets=list_manifests(),
+        notes=list_notes(TESTS),
         tests=ancient(expand("results/datasets/{test}/test.parquet", test=TESTS)),
         measured=list_measures(DATASETS),
         page=[local(str(file)) for file in sorted(REPORT_PAGE.glob("[!.]*"))],
@@ -41,9 +42,10 @@ rule write_report:
     message:
         "Writing the HTML report"
     shell:
+        "printf %s {params.config:q} | "
         "python {input.script:q} --analysis {params.analysis:q} --epochs {input.epochs:q} "
         "--datasets {input.datasets:q} --measures {input.measured:q} {params.forecast} "
-        "--config {params.config:q} --provenance {output.provenance:q} --output {output.html:q} "
+        "--config - --provenance {output.provenance:q} --output {output.html:q} "
         "2>&1 | tee {log:q}"
 
 

@@ -94,7 +94,11 @@ def one_of(names):
 
 
 def as_json(value):
-    """Return `value` as JSON with sorted keys, because Snakemake compares params as text."""
+    """Return `value` as JSON with sorted keys, because Snakemake compares params as text.
+
+    A script gets what grows with a study on its standard input, from bash's own printf: Linux
+    limits an argument to 128 KiB.
+    """
     return json.dumps(value, sort_keys=True)
 
 

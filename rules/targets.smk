@@ -8,6 +8,11 @@ def list_manifests():
     return expand("results/datasets/{test}/dataset.json", test=TESTS)
 
 
+def list_notes(tests):
+    """List what the preparations of datasets and shifted tests left out and noticed."""
+    return expand("results/datasets/{test}/notes.json", test=tests)
+
+
 def list_measures(datasets):
     """List the measures of datasets by every model."""
     return expand("results/measures/{model}/{dataset}.json", model=MODELS, dataset=datasets)
@@ -108,6 +113,7 @@ def final_output():
         ),
         *expand("results/figures/accuracy_{model}.svg", model=MODELS),
         *list_manifests(),
+        *list_notes(TESTS),
         *expand("results/datasets/{dataset}/{split}.parquet", dataset=DATASETS, split=splits),
         *expand("results/datasets/{test}/test.parquet", test=TESTS),
         *list_measures(DATASETS),

@@ -1,6 +1,5 @@
 """Join measures with outcomes, and write a study's tables, correlations, fits and findings."""
 
-import json
 from pathlib import Path
 
 from foretune.core import cli
@@ -28,7 +27,10 @@ def work() -> None:
         "--seed", type=int, required=True, help="of the permutations and the bootstrap"
     )
     parser.add_argument(
-        "--models", type=json.loads, required=True, help="the config's entries under models, JSON"
+        "--models",
+        type=cli.parse_json,
+        required=True,
+        help="the config's entries under models, JSON",
     )
     parser.add_argument("--datasets", nargs="+", required=True, help="names of the datasets")
     cli.add_path_options(

@@ -1,6 +1,5 @@
 """Embed the class captions of a dataset with a model."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,11 +10,11 @@ from foretune.core.devices import take_devices
 def work() -> None:
     parser = cli.make_parser(__doc__)
     parser.add_argument(
-        "--model-spec", type=json.loads, required=True, help="config entry, as JSON"
+        "--model-spec", type=cli.parse_json, required=True, help="config entry, as JSON"
     )
     parser.add_argument(
         "--template",
-        type=json.loads,
+        type=cli.parse_json,
         help="caption with {}, as JSON; null takes the dataset's own captions",
     )
     parser.add_argument(

@@ -1,7 +1,5 @@
 """Embed every split of a dataset with a model and cache the vectors as Parquet."""
 
-import json
-
 from foretune.core import cli
 from foretune.core.devices import take_devices
 
@@ -9,7 +7,7 @@ from foretune.core.devices import take_devices
 def work() -> None:
     parser = cli.make_parser(__doc__)
     parser.add_argument(
-        "--model-spec", type=json.loads, required=True, help="config entry, as JSON"
+        "--model-spec", type=cli.parse_json, required=True, help="config entry, as JSON"
     )
     cli.add_path_options(
         parser,

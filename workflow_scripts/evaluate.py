@@ -1,6 +1,5 @@
 """Evaluate a zero-shot model, or everything that one method made of a model, on every test."""
 
-import json
 from pathlib import Path
 
 from foretune.core import cli
@@ -22,7 +21,7 @@ def work() -> None:
     )
     tuned = commands.add_parser("model", help="fine-tuned models on every test")
     tuned.add_argument(
-        "--model-spec", type=json.loads, required=True, help="the model's config entry as JSON"
+        "--model-spec", type=cli.parse_json, required=True, help="the model's config entry as JSON"
     )
     tuned.add_argument(
         "--wise-ft", type=float, nargs="*", default=[], help="WiSE-FT coefficients below 1"

@@ -1,7 +1,5 @@
 """Fine-tune a model on a dataset: the trials of one method, resumed after a kill."""
 
-import json
-
 from foretune.core import cli
 from foretune.core.devices import take_devices
 
@@ -9,7 +7,9 @@ from foretune.core.devices import take_devices
 def work() -> None:
     parser = cli.make_parser(__doc__)
     cli.add_run_options(parser)
-    parser.add_argument("--model-spec", type=json.loads, required=True, help="config entry, JSON")
+    parser.add_argument(
+        "--model-spec", type=cli.parse_json, required=True, help="config entry, JSON"
+    )
     cli.add_path_options(
         parser,
         dataset="folder of the prepared dataset",

@@ -9,12 +9,14 @@ FILE_OPTIONS = {
     "rehearsals": "JSON files of the rehearsals of the same",
     "tests": "Parquet files of the accuracies on the datasets that need no forecast",
 }
+NOTES_HELP = "notes.json of the prepared datasets, each in a folder of the dataset's name"
 
 
 def work() -> None:
     parser = cli.make_parser(__doc__)
     for name, text in FILE_OPTIONS.items():
         parser.add_argument(f"--{name}", type=Path, nargs="+", required=True, help=text)
+    parser.add_argument("--notes", type=Path, nargs="*", default=[], help=NOTES_HELP)
     parser.add_argument(
         "--weight",
         type=float,
@@ -27,6 +29,7 @@ def work() -> None:
     args = parser.parse_args()
     from foretune.analysis.study_tables import write_tables
     from foretune.core.files import atomic_write
+    from foretune.data.notes import read_notes
     from foretune.forecast.forecast import forecast_datasets, read_new_tasks
     from foretune.forecast.text import describe_forecasts
 
@@ -36,7 +39,8 @@ def work() -> None:
         write_tables(frame, args.output / f"{name}.parquet", {"kind": name})
     path = args.output / "forecast.txt"
     with atomic_write(path) as beside:
-        beside.write_text(describe_forecasts(tables))
+        notes = {path.parent.name: read_notes(path.parent) for path in args.notes}
+        beside.write_text(describe_forecasts(tables, notes))
     cli.log(f"Wrote {len(tables.forecasts)} forecasts; {path} summarizes them")
 
 

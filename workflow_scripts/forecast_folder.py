@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import tempfile
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +21,9 @@ from foretune.core.config import check_config, read_study
 from foretune.core.errors import ForetuneError
 from foretune.core.files import atomic_write
 from foretune.core.locks import lock_results
+from foretune.data.notes import read_notes
 from foretune.data.prepare import prepare_dataset
+from foretune.data.sources.listing import check_names
 
 STUDY = Path("results/forecast/study.yaml")
 NAMES = ("forecasts.csv", "rankings.csv", "forecast.txt", "forecast.html")
@@ -56,7 +59,9 @@ def find_completed_study(models: list[str]) -> Path:
 
 def add_forecast(config: dict, folder: Path, caption: str | None, weight: float | None) -> str:
     """Add a folder of images to the config's forecasts, and return the dataset's name."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", folder.name).lstrip("_.-") or "folder"
+    composed = unicodedata.normalize("NFC", folder.name)
+    # Names in the config have letters of any script, but no blanks and no other signs of ASCII.
+    name = re.sub(r"[\x00-,/:-@\[-^`{-\x7f\s]", "_", composed).lstrip("_.-")[:40] or "folder"
     forecast = config.setdefault("forecast", {})
     taken = {*config.get("datasets", {}), *forecast.setdefault("datasets", {})}
     while name in taken:
@@ -70,10 +75,15 @@ def add_forecast(config: dict, folder: Path, caption: str | None, weight: float 
 
 
 def check_images(name: str, folder: Path, shown: Path) -> None:
-    """Prepare the folder once as a test. Raises ForetuneError, with the path `shown` in it."""
+    """Prepare the folder once as a test, and print what was left out and noticed.
+
+    Raises ForetuneError, with the path `shown` in it.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         try:
             prepare_dataset(name, {"folder": str(folder)}, Path(scratch), seed=0)
+            for note in read_notes(scratch):
+                cli.log(f"{shown}: {note}")
         except ForetuneError as error:
             prefix = "" if str(folder) in str(error) else f"{shown}: "
             raise ForetuneError(f"{prefix}{error}") from None
@@ -94,6 +104,7 @@ def work() -> None:
     )
     args, snakemake_options = parser.parse_known_args()
     folder = args.data.resolve()
+    check_names([str(folder)])
     config = read_study(args.study)
     try:
         name = add_forecast(config, folder, args.caption, args.weight)

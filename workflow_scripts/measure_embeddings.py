@@ -1,6 +1,5 @@
 """Compute all measures of embeddings in Parquet or .npy files that were computed elsewhere."""
 
-import json
 from pathlib import Path
 
 from foretune.core import cli
@@ -16,7 +15,9 @@ def work() -> None:
     parser.add_argument(
         "--labels", type=Path, help="file of the labels, unless the images' file has them"
     )
-    parser.add_argument("--options", type=json.loads, default={}, help="of the measures, as JSON")
+    parser.add_argument(
+        "--options", type=cli.parse_json, default={}, help="of the measures, as JSON"
+    )
     parser.add_argument("--seed", type=int, required=True, help="of the random subsets")
     cli.add_path_options(
         parser,

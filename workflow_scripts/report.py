@@ -1,6 +1,5 @@
 """Write the report of a study as one self-contained HTML file, and its provenance as JSON."""
 
-import json
 from pathlib import Path
 
 from foretune.core import cli
@@ -14,7 +13,9 @@ def work() -> None:
         ("measures", "JSON files with the measures of each model and dataset"),
     ]:
         parser.add_argument(f"--{name}", type=Path, nargs="*", default=[], help=text)
-    parser.add_argument("--config", type=json.loads, required=True, help="study's config as JSON")
+    parser.add_argument(
+        "--config", type=cli.parse_json, required=True, help="study's config as JSON"
+    )
     parser.add_argument("--forecast", type=Path, help="folder with forecasts, if there are any")
     cli.add_path_options(
         parser, analysis="folder with the tables of the analysis",

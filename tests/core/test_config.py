@@ -310,3 +310,43 @@ def test_dry_run_of_large_studies_needs_neither_torch_nor_a_network(study, comma
                  "finetune_model": 44, "fit_cached": 22},
     }  # fmt: skip
     assert expected[study].items() <= {rule: int(n) for rule, n in counts.items()}.items()
+
+
+ACCEPTED = [
+    "häuser",
+    "写真",
+    "фото",
+    "हिन्दी",
+    "می\u200cشود",
+    "ไทย",
+    "a.b-c_d",
+    "1",
+    "x" * 19,
+    "e\u0301t\u00e9",
+]
+REFUSED = [
+    "a b", "a\u3000b", "a\u00a0b", "_a", ".a", "-a", "a/b", "a\n", "a;b", "$a", "a'b", "{a}", "",
+    "x" * 20, "ab" * 20, "y" + "z" * 60, "a\u2028b", "test\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_check_config_accepts_names_in_any_script(name):
+    for path in (f"datasets/{name}", f"models/{name}"):
+        entry = STUDY["datasets"]["mnist"] if path[0] == "d" else STUDY["models"]["clip_mini"]
+        check_config(change_study(path, entry))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_check_config_refuses_names_that_cannot_be_folders_or_wildcards(name):
+    config = copy.deepcopy(STUDY)
+    config["datasets"][name] = STUDY["datasets"]["mnist"]
+    with pytest.raises(ForetuneError, match=r"^datasets: .*(does not do as a name|is too long)"):
+        check_config(config)
+    shifted = copy.deepcopy(STUDY)
+    shifted["datasets"]["mnist"] = {
+        **STUDY["datasets"]["mnist"],
+        "shifted": {name: {"folder": "."}},
+    }
+    with pytest.raises(ForetuneError, match=r"shifted: .*(does not do as a name|is too long)"):
+        check_config(shifted)

@@ -165,6 +165,31 @@ def test_prepare_dataset_refuses_a_label_out_of_range(tmp_path):
         prepare_dataset("bad", {"parquet": tmp_path / "bad.parquet"}, tmp_path / "out", seed=0)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": [True, False] * 10}, "the column label has bool, and needs integers"),
+        ({"label": ["a", "b"] * 10}, "the column label has string, and needs integers"),
+        ({"image": ["a.png"] * 20}, "the column image has string, and needs encoded bytes"),
+        ({"image": [None] + [encode_picture(1)] * 19}, "row 0: has no image"),
+        ({"label": [None] + [1] * 19}, "label None is not in"),
+        ({"split": [None] + ["test"] * 19}, "row 0: split None is not train or test"),
+        ({"classes": [1, 2]}, r"not a list of texts: \[1, 2\]"),
+        ({"classes": "ab"}, "not a list of texts: 'ab'"),
+        ({"caption": "a photo"}, "has no {}: 'a photo'"),
+    ],
+)
+def test_prepare_dataset_refuses_odd_parquet_files(change, message, tmp_path):
+    columns = {"image": [encode_picture(i) for i in range(20)], "label": [i % 2 for i in range(20)],
+               "split": ["train"] * 15 + ["test"] * 5}  # fmt: skip
+    facts = {"classes": ["a", "b"], "caption": "a {}", "licence": "-", "source": "-"}
+    columns |= {key: value for key, value in change.items() if key in columns}
+    facts |= {key: value for key, value in change.items() if key in facts}
+    write_parquet(pa.table(columns), tmp_path / "odd.parquet", facts)
+    with pytest.raises(ForetuneError, match=message):
+        prepare_dataset("odd", {"parquet": tmp_path / "odd.parquet"}, tmp_path / "out", seed=0)
+
+
 def test_read_split_refuses_another_version(folder, tmp_path):
     for seed in (0, 1):
         prepare_dataset("birds", {"folder": str(folder)}, tmp_path / str(seed), seed=seed)

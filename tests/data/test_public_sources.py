@@ -15,6 +15,7 @@ import public_files
 from checkout import ROOT
 from foretune.core.config import check_config
 from foretune.core.errors import ForetuneError
+from foretune.data.notes import read_notes
 from foretune.data.prepare import prepare_dataset, prepare_shifted_test
 from foretune.data.prepared import read_split
 from foretune.data.sources.registry import REGISTRY
@@ -215,6 +216,40 @@ def test_prepare_dataset_refuses_broken_tars(harm, message, tmp_path):
     assert not list((tmp_path / "out").glob("*")) or not (tmp_path / "out/dataset.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("classnames.txt", b"a\n\nb\n", r"classnames\.txt: line 2 is blank"),
+        ("classnames.txt", b"\xff\xfe", r"classnames\.txt: not a readable text"),
+        ("classnames.txt", b"a\n", r"label 1 is not in 0\.\.0"),
+        ("zeroshot_classification_templates.txt", b"a photo\n", r"has no \{c\} for the class: 'a"),
+        ("zeroshot_classification_templates.txt", b"", r"has no \{c\} for the class: ''"),
+        ("test/nshards.txt", b"two", r"nshards\.txt: 'two' is not a number of tars"),
+    ],
+)
+def test_prepare_dataset_refuses_odd_texts_beside_tars(name, content, message, tmp_path):
+    root = tmp_path / "root"
+    public_files.clip_benchmark(root, ["a", "b"], {"train": 20, "test": 10})
+    (root / name).write_bytes(content)
+    spec = {"webdataset": "me/it", "root": str(root)}
+    with pytest.raises(ForetuneError, match=message):
+        prepare_dataset("it", spec, tmp_path / "out", seed=0)
+
+
+def test_prepare_dataset_reads_blank_last_lines_and_samples_of_one_key(tmp_path):
+    root = tmp_path / "root"
+    public_files.clip_benchmark(root, ["a", "b"], {"train": 20, "test": 10})
+    (root / "classnames.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n\r\n \n")
+    (root / "zeroshot_classification_templates.txt").write_text("\nan image of {c}\n")
+    with tarfile.open(root / "test/1.tar", "w") as tar:
+        for label in (b"0", b"1", b"1"):
+            public_files.add_sample(tar, "s9", png=public_files.encoded("PNG"), cls=label)
+    manifest = prepare_dataset("it", {"webdataset": "me/it", "root": str(root)}, tmp_path, seed=0)
+    assert manifest["classes"] == ["a", "b"] and manifest["caption"] == "an image of {}"
+    assert [row["label"] for row in read_rows(tmp_path, "test")][-3:] == [0, 1, 1]
+    assert "2 of 28 images have the name of another one" in read_notes(tmp_path)
+
+
 @pytest.fixture
 def hf(tmp_path, monkeypatch):
     """Hugging Face's library, a dataset of it with 30 labelled images, and their bytes."""
@@ -262,6 +297,53 @@ def test_prepare_dataset_reads_hugging_face_datasets(form, hf, tmp_path):
         prepare_dataset("it", {**spec, "label": "kind"}, tmp_path / "no", seed=0)
     with pytest.raises(ForetuneError, match="cannot read split dev"):
         prepare_dataset("it", {**spec, "splits": {"train": "dev"}}, tmp_path / "no", seed=0)
+
+
+def test_prepare_dataset_divides_a_single_saved_dataset(hf, tmp_path):
+    _, table, images = hf
+    table.save_to_disk(tmp_path / "root")
+    spec = {"huggingface": "me/it", "root": str(tmp_path / "root")}
+    manifest = prepare_dataset("it", spec, tmp_path / "out", seed=0)
+    counts = {split: facts["rows"] for split, facts in manifest["splits"].items()}
+    assert counts == {"train": 22, "val": 2, "test": 6} and len(images) == 30
+
+
+def test_prepare_dataset_names_rows_without_image_or_label(hf, tmp_path):
+    library, _, images = hf
+    content = {
+        "img": [{"bytes": i, "path": None} for i in images],
+        "fine": ["ab"[i % 2] for i in range(30)],
+    }
+    content["img"][3], content["img"][4] = None, {"bytes": b"", "path": None}
+    content["fine"][6] = None
+    features = library.Features({"img": library.Image(), "fine": library.Value("string")})
+    odd = library.Dataset.from_dict(content, features)
+    library.DatasetDict({"train": odd, "test": odd}).save_to_disk(tmp_path / "root")
+    spec = {"huggingface": "me/it", "root": str(tmp_path / "root"), "label": "fine"}
+    with pytest.raises(ForetuneError) as caught:
+        prepare_dataset("it", spec, tmp_path / "out", seed=0)
+    for reason in ("train: row 3: has no image", "train: row 4: has no image",
+                   "train/000006: label None", "test: row 3: has no image"):  # fmt: skip
+        assert reason in str(caught.value)
+
+
+def test_prepare_dataset_refuses_several_labels_per_image(hf, tmp_path):
+    library, table, _ = hf
+    many = table.cast_column("fine", library.Value("int64")).map(
+        lambda row: {"fine": [row["fine"]]}
+    )
+    library.DatasetDict({"train": many, "test": many}).save_to_disk(tmp_path / "root")
+    spec = {"huggingface": "me/it", "root": str(tmp_path / "root"), "label": "fine"}
+    with pytest.raises(ForetuneError, match="train: column fine has no single label per image"):
+        prepare_dataset("it", spec, tmp_path / "out", seed=0)
+    flat = table.add_column("number", list(range(30)))
+    flat.save_to_disk(tmp_path / "flat")
+    spec = {**spec, "root": str(tmp_path / "flat"), "image": "number"}
+    with pytest.raises(ForetuneError, match="column number: no images"):
+        prepare_dataset("it", spec, tmp_path / "out", seed=0)
+    spec = {"huggingface": "me/it", "root": str(tmp_path / "root"), "label": "fine"}
+    with pytest.raises(ForetuneError, match=r"it has train, test; name it by `splits:`"):
+        prepare_dataset("it", {**spec, "splits": {"test": "dev"}}, tmp_path / "out", seed=0)
 
 
 def test_prepare_dataset_explains_a_missing_hugging_face_library(tmp_path, monkeypatch):

@@ -207,6 +207,14 @@ def test_describe_forecasts_answers_first(study, tmp_path):
     assert "This accuracy is not a forecast" in describe_forecasts(measured)
 
 
+def test_describe_forecasts_has_the_notes_on_images_and_captions(study, tmp_path):
+    new = make_new_tasks(tmp_path, notes=["the captions of 3 classes are the same"])
+    text = describe_forecasts(forecast_datasets(study, new, 0.5), {"new": ["left out: .heic 5"]})
+    assert "Note on new: left out: .heic 5." in text
+    warning = next(line for line in text.splitlines() if line.startswith("Warning for a full"))
+    assert warning.endswith("the captions of 3 classes are the same.")
+
+
 # ---------------------------------------------------------------- a folder of images
 
 

@@ -4,6 +4,7 @@ The study is the default one. Its outputs are there but have no content: Snakema
 which records the same inputs, params and code as a run.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -279,17 +280,37 @@ def test_rule_all_asks_for_every_output(default):
     assert outputs <= set(targets)
 
 
-def test_changed_file_in_a_local_folder_reruns_its_preparation(checkout):
+def test_changed_file_of_a_local_source_reruns_its_preparation(checkout):
+    """Also behind a link, and of a table. Names are in any script, and settings of any length."""
     public_files.clip_benchmark(checkout / "tars", ["crow", "jay"], {"train": 20, "test": 4})
     for number in range(20):
-        path = checkout / f"images/{'crow' if number % 2 else 'jay'}/{number}.png"
+        path = checkout / f"{'linked/crow' if number % 2 else 'images/jay'}/{number}.png"
         public_files.put(path, public_files.encoded("PNG"))
-    entries = {"mine": {"folder": "images"}, "packed": {"webdataset": "tars"}}
+    (checkout / "images/crow").symlink_to("../linked/crow")
+    labels = [f"{number:03}" for number in range(700)]
+    rows = [f"images/jay/0.png,{label},{split}" for label in labels for split in ("train", "test")]
+    rows += ["images/jay/2.png,000,train"] * 20
+    (checkout / "list.csv").write_text("\n".join(["file,label,split", *rows]))
+    table = {
+        "table": "list.csv", "image": "{file}", "label": "label",
+        "splits": {split: f"split == '{split}'" for split in ("train", "test")},
+        "classes": {label: f"{label} {'name ' * 40}" for label in labels},
+    }  # fmt: skip
+    entries = {
+        "bläuliche_鳥": {"folder": "images"},
+        "packed": {"webdataset": "tars"},
+        "many": table,
+    }
+    assert len(json.dumps(entries["many"])) > 128 * 1024
     smoke = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
     (checkout / "own.yaml").write_text(yaml.safe_dump(smoke | {"datasets": entries}))
     wanted = ["--study", "own.yaml", *(f"results/datasets/{name}/dataset.json" for name in entries)]
-    assert jobs(run(checkout, *wanted)) == {"prepare_dataset": 2}
+    assert jobs(run(checkout, *wanted)) == {"prepare_dataset": 3}
+    manifest = json.loads((checkout / "results/datasets/many/dataset.json").read_text())
+    assert len(manifest["classes"]) == 700 and manifest["splits"]["test"]["rows"] == 700
     assert jobs(run(checkout, "-n", *wanted)) == {}
-    public_files.put(checkout / "images/jay/more.png", public_files.encoded("PNG"))
+    public_files.put(checkout / "linked/crow/more.png", public_files.encoded("PNG"))
     public_files.clip_benchmark(checkout / "tars", ["crow", "jay"], {"train": 24, "test": 4})
     assert jobs(run(checkout, "-n", *wanted)) == {"prepare_dataset": 2}
+    public_files.put(checkout / "images/jay/2.png", public_files.encoded("PNG"))
+    assert jobs(run(checkout, "-n", *wanted)) == {"prepare_dataset": 3}

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from foretune.core.entries import Run
 from foretune.core.errors import ForetuneError
@@ -42,12 +43,30 @@ def add_path_options(parser: argparse.ArgumentParser, **helps: str) -> None:
         parser.add_argument(option, type=Path, required=True, help=text)
 
 
+def parse_json(text: str) -> Any:
+    """Return the value of an option: JSON, or - for JSON on the standard input.
+
+    Linux limits an argument to 128 KiB, and the rules give what may be longer by the input.
+
+    Raises:
+        ArgumentTypeError: the text is not JSON.
+    """
+    try:
+        if text == "-":
+            # In a child of the job server, sys.stdin is not the descriptor 0 that it was given.
+            with open(0, encoding="utf-8", closefd=False) as stdin:
+                text = stdin.read()
+        return json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is no JSON ({error})") from None
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that name a model, a method and a dataset, and those of the training."""
     for name in ("model", "method", "dataset-name"):
         parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--recipe", type=json.loads, required=True, help="JSON")
-    parser.add_argument("--trials", type=json.loads, required=True, help="JSON list")
+    parser.add_argument("--recipe", type=parse_json, required=True, help="JSON")
+    parser.add_argument("--trials", type=parse_json, required=True, help="JSON list")
     parser.add_argument("--seed", type=int, required=True)
 
 

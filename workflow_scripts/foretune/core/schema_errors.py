@@ -50,6 +50,13 @@ def format_schema_error(error: jsonschema.ValidationError) -> list[str]:
         return [f"{path}: {value!r} needs a {{}} where the class name goes"]
     if error.validator == "pattern" and path.endswith(".hub"):
         return [f"{path}: {value!r} is not owner/name of a model on the hub"]
+    if error.validator == "pattern" and "propertyNames" in error.absolute_schema_path:
+        if value == "test":
+            return [f"{path}: 'test' does not do as a name: it is that of the dataset's own test"]
+        return [
+            f"{path}: {value!r} does not do as a name: it needs letters or digits of any script, "
+            "and may have _ . - after the first, but no text 20 times in a row"
+        ]
     return [f"{path or 'config'}: {error.message}"]
 
 

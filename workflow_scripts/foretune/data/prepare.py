@@ -4,46 +4,30 @@ A prepared dataset is a folder. `train.parquet`, `val.parquet` and `test.parquet
 `id` (stable), `image` (the encoded bytes of the source), `label` and `group` (null if the source
 has no groups). `dataset.json` is a small
 manifest with the classes, the caption template, licence, source and a digest of all rows. Jobs
-depend on the manifest, so that they rerun only if the content changes.
+depend on the manifest, so that they rerun only if the content changes. `notes.json` says what was
+left out and what else users should know; it changes more often, and no training depends on it.
 
 A shifted test is such a folder with a test split only: images of a dataset's classes that come
 from elsewhere (sketches, another camera). Its manifest has the dataset's name and classes, its
 own name as `split`, and the dataset's digest as `parent`.
 """
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import islice
+import re
+import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from foretune.core.entries import SourceSpec
 from foretune.core.errors import ForetuneError
-from foretune.core.files import atomic_write, digest_json, write_json
-from foretune.core.machine import count_cores
-from foretune.core.parquet import add_metadata
-from foretune.data.prepared import (
-    READ_BATCH,
-    SPLIT_SCHEMA,
-    SPLITS,
-    DatasetFacts,
-    Manifest,
-    decode_image,
-    read_manifest,
-)
-from foretune.data.sources.base import ImageRow, ImageRows
+from foretune.data.notes import PreparationNotes
+from foretune.data.prepared import SPLITS, DatasetFacts, Manifest, read_manifest
+from foretune.data.sources.base import ImageSource, format_class_names, join_names
 from foretune.data.sources.read import read_source
 from foretune.data.splits import draw_rows
+from foretune.data.write import RowStream, write_dataset
 
-# A row group is written when it reaches either size.
-ROW_GROUP_ROWS, ROW_GROUP_BYTES = 4096, 32 << 20
 MOST_VALIDATION = 5000  # images
 
 
@@ -62,7 +46,10 @@ def prepare_dataset(name: str, spec: SourceSpec, output: Path, seed: int) -> Man
         ForetuneError: an image is broken, a label is out of range, or a split or class is empty.
     """
     source = read_source(spec)
-    classes = rename_classes(name, source.classes, spec.get("classes", source.classes))
+    new_names = spec.get("classes", source.classes)
+    classes = rename_classes(name, source.classes, new_names)
+    if isinstance(new_names, list):
+        source.notes += describe_order(source.classes, classes)
     undivided = "all" in source.rows
     train = source.rows["all" if undivided else "train"]
     splits = np.full(train.n, "train", object)
@@ -87,7 +74,7 @@ def prepare_dataset(name: str, spec: SourceSpec, output: Path, seed: int) -> Man
         "licence": source.licence,
         "source": source.source,
     }
-    return write_dataset(facts, streams, SPLITS, output)
+    return write_dataset(facts, streams, SPLITS, output, get_notes(source))
 
 
 def rename_classes(
@@ -100,16 +87,46 @@ def rename_classes(
     """
     where = f"datasets.{dataset}.classes"
     if isinstance(new_names, dict):
-        unknown = [name for name in new_names if name not in old_names]
+        keys, known = format_class_names(new_names), format_class_names(old_names)
+        unknown = [name for name, key in zip(new_names, keys, strict=True) if key not in set(known)]
         if unknown:
-            raise ForetuneError(f"{where}: not classes of the source: {unknown}")
-        new_names = [new_names.get(name, name) for name in old_names]
+            raise ForetuneError(
+                f"{where}: not classes of the source: {unknown}; it has {join_names(old_names)}"
+            )
+        by_key = dict(zip(keys, new_names.values(), strict=True))
+        new_names = [by_key.get(key, old) for key, old in zip(known, old_names, strict=True)]
     if len(new_names) != len(old_names):
-        raise ForetuneError(f"{where}: {len(new_names)} names for {len(old_names)} classes")
-    repeated = sorted({name for name in new_names if new_names.count(name) > 1})
+        raise ForetuneError(
+            f"{where}: {len(new_names)} names for {len(old_names)} classes: {join_names(old_names)}"
+        )
+    if blank := [old for old, new in zip(old_names, new_names, strict=True) if not new.strip()]:
+        raise ForetuneError(f"dataset {dataset}: a class needs a name that is not blank: {blank}")
+    counts = Counter(unicodedata.normalize("NFC", name) for name in new_names)
+    repeated = sorted(name for name, count in counts.items() if count > 1)
     if repeated:
         raise ForetuneError(f"dataset {dataset}: two classes have the same name: {repeated}")
     return new_names
+
+
+def describe_order(old_names: list[str], new_names: list[str]) -> list[str]:
+    """Return a note on which class of a list got which name, if there are two orders to expect.
+
+    The folders 1 to 10 or class1 to class10 have another order by the alphabet than by number.
+    """
+
+    def by_number(name: str) -> list[tuple[int, str]]:
+        return [(len(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
+
+    if new_names == old_names or sorted(old_names) == sorted(old_names, key=by_number):
+        return []
+    order = "alphabetical order" if old_names == sorted(old_names) else "order of their numbers"
+    pairs = (f"{old} is {new}" for old, new in zip(old_names, new_names, strict=True))
+    return [f"the list `classes` names the classes in the {order}: {join_names(pairs)}"]
+
+
+def get_notes(source: ImageSource) -> PreparationNotes:
+    """Return what the source's reader left out and noticed."""
+    return {"left_out": dict(source.left_out), "notes": source.notes}
 
 
 def prepare_shifted_test(shift: str, spec: SourceSpec, parent: Path, output: Path) -> Manifest:
@@ -127,13 +144,14 @@ def prepare_shifted_test(shift: str, spec: SourceSpec, parent: Path, output: Pat
         ForetuneError: the dataset lacks one of the classes, or as in `prepare_dataset`.
     """
     dataset = read_manifest(parent)
-    name, known = dataset["name"], dataset["source_classes"]
+    name, known = dataset["name"], format_class_names(dataset["source_classes"])
     source = read_source(spec, ("test",))
-    unknown = [label for label in source.classes if label not in known]
+    labels = format_class_names(source.classes)
+    unknown = [label for label in labels if label not in known]
     if unknown:
         raise ForetuneError(
             f"datasets.{name}.shifted.{shift}: classes that {name} does not have: {unknown}; "
-            f"rename them or leave them out ({name} has {', '.join(known[:5])}, ...)"
+            f"rename them or leave them out ({name} has {join_names(known, 5)})"
         )
     rows = source.rows["all" if "all" in source.rows else "test"]
     stream = RowStream(
@@ -141,159 +159,16 @@ def prepare_shifted_test(shift: str, spec: SourceSpec, parent: Path, output: Pat
         np.full(rows.n, "test", object),
         source.classes,
         in_test_pool=True,
-        labels=[known.index(label) for label in source.classes],
+        labels=[known.index(label) for label in labels],
     )
     facts: DatasetFacts = {
         "name": name,
         "split": shift,
         "classes": dataset["classes"],
-        "source_classes": known,
+        "source_classes": dataset["source_classes"],
         "caption": dataset["caption"],
         "licence": source.licence,
         "source": source.source,
         "parent": dataset["digest"],
     }
-    return write_dataset(facts, [stream], ("test",), output)
-
-
-@dataclass
-class RowStream:
-    """Rows of a source, and what to do with them.
-
-    Attributes:
-        rows: the images.
-        splits: name of each row's split, an array of objects of shape (rows.n,).
-        classes: the source's class names.
-        in_test_pool: whether the test is drawn from these rows, so that they count for the
-            manifest's `test_digest`.
-        labels: for each label of the source the label to write; None keeps them.
-    """
-
-    rows: ImageRows
-    splits: np.ndarray
-    classes: list[str]
-    in_test_pool: bool
-    labels: list[int] | None = None
-
-
-class SplitWriter:
-    """Write a split's Parquet file row group by row group, and compute the digest of its rows."""
-
-    def __init__(self, path: Path):
-        self.writer = pq.ParquetWriter(path, SPLIT_SCHEMA, compression="zstd")
-        self.digest = hashlib.sha256()
-        self.n = 0
-        self.buffer: list[tuple[str, bytes, int, str | None]] = []
-        self.buffer_bytes = 0
-
-    def add(self, row: ImageRow, group: str | None) -> None:
-        facts = f"{row.id}\0{row.label}\0{group}\0{len(row.image)}\0"
-        self.digest.update(facts.encode() + row.image)
-        self.buffer.append((*row, group))
-        self.n, self.buffer_bytes = self.n + 1, self.buffer_bytes + len(row.image)
-        if len(self.buffer) == ROW_GROUP_ROWS or self.buffer_bytes > ROW_GROUP_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        columns = [list(column) for column in zip(*self.buffer, strict=True)]
-        self.writer.write_table(pa.table(columns, schema=SPLIT_SCHEMA))
-        self.buffer, self.buffer_bytes = [], 0
-
-    def close(self, metadata: dict) -> None:
-        if self.buffer:
-            self.flush()
-        add_metadata(self.writer, metadata)
-        self.writer.close()
-
-
-def write_dataset(
-    facts: DatasetFacts, streams: list[RowStream], splits: tuple[str, ...], output: Path
-) -> Manifest:
-    """Check all rows, write the file of each split, and then the manifest, which is returned.
-
-    The rows are read once, and only a few are in memory at a time. The manifest's `test_digest`
-    covers the images that the test is drawn from and the names of their classes, in any order, so
-    that the same test is recognized under two names.
-    """
-    name = facts["name"]
-    labels_by_split: dict[str, set[int]] = {split: set() for split in splits}
-    test_images: list[str] = []
-    with ExitStack() as open_files:
-        writers = {
-            split: SplitWriter(open_files.enter_context(atomic_write(output / f"{split}.parquet")))
-            for split in splits
-        }
-        for stream in streams:
-            for split, row, group in check_rows(name, facts["split"], stream):
-                if stream.in_test_pool:
-                    test_images.append(digest_image(stream.classes[row.label], row.image))
-                if stream.labels:
-                    row = row._replace(label=stream.labels[row.label])
-                labels_by_split[split].add(row.label)
-                writers[split].add(row, group)
-        check_splits(facts, labels_by_split)
-        digests = {split: writer.digest.hexdigest() for split, writer in writers.items()}
-        manifest: Manifest = {
-            **facts,
-            "digest": digest_json([facts["classes"], facts["source_classes"], digests]),
-            "test_digest": digest_json(sorted(test_images)),
-            "splits": {
-                split: {"file": f"{split}.parquet", "rows": writer.n, "digest": digests[split]}
-                for split, writer in writers.items()
-            },
-        }
-        for split, writer in writers.items():
-            writer.close({"dataset": name, "split": split, "digest": manifest["digest"]})
-    write_json(manifest, output / "dataset.json")
-    return manifest
-
-
-def digest_image(class_name: str, image: bytes) -> str:
-    """Return a digest of an image's encoded bytes and the name of its class."""
-    return hashlib.sha256(class_name.encode() + b"\0" + image).hexdigest()
-
-
-def check_rows(
-    dataset: str, test: str, stream: RowStream
-) -> Iterator[tuple[str, ImageRow, str | None]]:
-    """Yield (split, row, group) of a stream, after checking the label and decoding the image.
-
-    Both mistakes would otherwise show, or mislead, hours later.
-
-    Args:
-        test: what error messages call the test split.
-    """
-    class_count = len(stream.classes)
-
-    def check(item: tuple[str, ImageRow, str | None]) -> None:
-        split, row, _ = item
-        where = f"dataset {dataset}, {test if split == 'test' else split}, {row.id}"
-        if not isinstance(row.label, int) or not 0 <= row.label < class_count:
-            raise ForetuneError(f"{where}: label {row.label} is not in 0..{class_count - 1}")
-        decode_image(row.image, where)
-
-    groups: Sequence[str | None] = stream.rows.groups or [None] * stream.rows.n
-    items = zip(stream.splits, stream.rows.read(), groups, strict=True)
-    bar = tqdm(desc=dataset, total=stream.rows.n, mininterval=5, delay=5, unit="image")
-    with bar, ThreadPoolExecutor(count_cores()) as pool:
-        while batch := list(islice(items, READ_BATCH)):
-            for _ in pool.map(check, batch):
-                bar.update()
-            yield from batch
-
-
-def check_splits(facts: DatasetFacts, labels_by_split: dict[str, set[int]]) -> None:
-    """Refuse an empty split, and a class without a training image."""
-    for split, labels in labels_by_split.items():
-        if not labels:
-            hint = "; a tenth of train is taken, so give at least 10 images"
-            raise ForetuneError(
-                f"dataset {facts['name']}: no images in its {split} split"
-                + (hint if split == "val" else "")
-            )
-    if "train" not in labels_by_split:
-        return
-    trained = labels_by_split["train"]
-    missing = [name for label, name in enumerate(facts["classes"]) if label not in trained]
-    if missing:
-        raise ForetuneError(f"dataset {facts['name']}: no training image of {missing}")
+    return write_dataset(facts, [stream], ("test",), output, get_notes(source))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import NotRequired, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from foretune.core.errors import ForetuneError
 from foretune.core.parquet import read_metadata
@@ -23,6 +24,16 @@ SPLIT_SCHEMA = pa.schema([
     ("group", pa.string()),
 ])  # fmt: skip
 READ_BATCH = 64  # rows read or checked at a time; images of a megabyte are common
+
+# A picture of more pixels takes half a gigabyte, and a longer one does so when its short side is
+# scaled to a model's size.
+MOST_PIXELS = 2 * 89_478_485  # what Pillow refuses; it warns of half as many
+MOST_ELONGATED = 1000
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # of damaged EXIF blocks
+# Long texts and colour profiles, such as editors and image generators write, do no harm.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 256 << 20
 
 
 class SplitEntry(TypedDict):
@@ -89,16 +100,33 @@ def stream_split(folder: Path | str, split: str) -> Iterator[tuple[list[str], li
         yield batch["id"].to_pylist(), batch["image"].to_pylist()
 
 
-def decode_image(encoded: bytes, name: str) -> Image.Image:
+def decode_image(encoded: bytes | ForetuneError, name: str) -> Image.Image:
     """Decode an image completely, and turn it upright.
 
+    encoded: its bytes; or the error that its reader gave in their place, which is raised.
+
     Raises:
-        ForetuneError: the image is broken, or has more than 8 bits per channel. The message
-            begins with `name`.
+        ForetuneError: the image is broken, too large, or has more than 8 bits per channel. The
+            message begins with `name`.
     """
+    if isinstance(encoded, ForetuneError):
+        raise encoded
+    too_large = f"more than {MOST_PIXELS / 1e6:.0f} million pixels; scale it down or cut it up"
     try:
         image = Image.open(io.BytesIO(encoded))
+        width, height = image.size
+        if width * height > MOST_PIXELS:
+            raise Image.DecompressionBombError
+        if max(width, height) > MOST_ELONGATED * max(1, min(width, height)):
+            raise ForetuneError(
+                f"{name}: {width} × {height} pixels are more than {MOST_ELONGATED} times as long "
+                "as wide; cut it or remove it"
+            )
         image.load()
+    except ForetuneError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ForetuneError(f"{name}: {too_large}") from None
     except UnidentifiedImageError:  # its message has only an address in memory
         raise ForetuneError(f"{name}: not a readable image (of no known format)") from None
     except Exception as error:  # PIL raises many kinds, which all mean the same here

@@ -138,6 +138,8 @@ def write_caption_embeddings(
         "label": np.arange(len(captions), dtype=np.int32),
         "class": manifest["classes"],
         "caption": captions,
+        # The first label whose caption has the same tokens: a tokenizer may cut, or fold case.
+        "same_tokens_as": find_first_equal(np.asarray(loaded.tokenizer(captions))),
     }
     metadata = {
         "kind": "captions",
@@ -149,3 +151,9 @@ def write_caption_embeddings(
         "logit_scale": loaded.model.logit_scale.exp().item(),  # for an adapter's logits
     }
     write_embeddings(output, vectors, columns, metadata)
+
+
+def find_first_equal(rows: np.ndarray) -> np.ndarray:
+    """Return, for each row of a matrix, the number of the first row that equals it: (N,) int32."""
+    _, first, group = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return first[group.reshape(-1)].astype(np.int32)

@@ -6,6 +6,7 @@ What is trained on cached embeddings is not forecast but fitted and tested on th
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
@@ -49,7 +50,7 @@ class NewTask:
     """A (model, dataset) that is not fine-tuned, with everything that forecasts may use.
 
     values: the measures and predictors by name; evaluations: the table of tests of the model on
-    the dataset itself, zero-shot and by what was fitted on its embeddings.
+    the dataset itself, zero-shot and by what was fitted on its embeddings; notes: of the measures.
     """
 
     model: str
@@ -59,6 +60,7 @@ class NewTask:
     values: dict[str, float | None]
     rehearsal: RehearsalFile
     evaluations: pd.DataFrame
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def read_new_tasks(
             NewTask(
                 *key, measured["weights"], measured["n"],
                 measured["measures"] | rehearsed[key]["measures"], rehearsed[key],
-                own[own.split == "test"],
+                own[own.split == "test"], tuple(measured.get("notes", ())),
             )
         )  # fmt: skip
     return tasks
@@ -158,8 +160,9 @@ def forecast_datasets(study: Path, new: list[NewTask], weight: float) -> Forecas
             check_model(task, tasks, facts, study)
             for method, group in known[known.model == task.model].groupby("method"):
                 cells = forecast_run(task, str(method), group, forecasters)
+                add_notes(cells, task.notes)
                 if left_out:
-                    add_note(cells, "the study's dataset of the same name is left out")
+                    add_notes(cells, ["the study's dataset of the same name is left out"])
                 own_rows += cells
                 learning.append(extrapolate_run(task, cells))
         rankings.append(rank_runs(make_forecast_table(own_rows), weight, forecasters))
@@ -178,10 +181,10 @@ def make_forecast_table(rows: list[dict]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(FORECAST_NUMBERS, "float64") | {"measured": bool})
 
 
-def add_note(cells: list[dict], note: str) -> None:
-    """Append a note to rows of forecasts."""
+def add_notes(cells: list[dict], notes: Sequence[str]) -> None:
+    """Append notes to rows of forecasts."""
     for cell in cells:
-        cell["note"] = "; ".join(filter(None, (cell["note"], note)))
+        cell["note"] = "; ".join(filter(None, (cell["note"], *notes)))
 
 
 def forecast_run(
@@ -233,12 +236,8 @@ def forecast_outcome(
     if forecaster is None:
         # An outcome that no or hardly any dataset has, such as a probe's forgetting, needs no note.
         is_main = n > 0 and outcome == "accuracy"
-        note = (
-            f"n = {n}: too few datasets for a forecast, which needs {MIN_DATASETS}"
-            if is_main
-            else ""
-        )
-        return {"n": n, "predictor": "", "note": note}
+        note = f"n = {n}: too few datasets for a forecast, which needs {MIN_DATASETS}"
+        return {"n": n, "predictor": "", "note": note if is_main else ""}
     cell: dict[str, Any] = {
         "n": n, "predictor": str(forecaster.chosen), "note": "", "loo_error": forecaster.error,
         "loo_mean_error": forecaster.errors.get(MEAN, np.nan),

@@ -17,11 +17,16 @@ from: what the forecast of the accuracy rests on; "measured" means fitted and te
 """
 
 
-def describe_forecasts(tables: ForecastTables) -> str:
-    """Return the result of `forecast_datasets` as a text, one section per dataset."""
+def describe_forecasts(tables: ForecastTables, notes: dict[str, list[str]] | None = None) -> str:
+    """Return the result of `forecast_datasets` as a text, one section per dataset.
+
+    notes: what the preparation of each dataset left out and noticed.
+    """
     lines = []
     for dataset, ranking in tables.rankings.groupby("dataset", sort=False):
         lines += describe_dataset(str(dataset), tables, ranking.reset_index(drop=True))
+        for note in (notes or {}).get(str(dataset), []):
+            lines += [*textwrap.wrap(f"Note on {dataset}: {note}.", WIDTH), ""]
     weight = tables.rankings.weight.iloc[0] if len(tables.rankings) else 0
     lines.append(
         f"Ranked by {format_plain(1 - weight)} × accuracy + {format_plain(weight)} × change on "

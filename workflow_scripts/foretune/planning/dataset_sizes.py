@@ -1,11 +1,15 @@
 """Sizes of datasets before they are prepared: images, classes and bytes. Free of torch."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from foretune.core.entries import SourceSpec
+from foretune.core.errors import ForetuneError
+from foretune.data.sources.layout import find_splits
+from foretune.data.sources.listing import list_folder
 
 # (train images, test images, classes) of public datasets, found by a part of the source's name.
 # The first part that matches counts, so longer names come first.
@@ -57,12 +61,17 @@ def get_dataset_sizes(study: dict, results: Path = Path("results")) -> dict[str,
             folder = results / "datasets" / name / "shifted" / shift
             size = get_dataset_size(shift, shifted_entry, folder)
             # All images of a folder without a subfolder `test` are the test.
-            undivided = (
-                "folder" in shifted_entry and not Path(shifted_entry["folder"], "test").is_dir()
-            )
+            undivided = "folder" in shifted_entry and not has_test(Path(shifted_entry["folder"]))
             test = size.images if undivided else size.test
             sizes[f"{name}/{shift}"] = DatasetSize(0, 0, test, sizes[name].classes, size.basis)
     return sizes
+
+
+def has_test(folder: Path) -> bool:
+    """Return whether a folder has a subfolder of test images, so that a shifted test is that."""
+    with suppress(ForetuneError):
+        return folder.is_dir() and "test" in find_splits(folder)
+    return False
 
 
 def get_dataset_size(name: str, entry: SourceSpec, prepared: Path) -> DatasetSize:
@@ -87,7 +96,8 @@ def get_dataset_size(name: str, entry: SourceSpec, prepared: Path) -> DatasetSiz
         train, test = splits.count("train"), splits.count("test")
         return assume_split(train, test, len(read_metadata(path)["classes"]), "counted in the file")
     if "folder" in entry and Path(entry["folder"]).is_dir():
-        return count_folder_images(Path(entry["folder"]))
+        with suppress(ForetuneError):  # the job that prepares the dataset says what is wrong
+            return count_folder_images(Path(entry["folder"]))
     source = next((entry[kind] for kind in NAMED_KINDS if kind in entry), name)
     plain = source.lower().replace("-", "_")
     key = next((key for key in KNOWN_SIZES if key in plain or key in plain.replace("_", "")), None)
@@ -97,17 +107,16 @@ def get_dataset_size(name: str, entry: SourceSpec, prepared: Path) -> DatasetSiz
 
 
 def count_folder_images(folder: Path) -> DatasetSize:
-    """Count the files of an image folder; a fifth is the test if there is no subfolder `test`."""
-
-    def count_files(top: Path) -> int:
-        return sum(1 for path in top.rglob("*") if path.is_file() and path.name[0] != ".")
-
-    parts = [folder / "train", folder / "test"]
-    divided = all(part.is_dir() for part in parts)
-    top = parts[0] if divided else folder
-    classes = sum(1 for path in top.iterdir() if path.is_dir())
-    count = count_files(top)
-    train, test = (count, count_files(parts[1])) if divided else (count - count // 5, count // 5)
+    """Count the images of a folder; a fifth is the test if there is no subfolder of tests."""
+    splits = find_splits(folder)
+    divided = {"train", "test"} <= splits.keys()
+    top = splits["train"] if divided else folder
+    images = list_folder(top).images
+    classes, count = len({name.split("/")[0] for name in images if "/" in name}), len(images)
+    if divided:
+        train, test = count, len(list_folder(splits["test"]).images)
+    else:
+        train, test = count - count // 5, count // 5
     return assume_split(train, test, classes, "counted in the folder")
 
 
@@ -118,7 +127,8 @@ def get_image_bytes(entry: SourceSpec, size: DatasetSize, prepared: Path) -> flo
     if "parquet" in entry:
         return Path(entry["parquet"]).stat().st_size
     if "folder" in entry:
-        return sum(path.stat().st_size for path in Path(entry["folder"]).rglob("*"))
+        with suppress(ForetuneError):
+            return sum(size for size, _ in list_folder(entry["folder"]).files.values())
     if "torchvision" in entry:
         from foretune.data.sources.registry import get_known_source
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from foretune.analysis.formatting import is_known
 from foretune.analysis.outcomes import GAIN
+from foretune.data.notes import read_notes
 from foretune.data.prepared import read_manifest
 from foretune.forecast.rehearsal import PREDICTORS, RehearsalFile
 from foretune.report.build import REPORT_OUTCOMES, write_page
@@ -67,7 +68,7 @@ def build_forecast_page(
     Args:
         forecast: folder with the tables FORECAST_TABLES.
         rehearsals: folder with {model}/{dataset}.json and {model}/{dataset}_images.parquet.
-        datasets: folder with {dataset}/dataset.json and {dataset}/train.parquet.
+        datasets: folder with {dataset}/dataset.json, notes.json and train.parquet.
         tasks: Parquet table `tasks` of the study that the forecasts rest on.
         output: HTML file to write.
 
@@ -86,6 +87,7 @@ def build_forecast_page(
         sections.append(
             describe_section(item, rehearsal, predictor)
             | describe_classes(item, rehearsals, datasets)
+            | {"preparation": read_notes(Path(datasets) / item.dataset)}
         )
         tables |= make_section_tables(number, item, frames["candidates"], rehearsal)
         learning.append(make_learning_rows(item, rehearsal))
@@ -126,6 +128,13 @@ def describe_section(
     """Return what the template needs of one dataset, except for its images."""
     rows = select_run(forecast.forecasts, forecast.first)
     notes = [note for cell in rows.note for note in cell.split("; ") if note]
+    # What a tokenizer cannot tell apart matters whichever model comes first.
+    named = forecast.forecasts[["model", "note"]].itertuples(index=False)
+    notes += [
+        f"{model}: {note}"
+        for model, cell in named if model != forecast.first["model"]
+        for note in cell.split("; ") if note.startswith("the captions of")
+    ]  # fmt: skip
     return {
         "dataset": forecast.dataset, "run": forecast.run, "first": forecast.first,
         "predictor": predictor, "answers": answer_forecast(forecast),

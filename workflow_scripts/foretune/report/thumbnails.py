@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
+from foretune.data.notes import read_notes
 from foretune.data.prepared import Manifest, decode_image, get_dataset_title
 
 MAX_UNCHANGED_BYTES = 8_000  # larger images are replaced by thumbnails
@@ -25,10 +26,11 @@ class Sample(TypedDict):
 
 
 class DatasetDescription(Manifest):
-    """The manifest of a dataset or shifted test, with its title and samples of its test images."""
+    """The manifest of a dataset or shifted test, its title, samples of its test, and notes."""
 
     title: str
     samples: list[Sample]
+    notes: list[str]
 
 
 def describe_dataset(path: Path) -> DatasetDescription:
@@ -36,7 +38,8 @@ def describe_dataset(path: Path) -> DatasetDescription:
     manifest: Manifest = json.loads(path.read_text())
     test = manifest["splits"].get("test")
     samples = draw_samples(path.parent / test["file"], manifest["classes"]) if test else []
-    return {**manifest, "title": get_dataset_title(manifest), "samples": samples}
+    title, notes = get_dataset_title(manifest), read_notes(path.parent)
+    return {**manifest, "title": title, "samples": samples, "notes": notes}
 
 
 def draw_samples(path: Path, classes: list[str], count: int = 10) -> list[Sample]:

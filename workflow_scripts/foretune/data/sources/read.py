@@ -4,8 +4,9 @@ from pathlib import Path
 
 from foretune.core.entries import SourceSpec
 from foretune.data.sources.base import TRAIN_AND_TEST, ImageSource
-from foretune.data.sources.local import read_folder_source, read_parquet_source, read_table_source
+from foretune.data.sources.local import read_folder_source, read_parquet_source
 from foretune.data.sources.public import read_public_source
+from foretune.data.sources.table import read_table_source
 
 
 def read_source(spec: SourceSpec, wanted: tuple[str, ...] = TRAIN_AND_TEST) -> ImageSource:
@@ -20,7 +21,7 @@ def read_source(spec: SourceSpec, wanted: tuple[str, ...] = TRAIN_AND_TEST) -> I
     if "parquet" in spec:
         return read_parquet_source(Path(spec["parquet"]), wanted)
     if "folder" in spec:
-        return read_folder_source(Path(spec["folder"]), wanted)
+        return read_folder_source(Path(spec["folder"]), wanted, "classes" in spec)
     if "table" in spec:
         return read_table_source(spec, wanted)
     return read_public_source(spec, wanted)

@@ -36,13 +36,40 @@ def read_webdataset(root: Path, spec: SourceSpec, wanted: tuple[str, ...]) -> Im
         raise ForetuneError(f"{names_file}: no such file; {explain_dataset_fetch(spec)}")
     counts: Counter[str] = Counter()
     classes = []
-    for name in names_file.read_text().splitlines():
+    for number, name in enumerate(read_lines(names_file), start=1):
+        if not name:
+            raise ForetuneError(f"{names_file}: line {number} is blank, and needs a class name")
         counts[name] += 1  # two of ImageNet's names occur twice
         classes.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
-    templates = root / TEMPLATES_FILE
-    caption = templates.read_text().splitlines()[0] if templates.is_file() else DEFAULT_CAPTION
     rows = {split: make_tar_rows(find_tars(root, spec, split)) for split in wanted}
-    return ImageSource(classes, caption.replace("{c}", "{}"), NOT_STATED, "", rows)
+    return ImageSource(classes, read_caption(root / TEMPLATES_FILE), NOT_STATED, "", rows)
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file without blanks at their ends, and without blank last lines.
+
+    Raises:
+        ForetuneError: the file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except (OSError, ValueError) as error:
+        raise ForetuneError(f"{path}: not a readable text ({error})") from None
+    return [line.strip() for line in lines]
+
+
+def read_caption(path: Path) -> str:
+    """Return the first template of a file, with {} for the class name; the default without a file.
+
+    Raises:
+        ForetuneError: the file cannot be read, or its first line has no {c}.
+    """
+    if not path.is_file():
+        return DEFAULT_CAPTION
+    caption = next((line for line in read_lines(path) if line), "").replace("{c}", "{}")
+    if "{}" not in caption:
+        raise ForetuneError(f"{path}: the first template has no {{c}} for the class: {caption!r}")
+    return caption
 
 
 def find_tars(root: Path, spec: SourceSpec, split: str) -> list[Path]:
@@ -57,7 +84,10 @@ def find_tars(root: Path, spec: SourceSpec, split: str) -> list[Path]:
     count_file = (root / pattern).parent / "nshards.txt"
     expected = len(tars)
     if count_file.is_file() and "*" not in place:
-        expected = int(count_file.read_text())
+        text = "".join(read_lines(count_file))
+        if not (text.isascii() and text.isdigit()):
+            raise ForetuneError(f"{count_file}: {text[:40]!r} is not a number of tars")
+        expected = int(text[:18])
     if not tars or len(tars) != expected:
         raise ForetuneError(
             f"{root / pattern}: {len(tars)} of {expected or 'the'} tars; "
@@ -97,7 +127,8 @@ def iterate_samples(path: Path) -> Iterator[tuple[str, tarfile.TarFile, tarfile.
                 if not member.isfile() or not name:
                     continue
                 key, suffix = name.groups()
-                if key != sample_key and sample:
+                # A file that the sample has already begins another sample of the same key.
+                if (key != sample_key or suffix.lower() in sample) and sample:
                     yield parse_sample(path, tar, sample_key, sample)
                     sample = {}
                 sample_key = key

@@ -1,0 +1,30 @@
+"""What a preparation left out and noticed: `notes.json` beside the manifest of a dataset."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TypedDict
+
+from foretune.data.sources.listing import format_left_out
+
+NOTES_FILE = "notes.json"
+
+
+class PreparationNotes(TypedDict):
+    """The content of `notes.json`: what was left out, by reason, and notes in words."""
+
+    left_out: dict[str, int]
+    notes: list[str]
+
+
+def read_notes(folder: Path | str) -> list[str]:
+    """Return what the preparation of a dataset left out and noticed, one text each.
+
+    There are none for a folder that an older version prepared.
+    """
+    path = Path(folder) / NOTES_FILE
+    if not path.is_file():
+        return []
+    content: PreparationNotes = json.loads(path.read_text())
+    left_out = Counter(content["left_out"])
+    return [*([format_left_out(left_out)] if left_out else []), *content["notes"]]

@@ -1,0 +1,86 @@
+"""Notice pictures that occur more than once, and pictures of one colour.
+
+They are compared by their pixels, so that the name and the encoding of a file do not count.
+"""
+
+import hashlib
+from array import array
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from foretune.data.sources.base import join_names
+
+
+class Picture(NamedTuple):
+    """A digest of an image's pixels, 64 bits, and whether all pixels are equal."""
+
+    digest: int
+    constant: bool
+
+
+def describe_picture(image: Image.Image) -> Picture:
+    """Return the facts about a decoded image that `Pictures` compares."""
+    digest = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=8)
+    if image.mode == "P":
+        digest.update(bytes(image.getpalette() or []))
+    digest.update(image.tobytes())
+    constant = False
+    with suppress(ValueError):  # of modes without extremes
+        extremes = image.getextrema()
+        bands = extremes if isinstance(extremes[0], tuple) else (extremes,)
+        constant = all(low == high for low, high in bands)
+    return Picture(int.from_bytes(digest.digest(), "little"), constant)
+
+
+class Pictures:
+    """What is known of the pictures of a dataset: 21 bytes each."""
+
+    def __init__(self) -> None:
+        self.digests, self.ids = array("Q"), array("q")
+        self.labels, self.in_test = array("i"), array("b")
+        self.constant = 0
+
+    def add(self, picture: Picture, name: str, label: int, in_test: bool) -> None:
+        """Take note of a picture with its id and label, and whether it is in the test."""
+        self.digests.append(picture.digest)
+        self.ids.append(hash(name))
+        self.labels.append(label)
+        self.in_test.append(in_test)
+        self.constant += picture.constant
+
+    def describe(self, classes: list[str]) -> list[str]:
+        """Return notes on pictures of one colour, copies, and ids that occur twice."""
+        n, notes = len(self.digests), []
+        if not n:
+            return []
+        if self.constant:
+            notes.append(f"{self.constant} of {n} images have one colour only")
+        labels, in_test = np.asarray(self.labels), np.asarray(self.in_test, bool)
+        _, group, sizes = np.unique(self.digests, return_inverse=True, return_counts=True)
+        lowest, highest = np.full(len(sizes), len(classes)), np.full(len(sizes), -1)
+        np.minimum.at(lowest, group, labels)
+        np.maximum.at(highest, group, labels)
+        shared = (lowest < highest)[group]
+        if shared.any():
+            names = join_names(classes[label] for label in np.unique(labels[shared]))
+            notes.append(
+                f"{shared.sum()} of {n} images occur in several classes, which no model can tell "
+                f"apart by them: {names}"
+            )
+        trained = np.zeros(len(sizes), bool)
+        trained[group[~in_test]] = True
+        leaked = in_test & trained[group]
+        if leaked.any():
+            notes.append(
+                f"{leaked.sum()} of {in_test.sum()} test images are also among the training "
+                "images, so that the accuracy is too high; remove the copies, or give them one "
+                "group"
+            )
+        if copies := n - len(sizes):
+            notes.append(f"{copies} of {n} images are copies of another one")
+        if same := n - len(np.unique(self.ids)):
+            notes.append(f"{same} of {n} images have the name of another one")
+        return notes
