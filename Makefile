@@ -19,15 +19,19 @@ demo: $(BIN)/.run ## run the study STUDY (the default: the bundled one) to its r
 
 # DATA is a folder with one subfolder per class. The forecast rests on the study in results/ if that
 # has a dataset that the bundled study lacks, and otherwise on the bundled one. The shell reads DATA,
-# CAPTION and WEIGHT from its environment: make would split them at spaces and quotes.
-forecast: $(BIN)/.run ## forecast accuracy and forgetting for the images in the folder DATA
-	@test -n "$$DATA" || { echo "give the images: make forecast DATA=path/to/folder"; exit 2; }
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/forecast_folder.py \
-		--data "$$DATA" --study $(STUDY) $${CAPTION:+--caption "$$CAPTION"} \
-		$${WEIGHT:+--weight $$WEIGHT} --profile profiles/local --cores $(CORES) \
-		$(SNAKEMAKE_FLAGS)
-	@cat results/forecast/forecast.txt 2>/dev/null || true
-	@echo "With pictures: $(CURDIR)/results/forecast/forecast.html"
+# CAPTION, WEIGHT and PILOT from its environment: make would split them at spaces and quotes. Without
+# DATA, every pair of STUDY that has no outcome yet is forecast from those that have.
+FORECAST = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python workflow_scripts/$(1).py --study $(STUDY)
+forecast: $(BIN)/.run ## forecast accuracy and forgetting for the images in DATA, or the rest of STUDY
+	@if test -n "$$DATA"; then \
+		$(call FORECAST,forecast_folder) --data "$$DATA" $${CAPTION:+--caption "$$CAPTION"} \
+			$${WEIGHT:+--weight $$WEIGHT} $${PILOT:+--pilot $$PILOT} --profile profiles/local --cores $(CORES) \
+			$(SNAKEMAKE_FLAGS); \
+	else \
+		$(call FORECAST,forecast_rest) --profile profiles/local --cores $(CORES) $(SNAKEMAKE_FLAGS); \
+	fi
+	@name=$${DATA:+forecast}; name=results/forecast/$${name:-pairs}; cat $$name.txt 2>/dev/null || true; \
+		echo "The page: $(CURDIR)/$$name.html"
 
 # Needs a network. The files are listed first; FETCH_FLAGS=--list only lists them.
 fetch: $(BIN)/.run ## download the public datasets and weights of STUDY, once

@@ -7,6 +7,7 @@ rule analyze_study:
         selections=list_all_selections(),
         measures=list_measures(DATASETS),
         rehearsals=list_rehearsals(DATASETS),
+        pilots=list_pilots(DATASETS),
         embeddings=list_external_measures(),
         # Accuracies from elsewhere take the place of what the study's own jobs would have found.
         outcomes=[] if TRAINS else by_content(STUDY["outcomes"]),
@@ -42,7 +43,7 @@ rule analyze_study:
         "python {input.script} --evaluations {input.evaluations} --classes {input.classes} "
         "--confusions {input.confusions} --drifts {input.drifts} "
         "--selections {input.selections} --measures {input.measures} {input.embeddings} "
-        "--rehearsals {input.rehearsals} "
+        "--rehearsals {input.rehearsals} --pilots {input.pilots} "
         "--outcomes {input.outcomes:q} --manifests {input.manifests} "
         "--models {params.models:q} --datasets {params.datasets} --paper {input.paper} "
         "--seed {params.seed} --output {params.folder} 2>&1 | tee {log}"

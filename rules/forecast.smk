@@ -72,6 +72,7 @@ rule forecast_datasets:
         measures=list_measures(STUDY["forecast"]["datasets"]),
         rehearsals=list_rehearsals(STUDY["forecast"]["datasets"]),
         tests=list_forecast_tests(),
+        pilots=list_pilots(STUDY["forecast"]["datasets"]),
         tasks=(
             by_content(Path(STUDY["forecast"]["study"], "analysis/tasks.parquet"))
             if "study" in STUDY["forecast"]
@@ -107,5 +108,5 @@ rule forecast_datasets:
         "Forecasting accuracy and forgetting for each model and method"
     shell:
         "python {input.script} --study {params.study:q} --measures {input.measures} "
-        "--rehearsals {input.rehearsals} --tests {input.tests} "
+        "--rehearsals {input.rehearsals} --tests {input.tests} --pilots {input.pilots} "
         "--weight {params.weight} --output {params.folder} 2>&1 | tee {log}"

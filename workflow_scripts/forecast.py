@@ -16,6 +16,9 @@ def work() -> None:
     for name, text in FILE_OPTIONS.items():
         parser.add_argument(f"--{name}", type=Path, nargs="+", required=True, help=text)
     parser.add_argument(
+        "--pilots", type=Path, nargs="*", default=[], help="JSON files of pilots on the same"
+    )
+    parser.add_argument(
         "--weight",
         type=float,
         required=True,
@@ -27,10 +30,11 @@ def work() -> None:
     args = parser.parse_args()
     from foretune.analysis.study_tables import write_tables
     from foretune.core.files import atomic_write
-    from foretune.forecast.forecast import forecast_datasets, read_new_tasks
+    from foretune.forecast.forecast import forecast_datasets
+    from foretune.forecast.inputs import read_new_tasks
     from foretune.forecast.text import describe_forecasts
 
-    new = read_new_tasks(args.measures, args.rehearsals, args.tests)
+    new = read_new_tasks(args.measures, args.rehearsals, args.tests, args.pilots)
     tables = forecast_datasets(args.study, new, args.weight)
     for name, frame in vars(tables).items():
         write_tables(frame, args.output / f"{name}.parquet", {"kind": name})

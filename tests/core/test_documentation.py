@@ -18,9 +18,7 @@ FOREIGN = (
 
 def test_troubleshooting_quotes_messages_of_the_code():
     page = (ROOT / "docs/troubleshooting.md").read_text()
-    library = "".join(
-        path.read_text() for path in (ROOT / "workflow_scripts/foretune").rglob("*.py")
-    )
+    library = "".join(path.read_text() for path in (ROOT / "workflow_scripts").rglob("*.py"))
     # Messages are split over lines of strings in the code.
     library = re.sub(r"\"\s+f?\"", "", library)
     quoted = re.findall(r"^\*\*`(.+)`\*\*", page, flags=re.M)
