@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STUDY ?= config.yaml
 CORES ?= all
-# The shell reads STUDY, DATA, CAPTION and WEIGHT from its environment, as they are: make would split
-# them at spaces, and run what follows a semicolon as a command.
+# The shell reads STUDY, DATA, CAPTION, WEIGHT and PILOT from its environment, as they are: make would
+# split them at spaces, and run what follows a semicolon as a command.
 export STUDY
 # Packages of a cluster's module, which PYTHONPATH names, do not fit those of the virtual environment.
 unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH
@@ -25,15 +25,19 @@ demo: $(BIN)/.run ## run the study STUDY (the default: the bundled one) to its r
 	@$(SAY) "The report: $$PWD/results/report.html"
 
 # DATA is a folder with one subfolder per class. The forecast rests on the study in results/ if that
-# has a dataset that the bundled study lacks, and otherwise on the bundled one.
-forecast: $(BIN)/.run ## forecast accuracy and forgetting for the images in the folder DATA
-	@test -n "$$DATA" || { echo "give the images: make forecast DATA=path/to/folder"; exit 2; }
-	@$(BIN)/python workflow_scripts/forecast_folder.py \
-		--data "$$DATA" --study "$$STUDY" $${CAPTION:+--caption "$$CAPTION"} \
-		$${WEIGHT:+--weight "$$WEIGHT"} --profile profiles/local --cores $(CORES) \
-		$(SNAKEMAKE_FLAGS)
-	@$(SAY) "$$(cat results/forecast/forecast.txt 2>/dev/null)" \
-		"With pictures: $$PWD/results/forecast/forecast.html"
+# has a dataset that the bundled study lacks, and otherwise on the bundled one. Without DATA, every
+# pair of STUDY that has no outcome yet is forecast from those that have.
+forecast: $(BIN)/.run ## forecast accuracy and forgetting for the images in DATA, or the rest of STUDY
+	@if test -n "$$DATA"; then \
+		$(BIN)/python workflow_scripts/forecast_folder.py --data "$$DATA" --study "$$STUDY" \
+			$${CAPTION:+--caption "$$CAPTION"} $${WEIGHT:+--weight "$$WEIGHT"} \
+			$${PILOT:+--pilot "$$PILOT"} --profile profiles/local --cores $(CORES) $(SNAKEMAKE_FLAGS); \
+	else \
+		$(BIN)/python workflow_scripts/forecast_rest.py --study "$$STUDY" \
+			--profile profiles/local --cores $(CORES) $(SNAKEMAKE_FLAGS); \
+	fi
+	@name=$${DATA:+forecast}; name=results/forecast/$${name:-pairs}; \
+		$(SAY) "$$(cat $$name.txt 2>/dev/null)" "The page: $$PWD/$$name.html"
 
 # Needs a network. The files are listed first; FETCH_FLAGS=--list only lists them.
 fetch: $(BIN)/.run ## download the public datasets and weights of STUDY, once

@@ -27,11 +27,13 @@ include: "rules/embed.smk"
 include: "rules/measure.smk"
 include: "rules/rehearse.smk"
 include: "rules/finetune.smk"
+include: "rules/pilot.smk"
 include: "rules/evaluate.smk"
 include: "rules/analyze.smk"
 include: "rules/forecast.smk"
 include: "rules/report.smk"
 include: "rules/forecast_page.smk"
+include: "rules/forecast_pairs.smk"
 include: "rules/suite.smk"
 
 

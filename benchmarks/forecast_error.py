@@ -16,11 +16,17 @@ import yaml
 
 from common import ROOT, machine
 from foretune.analysis.outcomes import GAIN
-from foretune.analysis.study_tables import gain_over_zero_shot_error, summarize_tasks
+from foretune.analysis.study_tables import (
+    StudyFiles,
+    gain_over_zero_shot_error,
+    summarize_tasks,
+    tabulate_tasks,
+)
 from foretune.core.config import CACHED_METHODS
 from foretune.forecast.candidates import IIMM_LINE, MEAN, Candidate, predict
 from foretune.forecast.forecaster import Forecaster, fit_forecasters
 from foretune.forecast.learning_curve import TEST_NOISE, measure_decay
+from foretune.forecast.other_models import fit_pair_forecasters
 from foretune.forecast.rehearsal import PREDICTORS
 
 OLD_HELD_BACK = ("clipart", "peoples", "terrains", "cards", "kana", "icons")
@@ -174,6 +180,35 @@ def truth_ratio(known: list, curve: list) -> float:
     return curve[-1]["n"] / known[-1]["n"]
 
 
+def summarize_pairs(studies: dict[str, pd.DataFrame]) -> list[str]:
+    """Return a table of how far pairs are forecast from the same dataset on other models."""
+    lines = [
+        "| study | outcome | method | n | from other models | from other datasets | study's mean | "
+        "in the 95% interval | chosen |",
+        "|" + "---|" * 9,
+    ]
+    for name, study in studies.items():
+        for outcome in ("accuracy", "ood_change"):
+            by_dataset = fit_forecasters(study, outcome)
+            for method, forecaster in fit_pair_forecasters(study, outcome).items():
+                limits = forecaster.add_interval(forecaster.left_out)
+                truth = forecaster.study[outcome]
+                held = ((limits.low <= truth) & (truth <= limits.high)).mean()
+                lines.append(
+                    f"| {name} | {TITLES[outcome]} | {method} | {len(truth)} | "
+                    f"**{forecaster.error:.3f}** | {by_dataset[method].error:.3f} | "
+                    f"{forecaster.errors[MEAN]:.3f} | {held:.0%} | {forecaster.chosen} |"
+                )
+    return lines
+
+
+def read_published() -> pd.DataFrame:
+    """Return the tasks of the published accuracies of OpenAI's CLIPs."""
+    outcomes = ROOT / "resources/public/outcomes.csv"
+    tasks = tabulate_tasks(StudyFiles([], [], [], [], [], outcomes=outcomes)).tasks
+    return tasks.assign(run=tasks.model + "/" + tasks.method)
+
+
 def draw_scatter(cells: dict[str, pd.DataFrame], path: Path) -> None:
     """Draw forecasts against the truth, one panel per outcome and table."""
     import matplotlib
@@ -233,7 +268,14 @@ def main() -> None:
             f"{TITLES[outcome]} by {method}: {choice}"
             for (outcome, method), choice in chosen.items()) + ".", ""]  # fmt: skip
         cells.to_csv(analysis / f"forecast_error_{name.split()[-1]}.csv", index=False)
+    studies = {"the twelve": restrict(outcomes, tasks, twelve, twelve)}
+    if six:
+        studies["all"] = restrict(outcomes, tasks, everything, everything)
+    studies["published CLIPs"] = read_published()
     lines += [
+        "## Pairs of a half-done study: each model's dataset is left out", "",
+        "The dataset's outcomes by other models are known, as is what they make of other datasets.",
+        "", *summarize_pairs(studies), "",
         "## More images: the hidden probe's learning curves, continued", "",
         *check_more_images(results), "",
         "The width of the interval was chosen on the twelve.",

@@ -29,8 +29,8 @@ from foretune.evaluation.on_embeddings import (
 )
 from foretune.evaluation.scores import OUTCOME_SCHEMA, EvaluationOutputs, EvaluationTest
 from foretune.forecast.candidates import IIMM_LINE, MEAN, Candidate, predict
-from foretune.forecast.forecast import read_study_results
 from foretune.forecast.forecaster import fit_forecasters
+from foretune.forecast.inputs import read_study_results
 from held_back_sets import make_all
 
 FOLDER = ROOT / "results/held_back"

@@ -7,6 +7,7 @@ rule analyze_study:
         selections=list_all_selections(),
         measures=list_measures(DATASETS),
         rehearsals=list_rehearsals(DATASETS),
+        pilots=list_pilots(DATASETS),
         embeddings=list_external_measures(),
         # Accuracies from elsewhere take the place of what the study's own jobs would have found.
         outcomes=[] if TRAINS else by_content(STUDY["outcomes"]),
@@ -43,7 +44,7 @@ rule analyze_study:
         "python {input.script:q} --evaluations {input.evaluations:q} --classes {input.classes:q} "
         "--confusions {input.confusions:q} --drifts {input.drifts:q} "
         "--selections {input.selections:q} --measures {input.measures:q} {input.embeddings:q} "
-        "--rehearsals {input.rehearsals:q} "
+        "--rehearsals {input.rehearsals:q} --pilots {input.pilots:q} "
         "--outcomes {input.outcomes:q} --manifests {input.manifests:q} "
         "--models - --datasets {params.datasets:q} --paper {input.paper:q} "
         "--seed {params.seed} --output {params.folder:q} 2>&1 | tee {log:q}"

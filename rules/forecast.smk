@@ -73,6 +73,7 @@ rule forecast_datasets:
         rehearsals=list_rehearsals(STUDY["forecast"]["datasets"]),
         tests=list_forecast_tests(),
         notes=list_notes(STUDY["forecast"]["datasets"]),
+        pilots=list_pilots(STUDY["forecast"]["datasets"]),
         tasks=(
             by_content(Path(STUDY["forecast"]["study"], "analysis/tasks.parquet"))
             if "study" in STUDY["forecast"]
@@ -109,5 +110,5 @@ rule forecast_datasets:
     shell:
         "python {input.script:q} --study {params.study:q} --measures {input.measures:q} "
         "--rehearsals {input.rehearsals:q} --tests {input.tests:q} "
-        "--notes {input.notes:q} "
+        "--pilots {input.pilots:q} --notes {input.notes:q} "
         "--weight {params.weight} --output {params.folder:q} 2>&1 | tee {log:q}"

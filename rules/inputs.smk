@@ -5,7 +5,7 @@ from functools import cache
 from foretune.core.config import JOB_KEYS, SOURCE_KEYS, get_source_kind
 from foretune.core.content_digests import ContentDigests
 from foretune.core.files import digest_json
-from foretune.core.grid import expand_grid
+from foretune.core.grid import expand_grid, grid_points
 from foretune.data.sources.listing import digest_folder
 from foretune.data.sources.registry import get_known_source
 from foretune.data.sources.table import digest_table_files
@@ -154,6 +154,12 @@ def get_recipe(wildcards):
 def get_trials(wildcards):
     """Return the points of a method's grid that one job trains."""
     return as_json(expand_grid(STUDY["methods"][wildcards.method], int(wildcards.part)))
+
+
+def get_pilot_trial(wildcards):
+    """Return the point of a method's grid that its pilots train: the middle one."""
+    points = grid_points(STUDY["methods"][wildcards.method])
+    return as_json([points[len(points) // 2]])
 
 
 def get_adapter_captions(wildcards):

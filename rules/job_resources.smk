@@ -8,6 +8,7 @@ from foretune.planning.job_resources import (
     CORE,
     ENCODED,
     count_fitting_work,
+    count_pilot_images,
     count_training_images,
     get_memory_mb,
     get_minutes,
@@ -72,6 +73,14 @@ def get_training_minutes(wildcards, input, attempt):
     trials = len(expand_grid(recipe, int(wildcards.part)))
     images = count_training_images(recipe, trials, manifest) / spec["gpus"]
     return min(MAX_TRAINING_MINUTES, attempt * get_minutes(spec, images))
+
+
+def get_pilot_minutes(wildcards, input, attempt):
+    """Return the minutes to train and test a pilot."""
+    recipe = STUDY["methods"][wildcards.method]
+    manifest = json.loads(Path(input.manifest).read_text())
+    images = count_pilot_images(recipe, STUDY["forecast"]["pilot"]["steps"], manifest)
+    return attempt * get_minutes(STUDY["models"][wildcards.model], images)
 
 
 def get_fitting_minutes(wildcards, input, attempt):

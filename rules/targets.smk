@@ -1,6 +1,11 @@
 """Lists of the files that a study consists of, and what the rule `all` asks for."""
 
-from foretune.analysis.tables import FORECAST_TABLE_NAMES, REPORT_TABLE_NAMES, TABLE_NAMES
+from foretune.analysis.tables import (
+    FORECAST_TABLE_NAMES,
+    PAIR_TABLE_NAMES,
+    REPORT_TABLE_NAMES,
+    TABLE_NAMES,
+)
 
 
 def list_manifests():
@@ -31,6 +36,17 @@ def list_forecast_tests():
         f"results/forecast/tests/{model}/{method}/{dataset}.parquet"
         for model, method in runs
         for dataset in STUDY["forecast"]["datasets"]
+    ]
+
+
+def list_pilots(datasets):
+    """List the pilots of datasets, if the config asks for them."""
+    runs = RUNS if "pilot" in STUDY["forecast"] else []
+    return [
+        f"results/pilots/{model}/{method}/{dataset}.json"
+        for model, method in runs
+        if method in FINETUNED_METHODS
+        for dataset in datasets
     ]
 
 
@@ -120,6 +136,7 @@ def final_output():
         *list_rehearsals(DATASETS),
         *(path.replace(".json", "_images.parquet") for path in list_rehearsals(DATASETS)),
         *list_external_measures(),
+        *list_pilots(DATASET_ENTRIES),
         *list_trial_files("epochs.parquet"),
         *list_trial_files("best.json"),
         *list_trial_files("trained_weights.safetensors"),

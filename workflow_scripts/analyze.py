@@ -12,6 +12,7 @@ FILE_OPTIONS = {
     "drifts": "Parquet files of embedding drift",
     "measures": "JSON files of measures",
     "rehearsals": "JSON files of rehearsals",
+    "pilots": "JSON files of pilots",
     "manifests": "manifests of the tests, to know the chance level of accuracies from elsewhere",
 }
 

@@ -18,6 +18,9 @@ def work() -> None:
         parser.add_argument(f"--{name}", type=Path, nargs="+", required=True, help=text)
     parser.add_argument("--notes", type=Path, nargs="*", default=[], help=NOTES_HELP)
     parser.add_argument(
+        "--pilots", type=Path, nargs="*", default=[], help="JSON files of pilots on the same"
+    )
+    parser.add_argument(
         "--weight",
         type=float,
         required=True,
@@ -30,10 +33,11 @@ def work() -> None:
     from foretune.analysis.study_tables import write_tables
     from foretune.core.files import atomic_write
     from foretune.data.notes import read_notes
-    from foretune.forecast.forecast import forecast_datasets, read_new_tasks
+    from foretune.forecast.forecast import forecast_datasets
+    from foretune.forecast.inputs import read_new_tasks
     from foretune.forecast.text import describe_forecasts
 
-    new = read_new_tasks(args.measures, args.rehearsals, args.tests)
+    new = read_new_tasks(args.measures, args.rehearsals, args.tests, args.pilots)
     tables = forecast_datasets(args.study, new, args.weight)
     for name, frame in vars(tables).items():
         write_tables(frame, args.output / f"{name}.parquet", {"kind": name})

@@ -14,6 +14,7 @@ import unicodedata
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import yaml
 
 from foretune.core import cli
@@ -55,6 +56,14 @@ def find_completed_study(models: list[str]) -> Path:
         f"results: there is no completed study of {', '.join(models)} to forecast from; run the "
         f"study first, or set forecast.study in the config to another study's results folder"
     )
+
+
+def has_pilots(study: Path, steps: int) -> bool:
+    """Return whether the tasks of a completed study have pilots of so many steps."""
+    path = study / "analysis/tasks.parquet"
+    if "pilot_steps" not in pq.read_schema(path).names:
+        return False
+    return set(pd.read_parquet(path, columns=["pilot_steps"]).pilot_steps.dropna()) == {steps}
 
 
 def add_forecast(config: dict, folder: Path, caption: str | None, weight: float | None) -> str:
@@ -102,6 +111,9 @@ def work() -> None:
         type=float,
         help="weight of forgetting in the ranking, from 0 (only gain counts) to 1",
     )
+    parser.add_argument(
+        "--pilot", type=int, help="steps of a pilot of each method, whose accuracy is a predictor"
+    )
     args, snakemake_options = parser.parse_known_args()
     folder = args.data.resolve()
     check_names([str(folder)])
@@ -110,9 +122,16 @@ def work() -> None:
         name = add_forecast(config, folder, args.caption, args.weight)
     except (AttributeError, TypeError) as error:
         raise ForetuneError(f"{args.study}: not a readable study ({error})") from None
+    if args.pilot is not None:
+        config["forecast"]["pilot"] = {"steps": args.pilot}
     models = list(check_config(config)["models"])
     if "study" not in config["forecast"]:
         config["forecast"]["study"] = str(find_completed_study(models))
+    if args.pilot is not None and not has_pilots(Path(config["forecast"]["study"]), args.pilot):
+        cli.log(
+            f"The study has no pilots of {args.pilot} steps: pilots will be shown, but forecasts "
+            "cannot use them"
+        )
     check_images(name, folder, args.data)  # before Snakemake prints its long log
     lock_results()  # or the answer of another run, which is still at work, would be taken away
     for target in TARGETS[2:]:  # otherwise a failed run would leave an older answer

@@ -1,5 +1,6 @@
 """Forecasts from a fabricated study, and studies and folders that allow none."""
 
+import dataclasses
 import io
 import json
 import os
@@ -16,10 +17,12 @@ from PIL import Image
 
 from checkout import ROOT
 from foretune.analysis.outcomes import GAIN
+from foretune.analysis.pilots import read_pilots
 from foretune.core.config import check_config
 from foretune.core.errors import ForetuneError
 from foretune.core.parquet import write_parquet
-from foretune.forecast.forecast import forecast_datasets, read_new_tasks
+from foretune.forecast.forecast import forecast_datasets
+from foretune.forecast.inputs import read_new_tasks
 from foretune.forecast.rehearsal import PREDICTORS
 from foretune.forecast.text import describe_forecasts
 
@@ -84,6 +87,51 @@ def make_new_tasks(folder, models="a", dataset="new", probe=0.8, fitted=(), **fa
         tests.append(folder / f"{model}-{dataset}-tests.parquet")
         pd.DataFrame(rows).to_parquet(tests[-1])
     return read_new_tasks(measures, rehearsals, tests)
+
+
+def add_pilots(folder, new, steps=100, reached=0.9):
+    """Return new tasks with a pilot of the method full."""
+    path = folder / "pilot.json"
+    pilots = []
+    for task in new:
+        pilot = {"model": task.model, "method": "full", "dataset": task.dataset}
+        path.write_text(
+            json.dumps(pilot | {"accuracy": reached, "steps_asked": steps, "seconds": 9})
+        )
+        pilots.append(dataclasses.replace(task, pilots=read_pilots([path])))
+    return pilots
+
+
+def test_forecast_datasets_takes_a_pilot_if_the_study_has_pilots_of_as_many_steps(tmp_path):
+    tasks = make_tasks()
+    probes = ["probe_accuracy", "hidden_probe_accuracy"]
+    tasks[probes] = np.random.default_rng(5).uniform(0.2, 0.9, (len(tasks), 2))
+    full = tasks.method == "full"
+    tasks.loc[full, "pilot_accuracy"] = tasks.accuracy[full] - 0.05
+    tasks.loc[full, "pilot_steps"] = 100.0
+    study, new = write_study(tasks, tmp_path / "analysis"), make_new_tasks(tmp_path)
+
+    def forecast(tasks):
+        rows = forecast_datasets(study, tasks, 0.5).forecasts.query("outcome == 'accuracy'")
+        return rows.set_index("method").loc["full"]
+
+    tables = forecast_datasets(study, add_pilots(tmp_path, new), 0.0)
+    assert "Its pilot took 9 seconds." in " ".join(describe_forecasts(tables).split())
+    used = forecast(add_pilots(tmp_path, new))
+    assert "pilot_accuracy" in used.predictor and used.note == ""
+    assert used.expected == pytest.approx(0.95, abs=0.05) and used.loo_error < 0.06
+    for steps, tasks in ((None, new), (30, add_pilots(tmp_path, new, steps=30))):
+        without = forecast(tasks)
+        assert "pilot" not in without.predictor and without.loo_error > 1.5 * used.loo_error
+        noted = "a pilot reached 0.90, which the forecast does not use: the study's pilots have 100"
+        assert (noted in without.note) == (steps is not None)
+
+
+def test_forecast_datasets_shows_a_pilot_that_the_study_cannot_judge(study, tmp_path):
+    tables = forecast_datasets(study, add_pilots(tmp_path, make_new_tasks(tmp_path)), 0.5)
+    notes = tables.forecasts.set_index("method").note
+    assert "the study has no pilots to compare it with" in notes["full"].iloc[0]
+    assert notes["linear_probe"].iloc[0] == ""
 
 
 def test_forecast_datasets_makes_one_statement_of_accuracy_and_gain(study, tmp_path):
@@ -297,6 +345,17 @@ def test_forecast_folder_uses_existing_results(ask, tmp_path):
     assert made["datasets"]["meine_V_gel"]["caption"] == "a sketch of a {}"
     with pytest.raises(ForetuneError, match=r"caption: 'a bird' needs a \{\} where the class"):
         ask(data, "--caption", "a bird")
+
+
+def test_forecast_folder_says_that_a_study_without_pilots_cannot_use_one(ask, tmp_path, capsys):
+    tasks = make_tasks()
+    write_study(tasks, tmp_path / "results/analysis")
+    made, _ = ask(make_images(tmp_path / "birds"), "--pilot", "25")
+    assert made["pilot"] == {"steps": 25}
+    assert "The study has no pilots of 25 steps" in capsys.readouterr().out
+    write_study(tasks.assign(pilot_steps=25.0), tmp_path / "results/analysis")
+    ask(tmp_path / "birds", "--pilot", "25")
+    assert "has no pilots" not in capsys.readouterr().out
 
 
 def test_forecast_folder_falls_back_to_the_bundled_study(ask, tmp_path):

@@ -30,7 +30,8 @@ LINE = Candidate(("probe_accuracy", "train_zero_shot_accuracy"))
 @pytest.mark.parametrize("candidate", [MEAN, LINE, Candidate(("probe_accuracy",), itself=True)])
 def test_predict_left_out_agrees_with_refitting(candidate):
     study = make_study(slope=0.5)
-    shortcut = predict_left_out(candidate, study, "accuracy")
+    units = list(study.groupby("dataset").indices.values())
+    shortcut = predict_left_out(candidate, study, "accuracy", units)
     for dataset in ("d0", "d7"):
         out = (study.dataset == dataset).to_numpy()
         others = study[~out].reset_index(drop=True)
@@ -43,6 +44,20 @@ def test_fit_forecasters_takes_the_probe_itself_if_nothing_adds_to_it():
     forecaster = fit_forecasters(make_study(), "accuracy")["full"]
     assert str(forecaster.chosen) == "probe_accuracy itself"
     assert forecaster.error == pytest.approx(0.016, abs=0.006)  # the mean of |N(0, 0.02)|
+
+
+def test_the_larger_of_a_probe_and_a_pilot_is_as_simple_as_the_probe_itself():
+    both = Candidate(("hidden_probe_accuracy", "pilot_accuracy"), itself=True)
+    study = make_study().assign(hidden_probe_accuracy=0.5, pilot_accuracy=0.5)
+    low, high = study.index[:9], study.index[9:]
+    study.loc[low, "hidden_probe_accuracy"] = study.accuracy[low]
+    study.loc[high, "pilot_accuracy"] = study.accuracy[high]
+    assert predict(both, study, "accuracy", study) == pytest.approx(
+        np.maximum(study.accuracy, 0.5), abs=1e-9
+    )
+    assert both.complexity == Candidate(("probe_accuracy",), itself=True).complexity
+    assert str(both) == "largest of hidden_probe_accuracy and pilot_accuracy"
+    assert fit_forecasters(study, "accuracy")["full"].chosen == both
 
 
 def test_fit_forecasters_takes_a_line_if_it_is_shown_to_be_better():

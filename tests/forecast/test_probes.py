@@ -56,6 +56,17 @@ def test_cross_validate_ridge_fits_only_on_the_chosen_images(monkeypatch):
     ).mean()
 
 
+@pytest.mark.parametrize("width", [12, 300])
+def test_cross_validate_ridge_scores_only_the_images_to_test(width, monkeypatch):
+    vectors, labels = make_clusters(width=width)
+    features, folds = standardize_columns(vectors), draw_folds(labels, None, 5, 0)
+    monkeypatch.setattr(probes, "PENALTIES", (0.01,))
+    tested = np.arange(len(labels)) % 3 == 0
+    probe, whole = (cross_validate_ridge(features, labels, folds, None, mask)
+                    for mask in (tested, None))  # fmt: skip
+    assert probe.scores == pytest.approx(whole.scores[tested], abs=1e-6)
+
+
 def test_cross_validate_neighbours_and_centroids_find_clusters():
     vectors, labels = make_clusters()
     units, folds = normalize_rows(vectors), draw_folds(labels, None, 5, 0)

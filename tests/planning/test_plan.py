@@ -107,6 +107,23 @@ def test_estimate_disk_has_original_and_prepared_images(tmp_path):
     assert estimate_gpu_memory(probed.study, probed.sizes, probed.costs) == {}
 
 
+def test_plan_counts_hidden_features_and_pilots(tmp_path):
+    times = make_times({"datasets": {"digits": {"parquet": "resources/mini/digits.parquet"}},
+                        "forecast": {"pilot": {"steps": 20}}}, epochs=4)  # fmt: skip
+    cost, size = times.costs["clip_mini"], times.sizes["digits"]
+    assert (cost.width, cost.hidden_width) == (128, 256)
+    disk = estimate_disk(times.study, times.sizes, times.costs, tmp_path)
+    assert disk["embeddings"] == 4 * (128 * size.images + 256 * size.train)
+    wildcards = {"model": "clip_mini", "method": "full", "dataset": "digits"}
+    pilot, training = times.estimate_seconds([
+        PlannedJob("pilot_model", wildcards),
+        PlannedJob("finetune_model", wildcards | {"part": "0"}),
+    ])  # fmt: skip
+    assert 5 < pilot < training
+    large = count_costs({"architecture": "ViT-B-32", "pretrained": "openai"})
+    assert large.hidden_width == 2 * 768
+
+
 def test_estimate_gpu_memory_shares_the_batch_over_gpus():
     one, two = (
         make_times({"models": {"clip_mini": {**SMOKE["models"]["clip_mini"], "gpus": count}}})

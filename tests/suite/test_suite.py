@@ -20,7 +20,7 @@ from foretune.encoders.encode import embed_captions, embed_images
 from foretune.encoders.loading import digest_weights, encode_text, load_model
 from foretune.evaluation.on_embeddings import evaluate_zero_shot
 from foretune.evaluation.scores import EvaluationOutputs, EvaluationTest
-from foretune.forecast.forecast import read_study_results
+from foretune.forecast.inputs import read_study_results
 from foretune.measures.compute import compute_measures
 from foretune.suite.compare import (
     bundle_study,

@@ -20,6 +20,28 @@ def test_study_without_images_runs_to_a_report(checkout):
     trade_offs = pd.read_csv(checkout / "results/analysis/trade_offs.csv")
     assert list(trade_offs.n) == [8] * 4
     assert "Nothing to be done" in run(checkout, *tables)
+    # LoRA has accuracies on 8 of the 20 tasks only.
+    printed = run(checkout, "results/forecast/pairs.csv", "results/forecast/pairs.html", *tables)
+    assert jobs(printed) == {"forecast_pairs": 1, "write_pairs_page": 1}
+    pairs = pd.read_csv(checkout / "results/forecast/pairs.csv")
+    accuracies = pairs[pairs.outcome == "accuracy"]
+    assert len(accuracies) == 12 and set(accuracies.method) == {"lora"}
+    assert set(accuracies.predictor) == {"line on others_accuracy"}
+
+
+def test_rest_of_a_half_done_study_is_forecast_without_fine_tuning(checkout):
+    finished = checkout / "results/trials/clip_mini/full/digits/0/best.json"
+    finished.parent.mkdir(parents=True)
+    finished.write_text("{}")
+    planned = jobs(run(checkout, "-n", "results/forecast/pairs.csv"))
+    assert planned["evaluate_finished_models"] == planned["forecast_pairs"] == 1
+    assert planned["rehearse_task"] == 2 and planned["fit_cached"] == 4
+    assert "finetune_model" not in planned and "evaluate_model" not in planned
+    study = yaml.safe_load((checkout / "studies/smoke.yaml").read_text())
+    study["forecast"] = {"pilot": {"steps": 5}}
+    (checkout / "studies/piloted.yaml").write_text(yaml.safe_dump(study))
+    planned = jobs(run(checkout, "-n", "--study", "studies/piloted.yaml"))
+    assert planned["pilot_model"] == 2  # one method is fine-tuned, on two datasets
 
 
 def test_study_with_outcomes_measures_its_datasets_and_trains_nothing(checkout):

@@ -19,6 +19,7 @@ from foretune.analysis.measure_tables import (
 )
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.paper_tables import format_markdown, make_paper_tables
+from foretune.analysis.pilots import read_pilots
 from foretune.analysis.published import tabulate_outcomes
 from foretune.analysis.statistics import correlate_trade_offs, pooled_fits, study_statistics
 from foretune.analysis.tables import RESULT_TABLE_NAMES, STATISTICS_TABLE_NAMES
@@ -60,6 +61,7 @@ class StudyFiles:
     # CSV file of accuracies from elsewhere, which replaces all of the above but the measures
     outcomes: Path | None = None
     manifests: list[Path] = field(default_factory=list)  # of the tests of these accuracies
+    pilots: list[Path] = field(default_factory=list)  # JSON files of pilots
 
 
 def read_tables(paths: list[Path], schema: pa.Schema) -> pd.DataFrame:
@@ -153,6 +155,49 @@ def read_json_files(paths: list[Path]) -> list[dict]:
     return [json.loads(Path(path).read_text()) for path in paths]
 
 
+@dataclass(frozen=True)
+class StudyTasks:
+    """A study's outcomes joined with its measures.
+
+    outcomes: see `join_outcomes`; tasks: see `summarize_tasks`; measures, names: see
+    `tabulate_measures`; files: of the measures, with the predictors of the rehearsals, whose names
+    are `predictors`; pilots: see `read_pilots`.
+    """
+
+    outcomes: pd.DataFrame
+    tasks: pd.DataFrame
+    measures: pd.DataFrame
+    names: list[str]
+    files: list[MeasuresFile]
+    predictors: list[str]
+    pilots: pd.DataFrame
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """The digest of each model's weights."""
+        return {file["model"]: file["weights"] for file in self.files if "weights" in file}
+
+
+def tabulate_tasks(files: StudyFiles) -> StudyTasks:
+    """Join the outcomes of a study, as many as there are, with its measures."""
+    evaluations = read_tables(files.evaluations, OUTCOME_SCHEMA)
+    if files.outcomes:
+        evaluations = tabulate_outcomes(files.outcomes, files.manifests)
+    outcomes = join_outcomes(evaluations)
+    outcomes = outcomes.sort_values(EVALUATION_KEY, ignore_index=True)
+    measured = cast(list[MeasuresFile], read_json_files(files.measures))
+    rehearsals = cast(list[MeasuresFile], read_json_files(files.rehearsals))
+    measured = join_rehearsals(measured, rehearsals)
+    measures, names = tabulate_measures(measured)
+    task_measures = measures[["model", "dataset", "n_train", *names]]
+    tasks = summarize_tasks(outcomes, read_selections(files.selections), task_measures)
+    predictors = sorted({name for file in rehearsals for name in file["measures"]})
+    pilots = read_pilots(files.pilots)
+    if len(pilots):
+        tasks = tasks.merge(pilots, "left", ["model", "method", "dataset"])
+    return StudyTasks(outcomes, tasks, measures, names, measured, predictors, pilots)
+
+
 def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output: Path) -> None:
     """Write a study's tables into the folder `output`, each as Parquet and as CSV.
 
@@ -161,43 +206,32 @@ def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output:
     others.
     studies: the result of `paper_tables.identify_paper_study`.
     """
-    evaluations = read_tables(files.evaluations, OUTCOME_SCHEMA)
-    if files.outcomes:
-        evaluations = tabulate_outcomes(files.outcomes, files.manifests)
-    outcomes = join_outcomes(evaluations)
-    outcomes = outcomes.sort_values(EVALUATION_KEY, ignore_index=True)
+    study = tabulate_tasks(files)
     class_accuracy = read_tables(files.classes, CLASS_SCHEMA).sort_values(
         EVALUATION_KEY, ignore_index=True, kind="stable"
     )
-    measure_files = cast(list[MeasuresFile], read_json_files(files.measures))
-    rehearsals = cast(list[MeasuresFile], read_json_files(files.rehearsals))
-    predictors = sorted({name for file in rehearsals for name in file["measures"]})
-    measure_files = join_rehearsals(measure_files, rehearsals)
-    measures, names = tabulate_measures(measure_files)
-    task_measures = measures[["model", "dataset", "n_train", *names]]
-    all_tasks = summarize_tasks(outcomes, read_selections(files.selections), task_measures)
+    all_tasks, names = study.tasks, study.names
     fully_tuned = all_tasks.wise_ft == 1  # an interpolation is not a task of its own
     tasks = all_tasks[fully_tuned].drop(columns="wise_ft").reset_index(drop=True)
     interpolated = all_tasks.groupby(["model", "method"]).wise_ft.transform("min") < 1
     wise_ft_columns = ["model", "method", "dataset", "wise_ft", "accuracy", *WISE_FT]
-    # A forecast compares these digests to see whether its model is the study's.
-    weights = {file["model"]: file["weights"] for file in measure_files if "weights" in file}
     missing = tabulate_missing(files.selections)
     tables = {
-        "outcomes": outcomes,
+        "outcomes": study.outcomes,
         "class_accuracy": class_accuracy,
         "confusions": read_tables(files.confusions, CONFUSION_SCHEMA),
         "wise_ft": all_tasks.loc[interpolated, wise_ft_columns],
         "tasks": tasks,
         "missing": missing,
-        "measures": measures,
+        "measures": study.measures,
         "drift": read_tables(files.drifts, DRIFT_SCHEMA),
-        "curves": tabulate_curves(measure_files),
+        "curves": tabulate_curves(study.files),
     }
+    # A forecast compares the digests of weights to see whether its model is the study's.
     metadata: dict[str, dict] = {
         "tasks": {
             "measures": names,
-            "weights": weights,
+            "weights": study.weights,
             "missing": missing.to_dict("records"),
         },
         "measures": {"measures": names},
@@ -205,7 +239,7 @@ def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output:
     for name in RESULT_TABLE_NAMES:
         facts = {"kind": name, **metadata.get(name, {})}
         write_tables(tables[name], output / f"{name}.parquet", facts)
-    write_statistics(tasks, measures, names, predictors, seed, studies, output)
+    write_statistics(tasks, study.measures, names, study.predictors, seed, studies, output)
 
 
 def write_statistics(

@@ -29,6 +29,8 @@ STATISTICS_TABLE_NAMES = (
 TABLE_NAMES = RESULT_TABLE_NAMES + STATISTICS_TABLE_NAMES
 # What a forecast consists of, in `results/forecast`.
 FORECAST_TABLE_NAMES = ("forecasts", "candidates", "rankings", "learning")
+# The forecasts of a half-done study's other half, in `results/forecast`.
+PAIR_TABLE_NAMES = ("pairs", "pair_candidates")
 # The report derives the findings from their evidence, does not list accuracies per class, and
 # reads the pairs without a result from the metadata of the tasks.
 TABLES_OUTSIDE_REPORT = ("class_accuracy", "findings", "missing")

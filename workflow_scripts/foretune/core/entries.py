@@ -116,6 +116,18 @@ class Run(TypedDict):
     dataset: str
 
 
+class PilotFile(Run):
+    """The JSON file of a pilot: a few steps of fine-tuning on a part of the training images."""
+
+    accuracy: float  # on held-back training images
+    n: int  # of these
+    steps: int  # that were taken
+    steps_asked: int  # by the config
+    learning_rate: float
+    seconds: float  # of the steps, without loading model and images
+    loss: float  # mean of the last epoch
+
+
 class Selection(Run):
     """The selected trial of a run and its trained weights: the content of `best.json`.
 

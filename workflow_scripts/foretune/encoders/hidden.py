@@ -60,6 +60,27 @@ def pool_tokens(output: Tensor, batch: int) -> Tensor:
 
 
 @contextmanager
+def watch_hidden_width(tower: nn.Module, batch: int) -> Iterator[list[int]]:
+    """Yield a list that gets the width of the hidden features at each pass of `batch` images.
+
+    It works on the device `meta`. The list stays empty for a tower without blocks.
+    """
+    widths: list[int] = []
+
+    def record(_module, _inputs, output):
+        tokens = output[0] if isinstance(output, tuple) else output
+        widths.append(pool_tokens(tokens, batch).shape[1])
+
+    block = find_hidden_block(tower)
+    hook = block.register_forward_hook(record) if block is not None else None
+    try:
+        yield widths
+    finally:
+        if hook:
+            hook.remove()
+
+
+@contextmanager
 def record_hidden_features(tower: nn.Module) -> Iterator[list[Tensor]]:
     """Yield a list that gets the hidden features (B, 2 d) of each forward pass, on the CPU.
 

@@ -6,10 +6,13 @@ its own that is shrunk towards zero. A study of few datasets can then tell the s
 regression turns into the mean if the predictors tell nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+
+from foretune.analysis.pilots import PILOT_ACCURACY
 
 SLOPE_PENALTY = 0.1  # as a share of the number of rows, for predictors of variance 1
 OFFSET_PENALTY = 1.0  # as much as one row that has no offset
@@ -21,7 +24,7 @@ MODEL_ERROR = 0.05
 class Candidate:
     """A way to forecast an outcome.
 
-    predictors: names of columns, none for the mean; itself: whether the only predictor is the
+    predictors: names of columns, none for the mean; itself: whether the largest predictor is the
     forecast, without a fit.
     """
 
@@ -32,17 +35,23 @@ class Candidate:
         if not self.predictors:
             return "mean of the study"
         names = " and ".join(self.predictors)
+        if self.itself and len(self.predictors) > 1:
+            return f"largest of {names}"
         return f"{names} itself" if self.itself else f"line on {names}"
 
     @property
     def complexity(self) -> tuple[int, bool]:
-        """Order of preference among candidates of about the same error, the simplest first."""
-        return len(self.predictors), not self.itself
+        """Order of preference among candidates of about the same error, the simplest first.
+
+        What needs no fit is as simple with two predictors as with one.
+        """
+        return (1, False) if self.itself else (len(self.predictors), bool(self.predictors))
 
 
 MEAN = Candidate()
 IIMM_LINE = Candidate(("iimm",))
 PROBES = ("probe_accuracy", "hidden_probe_accuracy")
+# Candidates whose predictors a study lacks are left out; only some studies have pilots.
 ACCURACY_CANDIDATES = (
     MEAN,
     *(Candidate((probe,), itself=True) for probe in PROBES),
@@ -50,12 +59,19 @@ ACCURACY_CANDIDATES = (
     *(Candidate((name,)) for name in ("train_zero_shot_accuracy", "knn_accuracy", *PROBES)),
     *(Candidate((probe, other)) for probe in PROBES
       for other in ("train_zero_shot_accuracy", "centroid_accuracy")),
+    # A pilot learns some of what the encoder's features lack, and a probe shows what more steps
+    # reach. It is better on some tasks only (docs/forecasting.md).
+    *(Candidate((probe, PILOT_ACCURACY), itself=True) for probe in PROBES),
+    Candidate((PILOT_ACCURACY,), itself=True), Candidate((PILOT_ACCURACY,)),
+    *(Candidate((PILOT_ACCURACY, probe)) for probe in PROBES),
 )  # fmt: skip
 CHANGE_CANDIDATES = (
     MEAN,
     IIMM_LINE,
     *(Candidate((name,)) for name in ("train_zero_shot_accuracy", "hidden_probe_gain", *PROBES)),
     *(Candidate((name, "train_zero_shot_accuracy")) for name in ("iimm", "knn_accuracy", *PROBES)),
+    Candidate((PILOT_ACCURACY,)),
+    Candidate((PILOT_ACCURACY, "train_zero_shot_accuracy")),
 )
 
 
@@ -96,8 +112,14 @@ def read_columns(rows: pd.DataFrame, names: tuple[str, ...]) -> np.ndarray:
 
 
 def weigh_tests(rows: pd.DataFrame) -> np.ndarray:
-    """Return the weight (N,) of each row, with mean 1: small tests are noisy and count less."""
-    weights = 1 / (MODEL_ERROR**2 + 0.25 / rows.n_test.to_numpy(float))
+    """Return the weight (N,) of each row, with mean 1: small tests are noisy and count less.
+
+    A test of unknown size, as in outcomes from elsewhere, counts as one of median size.
+    """
+    sizes = rows.n_test.to_numpy(float, na_value=np.nan, copy=True)
+    unknown = np.isnan(sizes)
+    sizes[unknown] = np.inf if unknown.all() else np.median(sizes[~unknown])
+    weights = 1 / (MODEL_ERROR**2 + 0.25 / sizes)
     return weights / weights.mean()
 
 
@@ -111,7 +133,7 @@ def predict(
             candidate's predictors.
     """
     if candidate.itself:
-        return new[candidate.predictors[0]].to_numpy(float)
+        return read_columns(new, candidate.predictors).max(axis=1)
     design = Design.learn(candidate, study)
     x, weights = design.expand(study), weigh_tests(study)
     scatter = x.T @ (weights[:, None] * x) + np.diag(design.make_penalties(len(x)))
@@ -119,23 +141,27 @@ def predict(
     return design.expand(new) @ slopes
 
 
-def predict_left_out(candidate: Candidate, study: pd.DataFrame, outcome: str) -> np.ndarray:
-    """Return a candidate's forecast (N,) of each row from the rows of all other datasets.
+def predict_left_out(
+    candidate: Candidate, study: pd.DataFrame, outcome: str, units: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Return a candidate's forecast (N,) of each row from the rows of all other units.
 
-    For a regression, the residuals of a left-out dataset B follow from the fit to all rows as
+    For a regression, the residuals of a left-out unit B follow from the fit to all rows as
     (1 - H_BB)^-1 (y - H y)_B, where H is the hat matrix. Scaling and penalties are those of all
     rows.
+
+    Args:
+        units: the positions of the rows that are left out together, such as those of a dataset.
     """
     if candidate.itself:
-        return study[candidate.predictors[0]].to_numpy(float)
+        return read_columns(study, candidate.predictors).max(axis=1)
     design = Design.learn(candidate, study)
     x, weights, y = design.expand(study), weigh_tests(study), study[outcome].to_numpy(float)
     scatter = x.T @ (weights[:, None] * x) + np.diag(design.make_penalties(len(x)))
     hat = x @ np.linalg.solve(scatter, (weights[:, None] * x).T)
     residuals, left_out = y - hat @ y, np.empty(len(y))
-    datasets = study.dataset.to_numpy(object)
-    for dataset in set(datasets):
-        rows = np.flatnonzero(datasets == dataset)
-        block = np.eye(len(rows)) - hat[np.ix_(rows, rows)]
-        left_out[rows] = y[rows] - np.linalg.solve(block, residuals[rows])
+    for size in {len(rows) for rows in units}:
+        rows = np.array([unit for unit in units if len(unit) == size])  # all of one size at once
+        blocks = np.eye(size) - hat[rows[:, :, None], rows[:, None, :]]
+        left_out[rows] = y[rows] - np.linalg.solve(blocks, residuals[rows][:, :, None])[:, :, 0]
     return left_out

@@ -5,62 +5,38 @@ error follows from the accuracy, since the zero-shot accuracy is known from the 
 What is trained on cached embeddings is not forecast but fitted and tested on the dataset itself.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
+from foretune.analysis.formatting import is_known
 from foretune.analysis.outcomes import GAIN
+from foretune.analysis.pilots import PILOT_ACCURACY
 from foretune.analysis.study_tables import gain_over_zero_shot_error
-from foretune.core.errors import ForetuneError
-from foretune.core.parquet import read_metadata
+from foretune.core.config import CACHED_METHODS
 from foretune.forecast.candidates import IIMM_LINE, MEAN
 from foretune.forecast.forecaster import MIN_DATASETS, OUTCOME_KINDS, Forecaster, fit_forecasters
+from foretune.forecast.inputs import NewTask, check_model, read_study_results
 from foretune.forecast.learning_curve import extrapolate
 from foretune.forecast.ranking import RANKING_COLUMNS, rank_runs
-from foretune.forecast.rehearsal import PREDICTORS, RehearsalFile
 
 OUTCOMES = ("accuracy", GAIN, "ood_change", "shifted_change")
 FORECAST_COLUMNS = [
     "dataset", "model", "method", "outcome", "n_train", "zero_shot", "expected", "low", "high",
-    "predictor", "measured", "n", "loo_error", "loo_mean_error", "loo_iimm_error", "note",
+    "predictor", "measured", "n", "loo_error", "loo_mean_error", "loo_iimm_error", "pilot_seconds",
+    "note",
 ]  # fmt: skip
 FORECAST_NUMBERS = [
     "zero_shot", "expected", "low", "high", "loo_error", "loo_mean_error", "loo_iimm_error",
+    "pilot_seconds",
 ]  # fmt: skip
 CANDIDATE_COLUMNS = ["method", "outcome", "candidate", "loo_error", "n", "chosen"]
 LEARNING_COLUMNS = ["dataset", "model", "method", "times", "n", "expected", "low", "high"]
-
-
-class StudyFacts(TypedDict):
-    """Metadata of a study's table of tasks."""
-
-    measures: list[str]
-    weights: dict[str, str]  # digest of each model's weights
-    sources: NotRequired[dict[str, Any]]  # of the bundled study: digests of what it was made from
-
-
-@dataclass(frozen=True)
-class NewTask:
-    """A (model, dataset) that is not fine-tuned, with everything that forecasts may use.
-
-    values: the measures and predictors by name; evaluations: the table of tests of the model on
-    the dataset itself, zero-shot and by what was fitted on its embeddings; notes: of the measures.
-    """
-
-    model: str
-    dataset: str
-    weights: str
-    n_train: int
-    values: dict[str, float | None]
-    rehearsal: RehearsalFile
-    evaluations: pd.DataFrame
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,66 +49,6 @@ class ForecastTables:
     learning: pd.DataFrame
 
 
-def read_study_results(folder: Path) -> tuple[pd.DataFrame, StudyFacts]:
-    """Return a study's tasks and their metadata.
-
-    folder: the study's `results/analysis`. Raises ForetuneError, naming the file, if there is no
-    study or if it was not rehearsed.
-    """
-    path = Path(folder) / "tasks.parquet"
-    facts = read_metadata(path)
-    tasks = pd.read_parquet(path)
-    missing = [name for name in ("n_test", *PREDICTORS) if name not in tasks]
-    if missing:
-        raise ForetuneError(
-            f"{path}: the study lacks {', '.join(missing)}, which forecasts need; run it again"
-        )
-    tasks["run"] = tasks.model + "/" + tasks.method
-    return tasks, cast(StudyFacts, {"weights": {}} | facts)
-
-
-def read_new_tasks(
-    measures: list[Path], rehearsals: list[Path], evaluations: list[Path]
-) -> list[NewTask]:
-    """Read what is known of each (model, dataset) from its files, one per measures file."""
-    tested = pd.concat([pd.read_parquet(path) for path in evaluations], ignore_index=True)
-    rehearsed: dict[tuple, RehearsalFile] = {}
-    for path in rehearsals:
-        rehearsal: RehearsalFile = json.loads(Path(path).read_text())
-        rehearsed[rehearsal["model"], rehearsal["dataset"]] = rehearsal
-    tasks = []
-    for path in measures:
-        measured = json.loads(Path(path).read_text())
-        key = measured["model"], measured["dataset"]
-        own = tested[(tested.model == key[0]) & (tested.evaluated_on == key[1])]
-        tasks.append(
-            NewTask(
-                *key, measured["weights"], measured["n"],
-                measured["measures"] | rehearsed[key]["measures"], rehearsed[key],
-                own[own.split == "test"], tuple(measured.get("notes", ())),
-            )
-        )  # fmt: skip
-    return tasks
-
-
-def check_model(task: NewTask, tasks: pd.DataFrame, facts: StudyFacts, study: Path) -> None:
-    """Raise ForetuneError if the study has no such model, or has one with other weights."""
-    if task.model not in set(tasks.model):
-        models = ", ".join(sorted(set(tasks.model))) or "none"
-        raise ForetuneError(f"{study}: has no model {task.model}; its models: {models}")
-    study_weights = facts["weights"].get(task.model)
-    if study_weights is None:
-        raise ForetuneError(
-            f"{study}: does not record the weights of model {task.model}; run the study again"
-        )
-    if study_weights != task.weights:
-        raise ForetuneError(
-            f"{task.dataset}: model {task.model} is not the one of {study}: the digest of its "
-            f"weights is {task.weights[:12]}, but {study_weights[:12]} in the study; forecast with "
-            f"the study's model, or from a study of this model"
-        )
-
-
 def forecast_datasets(study: Path, new: list[NewTask], weight: float) -> ForecastTables:
     """Return the tables of forecasts for new datasets.
 
@@ -142,6 +58,9 @@ def forecast_datasets(study: Path, new: list[NewTask], weight: float) -> Forecas
     weights.
     """
     tasks, facts = read_study_results(study)
+    unused = find_unused_pilots(tasks, new)
+    if unused is not None:
+        tasks = tasks.drop(columns=PILOT_ACCURACY, errors="ignore")
     rows: list[dict] = []
     rankings, learning = [], []
     candidates = pd.DataFrame(columns=CANDIDATE_COLUMNS)
@@ -161,6 +80,8 @@ def forecast_datasets(study: Path, new: list[NewTask], weight: float) -> Forecas
             for method, group in known[known.model == task.model].groupby("method"):
                 cells = forecast_run(task, str(method), group, forecasters)
                 add_notes(cells, task.notes)
+                if unused and str(method) not in CACHED_METHODS:
+                    add_notes(cells, [describe_unused_pilot(task, str(method), unused)])
                 if left_out:
                     add_notes(cells, ["the study's dataset of the same name is left out"])
                 own_rows += cells
@@ -173,6 +94,44 @@ def forecast_datasets(study: Path, new: list[NewTask], weight: float) -> Forecas
         pd.concat(rankings, ignore_index=True)[RANKING_COLUMNS],
         pd.concat(learning, ignore_index=True)[LEARNING_COLUMNS],
     )
+
+
+def find_unused_pilots(tasks: pd.DataFrame, new: list[NewTask]) -> str | None:
+    """Return why pilots are no predictor of the forecasts; None if they are.
+
+    The reason is empty if the new datasets have no pilots. All of them and all of the study's
+    tasks must have pilots of as many steps.
+    """
+    pilots = [task.pilots for task in new if task.pilots is not None]
+    if not pilots:
+        return ""
+    trained = tasks[~tasks.method.isin(CACHED_METHODS)]
+    if PILOT_ACCURACY not in tasks or trained[PILOT_ACCURACY].isna().any():
+        return "the study has no pilots to compare it with"
+    steps = set(pd.concat(pilots).pilot_steps)
+    studied = set(trained.pilot_steps.astype(int))
+    if steps != studied:
+        return f"the study's pilots have {', '.join(map(str, sorted(studied)))} steps"
+    has = {(p.model, p.method) for frame in pilots for p in frame.itertuples()}
+    runs = {(task.model, method) for task in new
+            for method in trained.method[trained.model == task.model]}  # fmt: skip
+    return None if runs <= has else "some methods of the study have no pilot here"
+
+
+def describe_unused_pilot(task: NewTask, method: str, reason: str) -> str:
+    """Return the note on a pilot that is no predictor; empty if there is no pilot."""
+    accuracy = get_pilot(task, method)
+    if accuracy is None:
+        return ""
+    return f"a pilot reached {accuracy:.2f}, which the forecast does not use: {reason}"
+
+
+def get_pilot(task: NewTask, method: str, column: str = PILOT_ACCURACY) -> float | None:
+    """Return a column of a method's pilot; None if there was none."""
+    if task.pilots is None:
+        return None
+    values = task.pilots[column][task.pilots.method == method]
+    return float(values.iloc[0]) if len(values) else None
 
 
 def make_forecast_table(rows: list[dict]) -> pd.DataFrame:
@@ -196,6 +155,7 @@ def forecast_run(
     """
     tests = task.evaluations.set_index("method")
     zero_shot = float(tests.accuracy["zero_shot"])
+    values = task.values | {PILOT_ACCURACY: get_pilot(task, method)}
     cells: dict[str, dict] = {}
     for outcome in OUTCOME_KINDS:
         if outcome == "accuracy" and method in tests.index:
@@ -204,17 +164,31 @@ def forecast_run(
             forecaster = forecasters[outcome].get(method)
             n = int(np.isfinite(group[outcome].astype(float)).sum())
             cells[outcome] = forecast_outcome(
-                task, f"{task.model}/{method}", outcome, forecaster, n
+                values, f"{task.model}/{method}", outcome, forecaster, n
             )
-    accuracy = cells["accuracy"]
-    limits = {name: accuracy.get(name, np.nan) for name in ("expected", "low", "high")}
-    gains = {name: float(gain_over_zero_shot_error(v, zero_shot)) for name, v in limits.items()}
-    cells[GAIN] = accuracy | gains | baseline_gain_errors(forecasters["accuracy"].get(method))
     key = {
         "dataset": task.dataset, "model": task.model, "method": method, "n_train": task.n_train,
-        "zero_shot": zero_shot,
+        "zero_shot": zero_shot, "pilot_seconds": get_pilot(task, method, "pilot_seconds"),
     }  # fmt: skip
-    return [key | {"outcome": outcome, "measured": False} | cells[outcome] for outcome in OUTCOMES]
+    return complete_cells(key, cells, forecasters["accuracy"].get(method))
+
+
+def complete_cells(
+    key: dict[str, Any], cells: dict[str, dict], forecaster: Forecaster | None
+) -> list[dict]:
+    """Return the rows of all outcomes, of which the gain follows from the accuracy.
+
+    key: the columns that the rows share, with the zero-shot accuracy; forecaster: of the accuracy.
+    """
+    accuracy = cells["accuracy"]
+    limits = {name: accuracy.get(name, np.nan) for name in ("expected", "low", "high")}
+    zero_shot = key["zero_shot"]
+    gains = {name: float(gain_over_zero_shot_error(v, zero_shot)) for name, v in limits.items()}
+    gain = accuracy | gains | baseline_gain_errors(forecaster)
+    return [
+        key | {"outcome": outcome, "measured": False} | (cells | {GAIN: gain})[outcome]
+        for outcome in OUTCOMES
+    ]
 
 
 def describe_test(accuracy: float, n: int) -> dict:
@@ -227,11 +201,12 @@ def describe_test(accuracy: float, n: int) -> dict:
 
 
 def forecast_outcome(
-    task: NewTask, run: str, outcome: str, forecaster: Forecaster | None, n: int
+    values: dict[str, float | None], run: str, outcome: str, forecaster: Forecaster | None, n: int
 ) -> dict:
     """Return the cell of an outcome that is forecast, or a note that says why it is not.
 
-    n: the study's datasets with this outcome for this model and method.
+    values: the predictors by name; n: the study's datasets with this outcome for this model and
+    method.
     """
     if forecaster is None:
         # An outcome that no or hardly any dataset has, such as a probe's forgetting, needs no note.
@@ -244,10 +219,10 @@ def forecast_outcome(
         "loo_iimm_error": forecaster.errors.get(IIMM_LINE, np.nan),
     }  # fmt: skip
     names = forecaster.chosen.predictors
-    unknown = [name for name in names if task.values.get(name) is None]
+    unknown = [name for name in names if not is_known(values.get(name))]
     if unknown:
         return cell | {"note": f"{', '.join(unknown)} is not known, so there is no forecast"}
-    new = pd.DataFrame([{"run": run, **{name: task.values[name] for name in names}}])
+    new = pd.DataFrame([{"run": run, **{name: values[name] for name in names}}])
     cell |= forecaster.predict(new).iloc[0].to_dict()
     if not forecaster.chosen.itself:
         ranges = forecaster.pool[list(names)].agg(["min", "max"])

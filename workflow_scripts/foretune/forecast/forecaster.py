@@ -3,9 +3,11 @@
 The choice is made by the error of leaving one dataset out. The error that is shown is nested:
 each dataset of the study is forecast by a choice and a fit that did not see it. Regressions are
 fitted to the rows of all methods that train weights; a method that trains on cached embeddings is
-fitted alone.
+fitted alone. For the other half of a half-done study, a model's dataset is left out instead
+(forecast/other_models.py).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -69,6 +71,31 @@ OUTCOME_KINDS = {
     "ood_change": OutcomeKind(CHANGE_CANDIDATES, Scale(-1, 1, arcsine=False), per_method=False),
     "shifted_change": OutcomeKind(CHANGE_CANDIDATES, Scale(-1, 1, arcsine=False), per_method=False),
 }
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """What is left out to measure errors, and what forecasts may use then.
+
+    unit: columns whose values name what is left out together; candidates: of an outcome;
+    add_predictors: a function (rows, study, outcome) that adds the predictors of rows that come
+    from the outcomes of `study`.
+    """
+
+    unit: tuple[str, ...]
+    candidates: Callable[[str], Sequence[Candidate]]
+    add_predictors: Callable[[pd.DataFrame, pd.DataFrame, str], pd.DataFrame] | None = None
+
+    def prepare(self, rows: pd.DataFrame, study: pd.DataFrame, outcome: str) -> pd.DataFrame:
+        """Return rows with all predictors."""
+        return self.add_predictors(rows, study, outcome) if self.add_predictors else rows
+
+    def split(self, study: pd.DataFrame) -> list[np.ndarray]:
+        """Return the positions of the rows of each unit."""
+        return list(study.groupby(list(self.unit)).indices.values())
+
+
+DATASETS = HoldOut(("dataset",), lambda outcome: OUTCOME_KINDS[outcome].candidates)
 
 
 @dataclass(frozen=True)
@@ -139,13 +166,16 @@ class Forecaster:
         return float(student.ppf((1 + LEVEL) / 2, self.n - 1) * spread * np.sqrt(1 + 1 / self.n))
 
 
-def fit_forecasters(study: pd.DataFrame, outcome: str) -> dict[str, Forecaster]:
+def fit_forecasters(
+    study: pd.DataFrame, outcome: str, hold_out: HoldOut = DATASETS
+) -> dict[str, Forecaster]:
     """Choose and fit a candidate for an outcome of each method.
 
     Args:
         study: one row per (model, method, dataset), with the columns model, method, dataset, run,
             n_test, the outcome and the predictors. `run` names model and method. Rows without the
             outcome are left out, and so are candidates whose predictors some other rows lack.
+        hold_out: what is left out to measure errors.
 
     Returns:
         The forecaster of each method for which MIN_DATASETS datasets have the outcome.
@@ -156,28 +186,35 @@ def fit_forecasters(study: pd.DataFrame, outcome: str) -> dict[str, Forecaster]:
     pools = known.method.where(known.method.isin(CACHED_METHODS), "trained")
     forecasters: dict[str, Forecaster] = {}
     for _, pool in known.groupby(pools):
-        forecasters |= fit_pool(pool.reset_index(drop=True), outcome)
+        forecasters |= fit_pool(pool.reset_index(drop=True), outcome, hold_out)
     return forecasters
 
 
-def fit_pool(pool: pd.DataFrame, outcome: str) -> dict[str, Forecaster]:
+def fit_pool(pool: pd.DataFrame, outcome: str, hold_out: HoldOut) -> dict[str, Forecaster]:
     """Return the forecaster of each method of a pool of rows, see `fit_forecasters`."""
-    kind = OUTCOME_KINDS[outcome]
+    scale = OUTCOME_KINDS[outcome].scale
+    pool = hold_out.prepare(pool, pool, outcome)
     candidates = [
         candidate
-        for candidate in kind.candidates
+        for candidate in hold_out.candidates(outcome)
         if all(name in pool and pool[name].notna().all() for name in candidate.predictors)
     ]
-    chosen, errors = choose_candidates(candidates, pool, outcome)
+    forecasts = predict_units(candidates, pool, outcome, hold_out)
     left_out = np.empty(len(pool))
-    for dataset_rows in pool.groupby("dataset").indices.values():
-        others = pool.drop(index=dataset_rows).reset_index(drop=True)
-        inner, _ = choose_candidates(candidates, others, outcome)
-        rows = pool.iloc[dataset_rows]
-        for method in set(rows.method):
-            choice, of_method = inner.get(method, MEAN), (rows.method == method).to_numpy()
-            left_out[dataset_rows[of_method]] = predict(choice, others, outcome, rows[of_method])
-    left_out = np.clip(left_out, kind.scale.low, kind.scale.high)
+    for unit_rows in hold_out.split(pool):
+        rest = pool.drop(index=unit_rows).reset_index(drop=True)
+        others = hold_out.prepare(rest, rest, outcome)
+        unit = hold_out.prepare(pool.iloc[unit_rows], rest, outcome)
+        inner = predict_units(candidates, others, outcome, hold_out)
+        choices, _ = choose_candidates(candidates, others, outcome, inner)
+        for method in set(unit.method):
+            choice, of_method = choices.get(method, MEAN), (unit.method == method).to_numpy()
+            left_out[unit_rows[of_method]] = predict(choice, others, outcome, unit[of_method])
+        if hold_out.add_predictors:  # the shortcut keeps the unit's outcome in others' predictors
+            for number, candidate in enumerate(candidates):
+                forecasts[number, unit_rows] = predict(candidate, others, outcome, unit)
+    chosen, errors = choose_candidates(candidates, pool, outcome, forecasts)
+    left_out = np.clip(left_out, scale.low, scale.high)
     return {
         method: Forecaster(
             outcome, pool, pool.iloc[rows].reset_index(drop=True), chosen[method], errors[method],
@@ -187,16 +224,26 @@ def fit_pool(pool: pd.DataFrame, outcome: str) -> dict[str, Forecaster]:
     }  # fmt: skip
 
 
+def predict_units(
+    candidates: list[Candidate], pool: pd.DataFrame, outcome: str, hold_out: HoldOut
+) -> np.ndarray:
+    """Return the forecasts (K, N) of candidates, each row's from a fit without its unit."""
+    units = hold_out.split(pool)
+    return np.array([predict_left_out(candidate, pool, outcome, units) for candidate in candidates])
+
+
 def choose_candidates(
-    candidates: list[Candidate], pool: pd.DataFrame, outcome: str
+    candidates: list[Candidate], pool: pd.DataFrame, outcome: str, forecasts: np.ndarray
 ) -> tuple[dict[str, Candidate], dict[str, dict[Candidate, float]]]:
-    """Choose a candidate for each method by its error when one dataset is left out.
+    """Choose a candidate for each method by its error.
+
+    Args:
+        forecasts: (K, N), from `predict_units`.
 
     Returns:
         The candidate of each method, and the mean absolute error of each candidate for it.
     """
     kind, y = OUTCOME_KINDS[outcome], pool[outcome].to_numpy(float)
-    forecasts = np.array([predict_left_out(candidate, pool, outcome) for candidate in candidates])
     misses = np.abs(np.clip(forecasts, kind.scale.low, kind.scale.high) - y)
     datasets, methods = pool.dataset.to_numpy(object), pool.method.to_numpy(object)
     by_method = {

@@ -18,7 +18,7 @@ QUERY_BLOCK = 1000
 
 @dataclass(frozen=True)
 class ProbeScores:
-    """The cross-validated scores (N, C) of a probe, and the penalty that was chosen."""
+    """The cross-validated scores (N, C) of a probe on N images, and the penalty of the choice."""
 
     scores: np.ndarray
     penalty: float
@@ -67,42 +67,82 @@ def standardize_columns(*features: np.ndarray) -> np.ndarray:
     return np.concatenate(parts, axis=1)
 
 
+@dataclass(frozen=True)
+class ClassSums:
+    """Sums over images: their counts (C,) and features (C, d) by class."""
+
+    counts: np.ndarray
+    features: np.ndarray
+
+    @classmethod
+    def collect(cls, features: np.ndarray, labels: np.ndarray, classes: int) -> "ClassSums":
+        """Sum the features (N, d) of each class."""
+        counts, sums = (
+            np.bincount(labels, minlength=classes),
+            np.zeros((classes, features.shape[1]), features.dtype),
+        )
+        if len(labels):
+            present, starts = np.flatnonzero(counts), np.cumsum(counts) - counts
+            order = np.argsort(labels, kind="stable")
+            sums[present] = np.add.reduceat(features[order], starts[present], axis=0)
+        return cls(counts, sums)
+
+    def __sub__(self, other: "ClassSums") -> "ClassSums":
+        return ClassSums(self.counts - other.counts, self.features - other.features)
+
+
 def cross_validate_ridge(
-    features: np.ndarray, labels: np.ndarray, folds: np.ndarray, train: np.ndarray | None = None
-) -> ProbeScores:
+    features: np.ndarray, labels: np.ndarray, folds: np.ndarray, train: np.ndarray | None = None,
+    tested: np.ndarray | None = None,
+) -> ProbeScores:  # fmt: skip
     """Return the scores of a linear probe for each image, fitted without the image's fold.
 
     The probe is ridge regression on the classes' indicators. One eigendecomposition per fold, of
-    the scatter of features or of images, whichever is smaller, serves all penalties. The penalty
-    with the highest accuracy is chosen.
+    the scatter of features or of images, whichever is smaller, serves all penalties. The sums of a
+    fit are those over all images without the fold's own. The penalty with the highest accuracy is
+    chosen.
 
     Args:
         features: (N, d), from `standardize_columns`.
         labels: (N,).
         folds: (N,).
         train: a mask (N,) of the images that probes may be fitted on; all by default.
+        tested: a mask (N,) of the images that probes are tested on, and whose scores are returned;
+            all by default.
     """
-    classes = int(labels.max()) + 1
-    scores = np.zeros((len(PENALTIES), len(labels), classes), np.float32)
+    classes, everything = int(labels.max()) + 1, np.ones(len(labels), bool)
+    train = everything if train is None else train
+    chosen = np.flatnonzero(everything if tested is None else tested)
+    chosen = chosen[np.argsort(folds[chosen], kind="stable")]  # a fold's images are one block
+    scores = np.empty((len(PENALTIES), len(chosen), classes), np.float32)
+    sums, scatter = ClassSums.collect(features[train], labels[train], classes), None
     for fold in np.unique(folds):
-        held, fitted = folds == fold, folds != fold
-        if train is not None:
-            fitted = fitted & train
-        mean = features[fitted].mean(axis=0)
-        x, x_held = features[fitted] - mean, features[held] - mean
-        y = np.eye(classes, dtype=np.float32)[labels[fitted]]
-        y_mean = y.mean(axis=0)
-        wide = len(x) <= x.shape[1]
-        values, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
+        own, fitted = (folds == fold) & train, (folds != fold) & train
+        held, n = np.flatnonzero(folds[chosen] == fold), int(fitted.sum())
+        if not len(held):
+            continue
+        rest = sums - ClassSums.collect(features[own], labels[own], classes)
+        mean, y_mean = rest.features.sum(axis=0) / n, (rest.counts / n).astype(np.float32)
+        x_held = features[chosen[held]] - mean
+        if n <= features.shape[1]:
+            x = features[fitted] - mean
+            y = np.eye(classes, dtype=np.float32)[labels[fitted]] - y_mean
+            values, vectors = np.linalg.eigh(x @ x.T)
+            projected, rows = vectors.T @ y, (x_held @ x.T) @ vectors
+        else:
+            if scatter is None:
+                scatter = features[train].T @ features[train]
+            others = scatter - features[own].T @ features[own] - n * np.outer(mean, mean)
+            values, vectors = np.linalg.eigh(others)
+            products = rest.features - rest.counts[:, None].astype(np.float32) * mean
+            projected, rows = vectors.T @ products.T, x_held @ vectors
         values = np.maximum(values, 0)
-        projected = vectors.T @ (y - y_mean if wide else x.T @ (y - y_mean))
-        rows = (x_held @ x.T if wide else x_held) @ vectors
-        for number, penalty in enumerate(PENALTIES):
-            shrunk = projected / (values + penalty * values.mean())[:, None]
-            scores[number, held] = rows @ shrunk + y_mean
-    accuracies = (scores.argmax(axis=2) == labels).mean(axis=1)
-    best = int(accuracies.argmax())
-    return ProbeScores(scores[best], PENALTIES[best])
+        block = scores[:, held[0] : held[-1] + 1]
+        for part, penalty in zip(block, PENALTIES, strict=True):
+            np.matmul(rows, projected / (values + penalty * values.mean())[:, None], out=part)
+        block += y_mean
+    best = int((scores.argmax(axis=2) == labels[chosen]).mean(axis=1).argmax())
+    return ProbeScores(scores[best, np.argsort(chosen)], PENALTIES[best])
 
 
 def cross_validate_neighbours(
@@ -119,17 +159,19 @@ def cross_validate_neighbours(
     queries = np.arange(len(labels))
     if len(queries) > MOST_QUERIES:
         queries = np.sort(np.random.default_rng(seed).permutation(queries)[:MOST_QUERIES])
-    count = min(NEIGHBOURS, len(labels) - 1)
-    right = np.zeros(len(queries), bool)
-    for start in range(0, len(queries), QUERY_BLOCK):
-        block = queries[start : start + QUERY_BLOCK]
-        similarity = vectors[block] @ vectors.T
-        similarity[folds[block][:, None] == folds] = -np.inf
-        nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
-        weights = np.exp(np.take_along_axis(similarity, nearest, axis=1))
-        votes = np.zeros((len(block), int(labels.max()) + 1))
-        np.add.at(votes, (np.arange(len(block))[:, None], labels[nearest]), weights)
-        right[start : start + len(block)] = votes.argmax(axis=1) == labels[block]
+    right, classes = np.zeros(len(queries), bool), int(labels.max()) + 1
+    for fold in np.unique(folds[queries]):
+        others, places = folds != fold, np.flatnonzero(folds[queries] == fold)
+        candidates, their_labels = vectors[others], labels[others]
+        count = min(NEIGHBOURS, len(candidates))
+        for start in range(0, len(places), QUERY_BLOCK):
+            block = places[start : start + QUERY_BLOCK]
+            similarity = vectors[queries[block]] @ candidates.T
+            nearest = np.argpartition(similarity, -count, axis=1)[:, -count:]
+            weights = np.exp(np.take_along_axis(similarity, nearest, axis=1))
+            votes = np.zeros((len(block), classes))
+            np.add.at(votes, (np.arange(len(block))[:, None], their_labels[nearest]), weights)
+            right[block] = votes.argmax(axis=1) == labels[queries[block]]
     return right
 
 
@@ -138,13 +180,14 @@ def cross_validate_centroids(
 ) -> np.ndarray:
     """Return the class (N,) whose mean of unit vectors (N, d), without the fold, is nearest."""
     classes = int(labels.max()) + 1
-    predicted = np.zeros(len(labels), int)
+    predicted, sums = np.zeros(len(labels), int), ClassSums.collect(vectors, labels, classes)
     for fold in np.unique(folds):
-        held, fitted = folds == fold, folds != fold
-        sums = np.zeros((classes, vectors.shape[1]), vectors.dtype)
-        np.add.at(sums, labels[fitted], vectors[fitted])
-        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        similarity = vectors[held] @ (sums / np.where(lengths > 0, lengths, 1)).T
-        similarity[:, lengths[:, 0] == 0] = -np.inf  # the class is in the fold only
+        held = folds == fold
+        rest = sums - ClassSums.collect(vectors[held], labels[held], classes)
+        empty = rest.counts == 0  # the class is in the fold only
+        lengths = np.linalg.norm(rest.features, axis=1, keepdims=True)
+        lengths[empty] = 1
+        similarity = vectors[held] @ (rest.features / lengths).T
+        similarity[:, empty] = -np.inf
         predicted[held] = similarity.argmax(axis=1)
     return predicted

@@ -26,6 +26,7 @@ from foretune.forecast.probes import (
 
 FOLDS = 5
 CURVE_SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)  # of the training images of each fold
+MOST_TESTED = 10_000  # images, by the points of the learning curve
 FEW_IMAGES = 100  # fewer make every accuracy uncertain by ten points
 # The predictors, and what each is. All but the last are accuracies on the training images.
 PREDICTORS = {
@@ -162,8 +163,8 @@ def rehearse_on_fewer(
 ) -> list[RehearsalPoint]:
     """Return the probe's accuracy when it is fitted on a share of each fold's training images.
 
-    The shares are drawn by class and nested in each other; every image is tested each time. A
-    share that would have less than two images per class is left out.
+    The shares are drawn by class and nested in each other; up to MOST_TESTED images are tested
+    each time. A share that would have less than two images per class is left out.
     """
     rng, n = np.random.default_rng(seed), len(labels)
     order = rng.permutation(n)
@@ -172,14 +173,15 @@ def rehearse_on_fewer(
     counts = np.bincount(labels)
     ranks = np.empty(n)
     ranks[order] = np.concatenate([(np.arange(count) + 0.5) / count for count in counts])
+    tested = ranks.argsort().argsort() < MOST_TESTED  # of each class its share
     points: list[RehearsalPoint] = []
     for share in CURVE_SHARES[:-1]:
         chosen = ranks < share
         if chosen.sum() < 2 * len(counts):
             continue
-        probe = cross_validate_ridge(features, labels, folds, chosen)
+        probe = cross_validate_ridge(features, labels, folds, chosen, tested)
         size = round(float(chosen.sum()) * (1 - 1 / FOLDS))
-        points.append({"n": size, "accuracy": probe_accuracy(probe, labels)})
+        points.append({"n": size, "accuracy": probe_accuracy(probe, labels[tested])})
     return points
 
 

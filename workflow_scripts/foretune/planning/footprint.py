@@ -33,6 +33,9 @@ def estimate_disk(
         shown += size.images if entry.get("shards", 1) == 1 or dataset in tuned else 0
     images = sum(size.images for size in sizes.values())
     vectors = sum(4 * cost.width for cost in costs.values()) * images
+    # Only training images have hidden features; a shifted test has no training images.
+    train = sum(size.train for size in sizes.values())
+    vectors += sum(4 * cost.hidden_width for cost in costs.values()) * train
     # Models with the same preprocessing share prepared images. Their image size stands for it.
     sides = {cost.pixels for cost in costs.values()}
     weights = sum(

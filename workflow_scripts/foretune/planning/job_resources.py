@@ -26,6 +26,7 @@ BASE_PARAMETERS = 0.26e9
 TRAINING_RATE = 4e10
 # Time to encode an image over the time to train on it: a third of the operations, but in float32.
 ENCODED = 0.5
+PILOT_TESTED = 1000  # held-back images, at most, that a pilot is tested on after each epoch
 CORE = 10e9  # operations per second of one CPU core
 DEFAULT_WIDTH = 768  # dimensions of embeddings if they are not known
 LIBRARIES_MB = 3000  # torch with CUDA, and Snakemake, which starts each job a second time
@@ -75,6 +76,12 @@ def count_training_images(recipe: Recipe, trials: int, manifest: "Manifest") -> 
     train, classes = manifest["splits"]["train"]["rows"], len(manifest["classes"])
     steps = ceil(train / recipe["batch_size"])
     return trials * recipe["epochs"] * (train + steps * classes)
+
+
+def count_pilot_images(recipe: Recipe, steps: int, manifest: "Manifest") -> float:
+    """Return how many images and captions the steps of a pilot see, and its tests encode."""
+    tested = ENCODED * PILOT_TESTED * recipe["epochs"]
+    return steps * (recipe["batch_size"] + len(manifest["classes"])) + tested
 
 
 def count_fitting_work(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from foretune.core.entries import Recipe
 from foretune.core.grid import expand_grid
 from foretune.planning.dataset_sizes import DatasetSize
-from foretune.planning.job_resources import CORE, count_fitting_work
+from foretune.planning.job_resources import CORE, PILOT_TESTED, count_fitting_work
 
 if TYPE_CHECKING:  # it imports torch
     from foretune.planning.model_costs import ModelEstimates
@@ -26,7 +26,8 @@ START_SECONDS = 5.0  # until a job has loaded torch and a model; other jobs take
 # gradients of the activations (1) and, in part or in full, those of the weights (up to 1).
 STEP_FACTORS = {"full": 3.0, "attention": 2.25, "bitfit": 2.0, "lora": 2.0}
 GPU_RULES = {
-    "embed_images", "embed_shard", "embed_shifted_test", "finetune_model", "evaluate_model"
+    "embed_images", "embed_shard", "embed_shifted_test", "finetune_model", "evaluate_model",
+    "evaluate_finished_models", "pilot_model",
 }  # fmt: skip
 
 
@@ -136,9 +137,8 @@ class JobTimes:
         return 2 + self.sizes[dataset].train * width**2 * 20 / CORE
 
     def rehearse_task(self, model: str, dataset: str) -> float:
-        # Two probes and three shares of the second, each in five folds. The width is that of the
-        # embedding and of a block's mean and deviation.
-        width = 3 * self.costs[model].width
+        # Two probes and three shares of the second, each in five folds.
+        width = self.costs[model].width + self.costs[model].hidden_width
         return 2.5 + 25 * (self.sizes[dataset].train * width**2 + 10 * width**3) / CORE
 
     def finetune_model(self, model: str, method: str, dataset: str, part: str) -> float:
@@ -149,6 +149,20 @@ class JobTimes:
         epoch += self.time_encoding(model, size.val, size.classes)
         gpus = self.study["models"][model]["gpus"]
         return START_SECONDS + count_epochs(recipe, int(part)) * epoch / gpus
+
+    def pilot_model(self, model: str, method: str, dataset: str) -> float:
+        recipe, cost = self.methods[method], self.costs[model]
+        classes = self.sizes[dataset].classes
+        epoch = math.ceil(self.sizes[dataset].train / recipe["batch_size"])
+        steps = min(self.study["forecast"]["pilot"]["steps"], recipe["epochs"] * epoch)
+        step = recipe["batch_size"] * cost.image + classes * cost.caption
+        training = steps * STEP_FACTORS[method] * step
+        tested = min(PILOT_TESTED, self.sizes[dataset].train / 5) * math.ceil(steps / epoch)
+        return (
+            START_SECONDS
+            + training / self.speeds.get((model, method), TRAINING_SPEED)
+            + self.time_encoding(model, tested, classes)
+        )
 
     def fit_cached(self, model: str, method: str, dataset: str, part: str) -> float:
         recipe, size, width = self.methods[method], self.sizes[dataset], self.costs[model].width

@@ -20,6 +20,7 @@ from foretune.core.entries import ModelSpec, Recipe, Trial
 from foretune.core.errors import ForetuneError
 from foretune.core.grid import expand_grid
 from foretune.encoders.encode import DEVICE, encode_images
+from foretune.encoders.hidden import watch_hidden_width
 from foretune.encoders.imports import open_clip
 from foretune.encoders.loading import encode_text, get_open_clip_name, load_model, load_model_folder
 from foretune.encoders.zero_shot import classification_logits
@@ -54,10 +55,11 @@ class ModelCost:
     parameters: float
     pixels: int  # side of a prepared image
     width: int  # dimensions of an embedding
+    hidden_width: int  # dimensions of the hidden features, see encoders/hidden.py
 
 
 # For a model that cannot be built without a network.
-VIT_B16_COST = ModelCost(35e9, 6e9, 350e6, 110e6, 150_000_000, 224, 512)
+VIT_B16_COST = ModelCost(35e9, 6e9, 350e6, 110e6, 150_000_000, 224, 512, 1536)
 
 
 @dataclass
@@ -141,6 +143,7 @@ def count_or_assume_costs(model: str, spec: ModelSpec) -> tuple[ModelCost, str |
         cost = ModelCost(
             scale * like.image, scale * like.caption, scale * like.image_bytes,
             scale * like.caption_bytes, scale * like.parameters, like.pixels, like.width,
+            like.hidden_width,
         )  # fmt: skip
         larger = f" with {scale:.1f} times the weights" if scale != 1 else ""
         return cost, f"{model}: {error}: assumed to be a ViT-B/16{larger}"
@@ -168,14 +171,15 @@ def count_costs(spec: ModelSpec) -> ModelCost:
     pixels, _ = get_image_size(model)
     images = torch.zeros(2, 3, pixels, pixels, device="meta")
     tokens = torch.zeros(2, context, dtype=torch.long, device="meta")
-    image, image_bytes, vectors = count_pass(model.encode_image, images)
+    with watch_hidden_width(model.visual, len(images)) as widths:
+        image, image_bytes, vectors = count_pass(model.encode_image, images)
     caption, caption_bytes, _ = count_pass(model.encode_text, tokens)
     causal = getattr(text, "attn_mask", None) is not None
     cut = min(1, CAPTION_TOKENS / context) if causal else 1
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return ModelCost(
         image, caption * cut, image_bytes, caption_bytes * cut, parameters, pixels,
-        vectors.shape[1],
+        vectors.shape[1], widths[0] if widths else vectors.shape[1],
     )  # fmt: skip
 
 

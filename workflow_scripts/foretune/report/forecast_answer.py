@@ -3,6 +3,7 @@
 import pandas as pd
 
 from foretune.analysis.formatting import format_plain
+from foretune.analysis.pilots import PILOT_ACCURACY
 from foretune.forecast.candidates import IIMM_LINE, MEAN, Candidate
 from foretune.forecast.forecaster import Forecaster, fit_forecasters
 from foretune.forecast.rehearsal import PREDICTORS
@@ -63,8 +64,11 @@ def name_candidate(candidate: Candidate) -> str:
     """Return a candidate in words."""
     if not candidate.predictors:
         return "the mean of the study"
-    names = [PREDICTORS.get(name, name.upper()) for name in candidate.predictors]
+    words = PREDICTORS | {PILOT_ACCURACY: "accuracy of a pilot, a few steps of fine-tuning"}
+    names = [words.get(name, name.upper()) for name in candidate.predictors]
     text = ", and ".join(names)
+    if candidate.itself and len(names) > 1:
+        return f"the larger of the {text}"
     return f"the {text}" if candidate.itself else f"a regression on the {text}"
 
 

@@ -79,12 +79,7 @@ class Trainer:
             "captions": self.captions,
         }
         self.tokens = self.tokenizer(self.captions).to(DEVICE)
-        self.images: dict[str, np.ndarray] = {}
-        self.labels: dict[str, Tensor] = {}
-        for split in ("train", "val"):
-            self.images[split] = prepare_images(job.dataset, split, self.preprocess, prepared, log)
-            labels = read_split(job.dataset, split, ["label"])["label"].to_numpy()
-            self.labels[split] = torch.tensor(labels).long()
+        self.images, self.labels = self.read_images(job, prepared, log)
         self.base = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.frozen = self.encode_frozen()
         if len(self.labels["val"]) < distributed.world_size():
@@ -96,6 +91,22 @@ class Trainer:
             restore_compiler()
         self.batch_loss = torch.compile(self.loss) if self.recipe["compile"] else self.loss
         self.step_loss: Callable[..., Tensor] = self.batch_loss
+
+    def read_images(
+        self, job: JobSpec, prepared: Path | None, log: Callable[[str], object]
+    ) -> tuple[dict[str, np.ndarray], dict[str, Tensor]]:
+        """Return the prepared images and the labels of the splits to train on and to validate."""
+        splits = ("train", "val")
+        read = {split: self.read_split_images(job, split, prepared, log) for split in splits}
+        return {k: images for k, (images, _) in read.items()}, {k: v for k, (_, v) in read.items()}
+
+    def read_split_images(
+        self, job: JobSpec, split: str, prepared: Path | None, log: Callable[[str], object]
+    ) -> tuple[np.ndarray, Tensor]:
+        """Return the prepared images (N, 3, H, W) and the labels (N,) of a split."""
+        images = prepare_images(job.dataset, split, self.preprocess, prepared, log)
+        labels = read_split(job.dataset, split, ["label"])["label"].to_numpy()
+        return images, torch.tensor(labels).long()
 
     def encode_frozen(self) -> dict[str, Tensor]:
         """Return the embeddings by a tower that is not trained, so that it runs only once.
