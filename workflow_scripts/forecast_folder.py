@@ -133,9 +133,10 @@ def work() -> None:
             "cannot use them"
         )
     check_images(name, folder, args.data)  # before Snakemake prints its long log
-    lock_results()  # or the answer of another run, which is still at work, would be taken away
-    for target in TARGETS[2:]:  # otherwise a failed run would leave an older answer
-        Path(target).unlink(missing_ok=True)
+    if not {"-n", "--dry-run", "--dryrun"} & set(snakemake_options):
+        lock_results()  # or the answer of another run, which is still at work, would be taken away
+        for target in TARGETS[2:]:  # otherwise a failed run would leave an older answer
+            Path(target).unlink(missing_ok=True)
     with atomic_write(STUDY) as beside:
         beside.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     run_study = str(Path(__file__).with_name("run_study.py"))
