@@ -38,5 +38,5 @@ rule pilot_model:
         "python {input.script:q} --model {wildcards.model:q} --method {wildcards.method:q} "
         "--dataset-name {wildcards.dataset:q} --model-spec {params.spec:q} "
         "--recipe {params.recipe:q} --trials - --seed {params.seed} "
-        "--steps {params.steps} --dataset {params.dataset:q} --text {input.text:q} "
+        "--steps {params.steps:q} --dataset {params.dataset:q} --text {input.text:q} "
         "--prepared {params.prepared:q} --output {output:q} 2>&1 | tee {log:q}"

@@ -25,7 +25,7 @@ gc.set_threshold(100_000, 20, 20)
 def refuse_braces(study):
     """Raise ForetuneError for {name} in the path of an input: Snakemake sees a wildcard in it."""
     entries = [*study["datasets"].values(), *study["forecast"]["datasets"].values()]
-    entries += [shifted for entry in entries for shifted in entry["shifted"].values()]
+    entries += [shifted for entry in entries for shifted in entry.get("shifted", {}).values()]
     paths = [entry.get("parquet") for entry in entries]
     paths += [
         spec.get(key) for spec in study["models"].values() for key in ("folder", "pretrained")

@@ -109,6 +109,24 @@ def make_csv_output(name):
     return report(path, caption=caption, category="Tables", labels={"table": name})
 
 
+def list_finished_trials(model, method):
+    """List the selected trials of a model and method that are on disk."""
+    paths = map(Path, list_selections(model, method))
+    return [local(str(path.absolute())) for path in paths if path.is_file()]
+
+
+def list_known_evaluations(wildcards):
+    """List the evaluations of whatever is trained, and of what trains on embeddings."""
+    if not TRAINS:
+        return []
+    runs = [(model, "zero_shot") for model in MODELS]
+    runs += [run for run in RUNS if run[1] in FITTED_METHODS]
+    tuned = [run for run in RUNS if run[1] in FINETUNED_METHODS and list_finished_trials(*run)]
+    return [f"results/evaluations/{model}/{method}.parquet" for model, method in runs] + [
+        f"results/forecast/finished/{model}/{method}.parquet" for model, method in tuned
+    ]
+
+
 def final_output():
     """List the report and every intermediate that is kept, so that a lost one is made again."""
     splits = ["train", "val"]

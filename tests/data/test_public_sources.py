@@ -341,7 +341,8 @@ def test_prepare_dataset_refuses_several_labels_per_image(hf, tmp_path):
     spec = {**spec, "root": str(tmp_path / "flat"), "image": "number"}
     with pytest.raises(ForetuneError, match="column number: no images"):
         prepare_dataset("it", spec, tmp_path / "out", seed=0)
-    spec = {"huggingface": "me/it", "root": str(tmp_path / "root"), "label": "fine"}
+    library.DatasetDict({"train": table, "test": table}).save_to_disk(tmp_path / "both")
+    spec = {"huggingface": "me/it", "root": str(tmp_path / "both"), "label": "fine"}
     with pytest.raises(ForetuneError, match=r"it has train, test; name it by `splits:`"):
         prepare_dataset("it", {**spec, "splits": {"test": "dev"}}, tmp_path / "out", seed=0)
 

@@ -334,7 +334,7 @@ def test_forecast_folder_uses_existing_results(ask, tmp_path):
     data = make_images(tmp_path / "meine Vögel")
     made, command = ask(data)
     assert command[-2:] == ["--study", "results/forecast/study.yaml"] and "--cores" in command
-    assert made["datasets"]["meine_V_gel"]["folder"] == str(data)
+    assert made["datasets"]["meine_Vögel"]["folder"] == str(data)
     # The path is absolute, because Snakemake would rerun the study for a file in results/.
     assert made["study"] == str(tmp_path / "results")
     assert list(ask(make_images(tmp_path / "d"))[0]["datasets"]) == [
@@ -342,7 +342,7 @@ def test_forecast_folder_uses_existing_results(ask, tmp_path):
     ]  # the study has a dataset d
     made, _ = ask(data, "--caption", "a sketch of a {}", "--weight", "0.25")
     assert made["weight"] == 0.25
-    assert made["datasets"]["meine_V_gel"]["caption"] == "a sketch of a {}"
+    assert made["datasets"]["meine_Vögel"]["caption"] == "a sketch of a {}"
     with pytest.raises(ForetuneError, match=r"caption: 'a bird' needs a \{\} where the class"):
         ask(data, "--caption", "a bird")
 

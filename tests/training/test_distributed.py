@@ -34,7 +34,7 @@ def tune(task, output, gpus, method="full", epochs=2, rate=0.05, check=True):
     return pd.read_parquet(output / "epochs.parquet") if check else done
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", pytest.param("lora", marks=pytest.mark.slow)])
 def test_launch_of_two_processes_gives_the_loss_of_one(method, small_task, tmp_path):
     # With 90 images in batches of 89, one process has no image of the last batch.
     one, two = (tune(small_task, tmp_path / str(n), n, method) for n in (1, 2))

@@ -150,6 +150,7 @@ def count_epochs(journal) -> int:
     return sum(map(len, json.loads(journal.read_text())["rows"].values()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_finetune_gives_the_same_numbers_after_kills_at_random_moments(
     method, small_task, tmp_path

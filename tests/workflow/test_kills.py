@@ -26,6 +26,7 @@ def start_until(checkout, pattern):
     return process
 
 
+@pytest.mark.slow
 def test_study_completes_after_all_its_processes_were_killed(study, checkout):
     process = start_until(checkout, "results/trials/**/state/journal.json")
     os.killpg(process.pid, signal.SIGKILL)

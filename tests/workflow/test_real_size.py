@@ -18,14 +18,9 @@ MODELS = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())["models"]
 MILLIONS = {"clip_b32": 151, "coca_b32": 254, "siglip_b16": 203, "eva02_b16": 150}
 
 
-# Each model takes most of a minute. The mini encoders test all families in every run of CI.
-FAST_ENOUGH = ("clip_b32", "siglip_b16")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in FAST_ENOUGH else pytest.mark.slow) for name in MODELS],
-)
+# Each model takes a minute or two. The mini encoders test all families in every run of CI.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
 def test_model_of_the_paper_is_embedded_trained_and_evaluated_within_24_gb(name, tmp_path):
     """The weights come from the hub's cache by their tag; each method trains for one step."""
     spec = MODELS[name]

@@ -248,7 +248,20 @@ CHANGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("change", CHANGES)
+# A dry run takes seconds. One change of each kind is tried in every run of CI.
+IN_CI = (
+    "nothing", "a dataset added", "a shifted test added", "a model added", "a method added",
+    "a grid point added", "a caption template changed", "a measure edited",
+    "the training loop edited", "the evaluation edited", "the report's charts edited",
+    "a config key of the report changed", "trained weights deleted", "a table deleted",
+    "files touched", "comments in the library", "other weights",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param(name, marks=[] if name in IN_CI else pytest.mark.slow) for name in CHANGES],
+)
 def test_change_reruns_its_jobs_and_no_others(default, change):
     changes, expected = CHANGES[change]
     with apply_changes(default, changes):

@@ -160,6 +160,7 @@ def test_added_dataset_runs_only_new_jobs(study):
     assert "Nothing to be done" in run(checkout, *grown)
 
 
+@pytest.mark.slow
 def test_external_embeddings_are_measured_and_reported(study):
     checkout, _ = study
     run(checkout)
