@@ -137,9 +137,8 @@ def test_a_kill_leaves_no_process(folder, killed):
 def test_a_kill_during_the_imports_leaves_no_process(folder):
     """The job must not go on as plain Python: Snakemake may have been killed."""
     server = folder / "workflow_scripts/job_server.py"
-    server.write_text(
-        server.read_text().replace("    for name in MODULES:", "    import time; open('importing', 'w').close(); time.sleep(60)\n"
-                                   "    for name in MODULES:", 1))  # fmt: skip
+    slow = "    import time; open('importing', 'w').close(); time.sleep(60)\n"
+    server.write_text(server.read_text().replace("    for name in", f"{slow}    for name in", 1))
     process = start(folder, f"{write_job(folder, IS_SERVED)} & echo $!; wait $!")
     client = process.stdout.readline().strip()
     wait_until((folder / "importing").exists)  # the client waits for an answer
