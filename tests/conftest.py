@@ -11,6 +11,7 @@ import pytest
 from filelock import FileLock
 
 from checkout import CLIP_MINI, ROOT, copy_checkout
+from real_parts import refuse_missing
 
 # Without a deadline, because a test on a busy machine may be slow.
 hypothesis.settings.register_profile("foretune", deadline=None)
@@ -87,11 +88,9 @@ def study(tmp_path_factory) -> tuple[Path, str]:
 @pytest.fixture(scope="session")
 def browser():
     """Yield Debian's Chromium, headless and without its background network traffic."""
-    if not CHROMIUM.exists():
-        missing = f"{CHROMIUM} is missing: apt-get install chromium"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
+    refuse_missing(
+        None if CHROMIUM.exists() else f"{CHROMIUM} is missing: apt-get install chromium"
+    )
     from playwright.sync_api import sync_playwright
 
     options = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

@@ -40,14 +40,13 @@ MODULES = (
     "foretune.forecast.rehearsal", "foretune.measures.compute", "foretune.training.distributed",
     "foretune.training.finetune", "foretune.training.on_embeddings",
 )  # fmt: skip
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # Libraries read these when they are loaded. A job with other values runs as plain Python, and so
 # does one that a cluster started.
 FIXED_VARIABLES = (
-    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "HF_HOME", "HF_HUB_CACHE",
-    "FORETUNE_FULL_IMPORTS", "PYTHONPATH", "SLURM_JOB_ID",
+    *THREADS, "HF_HOME", "HF_HUB_CACHE", "FORETUNE_FULL_IMPORTS", "PYTHONPATH", "SLURM_JOB_ID",
 )  # fmt: skip
 JOB_SERVER = "FORETUNE_JOB_SERVER"  # its address in an abstract namespace, or `off`
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # With these options, jobs run on other machines or with other software than this process.
 ELSEWHERE = (
     "--executor", "-e", "--software-deployment-method", "--deployment-method", "--sdm",

@@ -39,7 +39,7 @@ def set_path() -> None:
     root = str(Path(__file__).absolute().parents[1])
     if odd := set(root) & set(":{}"):
         raise ForetuneError(
-            f"{root}: neither PATH nor Snakemake can do with {' '.join(sorted(odd))} in the path "
+            f"{root}: Snakemake and PATH cannot handle {' '.join(sorted(odd))} in the path "
             "of foretune's folder; rename it or move it"
         )
     own = os.path.dirname(sys.executable)

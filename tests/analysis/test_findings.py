@@ -75,9 +75,15 @@ def few_draws(monkeypatch):
     """Save time: no finding uses permutation p-values, and the intervals may be coarse."""
     monkeypatch.setattr(rank_correlation, "PERMUTATIONS", 99)
     monkeypatch.setattr(rank_correlation, "RESAMPLES", 400)
-    rank_correlation.count_resamples.cache_clear()
+    drawn = (
+        rank_correlation.count_resamples, rank_correlation.list_orders,
+        rank_correlation.null_distribution,
+    )  # fmt: skip
+    for cached in drawn:
+        cached.cache_clear()
     yield
-    rank_correlation.count_resamples.cache_clear()
+    for cached in drawn:  # otherwise later tests would use these few draws
+        cached.cache_clear()
 
 
 def read_parts(text):

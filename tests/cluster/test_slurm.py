@@ -22,6 +22,7 @@ import slurm_cluster
 from checkout import copy_checkout
 from foretune.core.config import check_config
 from foretune.core.grid import expand_grid
+from real_parts import refuse_missing
 from smoke import jobs
 
 pytestmark = pytest.mark.long
@@ -44,11 +45,7 @@ FAST_POLLING = [
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    if slurm_cluster.missing():
-        message = f"Slurm is missing: {slurm_cluster.INSTALL}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+    refuse_missing(slurm_cluster.missing() and f"Slurm is missing: {slurm_cluster.INSTALL}")
     cluster = slurm_cluster.Cluster(tmp_path_factory.mktemp("slurm"))
     cluster.env["PATH"] = f"{os.path.dirname(sys.executable)}:{cluster.env['PATH']}"
     try:

@@ -1,6 +1,5 @@
-"""How sites ask for GPUs: each request of the profile is submitted to a real Slurm of that kind."""
+"""Submit each form of the profile's request for GPUs to a real Slurm that is set up for it."""
 
-import os
 import shlex
 import subprocess
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ import slurm_cluster
 from checkout import ROOT
 from foretune.core.errors import ForetuneError
 from foretune.core.slurm import request_gpus
+from real_parts import refuse_missing
 
 HYPHENS = "a100-sxm4-80gb"
 
@@ -76,11 +76,7 @@ def test_request_gpus_refuses_what_cannot_pass(kind, option, message, monkeypatc
     ],
 )
 def test_slurm_runs_a_job_that_asks_for_a_gpu_in_its_way(select, gpu, option, requested, tmp_path):
-    if slurm_cluster.missing():
-        message = f"Slurm is missing: {slurm_cluster.INSTALL}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+    refuse_missing(slurm_cluster.missing() and f"Slurm is missing: {slurm_cluster.INSTALL}")
     cluster = slurm_cluster.Cluster(tmp_path / "slurm", select=select, gpu=gpu or "fake")
 
     def submit(*options):

@@ -1,4 +1,4 @@
-"""What some systems do not tell: cores on macOS, the name of a container's user."""
+"""Counting cores without process affinity, and users without a name."""
 
 import getpass
 import os

@@ -116,7 +116,7 @@ def test_load_model_names_weights_of_another_architecture(weights, tmp_path):
 
 
 def test_a_file_whose_activation_would_be_guessed_is_refused(tmp_path, monkeypatch):
-    """Of open_clip's architectures, 14 have a twin with QuickGELU."""
+    """open_clip has 14 architectures in two versions, with GELU and with QuickGELU."""
     file = tmp_path / "w.safetensors"
     file.touch()
     spec = {"architecture": "ViT-B-32", "pretrained": str(file)}

@@ -1,10 +1,12 @@
 """Helpers that open a report in a browser and read what it shows."""
 
+import json
 import re
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from axe_playwright_python.sync_playwright import Axe
 
 
 @contextmanager
@@ -26,6 +28,16 @@ def opened(browser, path: Path, drawn="html[data-drawn]", quiet=True, **options)
     page.close()
     assert errors == [] or not quiet
     assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [path.as_uri()]
+
+
+def check_accessibility(page) -> None:
+    """Fail if axe-core finds a serious or critical violation of the accessibility rules."""
+    serious = {
+        violation["id"]: [node["html"][:200] for node in violation["nodes"][:3]]
+        for violation in Axe().run(page).response["violations"]
+        if violation["impact"] in ("serious", "critical")
+    }
+    assert serious == {}, json.dumps(serious, indent=1)
 
 
 def count_marks(page, figure: str) -> int:

@@ -1,4 +1,4 @@
-"""What a preparation left out and noticed: `notes.json` beside the manifest of a dataset."""
+"""Read `notes.json`, which lists the files left out of a dataset and other findings."""
 
 import json
 from collections import Counter

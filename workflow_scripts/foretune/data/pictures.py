@@ -32,7 +32,7 @@ def describe_picture(image: Image.Image) -> Picture:
 
 
 class Pictures:
-    """What is known of the pictures of a dataset: 21 bytes each."""
+    """Collects 21 bytes per image of a dataset, and reports duplicates and blank images."""
 
     def __init__(self) -> None:
         self.digests, self.ids = array("Q"), array("q")

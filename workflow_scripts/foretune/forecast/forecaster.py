@@ -75,9 +75,9 @@ OUTCOME_KINDS = {
 
 @dataclass(frozen=True)
 class HoldOut:
-    """What is left out to measure errors, and what forecasts may use then.
+    """How the cross-validation splits a study, and which predictors it may use.
 
-    unit: columns whose values name what is left out together; candidates: of an outcome;
+    unit: columns that define the groups to leave out; candidates: those of an outcome;
     add_predictors: a function (rows, study, outcome) that adds the predictors of rows that come
     from the outcomes of `study`.
     """

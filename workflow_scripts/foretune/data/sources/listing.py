@@ -23,7 +23,7 @@ SYSTEM_FOLDERS = {
 
 @dataclass
 class Listing:
-    """What lies below a folder.
+    """The contents of a folder, at any depth.
 
     Attributes:
         folders: paths of the folders, relative to it and with slashes.
