@@ -33,6 +33,7 @@ use rule evaluate_model as evaluate_finished_models with:
 rule forecast_pairs:
     input:
         evaluations=list_known_evaluations,
+        selections=list_all_finished_trials(),
         measures=list_measures(DATASETS),
         rehearsals=list_rehearsals(DATASETS),
         pilots=list_pilots(DATASETS),
@@ -65,7 +66,8 @@ rule forecast_pairs:
     message:
         "Forecasting each model, method and dataset that has no outcome yet"
     shell:
-        "python {input.script:q} --evaluations {input.evaluations:q} --measures {input.measures:q} "
+        "python {input.script:q} --evaluations {input.evaluations:q} "
+        "--selections {input.selections:q} --measures {input.measures:q} "
         "--rehearsals {input.rehearsals:q} --pilots {input.pilots:q} --outcomes {input.outcomes:q} "
         "--manifests {input.manifests:q} --runs {params.runs:q} --datasets {params.datasets:q} "
         "--output {params.folder:q} 2>&1 | tee {log:q}"

@@ -115,6 +115,11 @@ def list_finished_trials(model, method):
     return [local(str(path.absolute())) for path in paths if path.is_file()]
 
 
+def list_all_finished_trials():
+    """List the selected trials on disk of every model and method."""
+    return [path for run in RUNS for path in list_finished_trials(*run)] if TRAINS else []
+
+
 def list_known_evaluations(wildcards):
     """List the evaluations of whatever is trained, and of what trains on embeddings."""
     if not TRAINS:

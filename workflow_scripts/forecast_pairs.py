@@ -6,6 +6,7 @@ from foretune.core import cli
 
 FILE_OPTIONS = {
     "evaluations": "Parquet files of the accuracies that are known",
+    "selections": "JSON files of selected trials, which say what diverged",
     "measures": "JSON files of measures",
     "rehearsals": "JSON files of rehearsals",
     "pilots": "JSON files of pilots",
@@ -30,9 +31,7 @@ def work() -> None:
     from foretune.forecast.text import describe_pairs
 
     files = {name: getattr(args, name) for name in FILE_OPTIONS}
-    study = tabulate_tasks(
-        StudyFiles(**files, classes=[], confusions=[], selections=[], outcomes=args.outcomes)
-    )
+    study = tabulate_tasks(StudyFiles(**files, classes=[], confusions=[], outcomes=args.outcomes))
     runs = [(model, method) for model, _, method in (run.partition("/") for run in args.runs)]
     tables = forecast_pairs(study, runs, args.datasets)
     for name in ("pairs", "pair_candidates"):

@@ -7,6 +7,8 @@ import sys
 import tarfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
@@ -345,6 +347,36 @@ def test_prepare_dataset_refuses_several_labels_per_image(hf, tmp_path):
     spec = {"huggingface": "me/it", "root": str(tmp_path / "both"), "label": "fine"}
     with pytest.raises(ForetuneError, match=r"it has train, test; name it by `splits:`"):
         prepare_dataset("it", {**spec, "splits": {"test": "dev"}}, tmp_path / "out", seed=0)
+
+
+def test_prepare_dataset_refuses_hugging_face_datasets_that_read_other_folders(hf, tmp_path):
+    library, table, images = hf
+    root, secret = tmp_path / "root", tmp_path / "secret"
+    table.to_parquet(secret / "train.parquet")
+    (secret / "own.png").write_bytes(images[0])
+    spec = {"huggingface": "me/it", "root": str(root), "label": "fine", "splits": {"test": "train"}}
+    root.mkdir()
+    for path in ("../secret/train.parquet", str(secret / "train.parquet")):
+        files = {"configs": [{"config_name": "default", "data_files": path}]}
+        (root / "README.md").write_text(f"---\n{yaml.safe_dump(files)}---\n")
+        with pytest.raises(ForetuneError, match=r"train\.parquet, which lies outside the folder"):
+            prepare_dataset("it", spec, tmp_path / "out", seed=0)
+    (root / "README.md").unlink()
+    (root / "inside.png").write_bytes(images[0])
+    features = library.Features({"img": library.Image(), "fine": library.Value("string")})
+    paths = ["inside.png", "../secret/own.png", str(secret / "own.png")]
+    cells = pa.array(
+        [{"bytes": None, "path": path} for path in paths], features.arrow_schema[0].type
+    )
+    rows = pa.table([cells, pa.array(["a", "b", "b"])], schema=features.arrow_schema)
+    pq.write_table(rows, root / "train.parquet")
+    with pytest.raises(ForetuneError) as caught:
+        prepare_dataset("it", spec, tmp_path / "out", seed=0)
+    for number, path in enumerate(paths):
+        assert (f"row {number}: {path} lies outside the folder" in str(caught.value)) == (
+            number > 0
+        )
+        assert f"row {number}: has no image" not in str(caught.value)
 
 
 def test_prepare_dataset_explains_a_missing_hugging_face_library(tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """Forecasts of the pairs that a half-done study lacks, from the dataset on other models."""
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ import pytest
 from checkout import ROOT
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.pilots import read_pilots
-from foretune.analysis.study_tables import StudyFiles, StudyTasks, tabulate_tasks
+from foretune.analysis.study_tables import StudyFiles, StudyTasks, tabulate_missing, tabulate_tasks
 from foretune.forecast.candidates import MEAN, Candidate
 from foretune.forecast.other_models import add_others, fit_levels, fit_pair_forecasters
 from foretune.forecast.pairs import forecast_pairs, list_missing
@@ -43,7 +45,9 @@ def as_study(tasks: pd.DataFrame, datasets: int = 12) -> StudyTasks:
     outcomes = pd.DataFrame(keys, columns=["model", "evaluated_on"])
     outcomes = outcomes.assign(method="zero_shot", split="test", accuracy=0.2)
     measures = pd.DataFrame(keys, columns=["model", "dataset"]).assign(n_train=90, iimm=0.5)
-    return StudyTasks(outcomes, tasks, measures, ["iimm"], [], [], read_pilots([]))
+    return StudyTasks(
+        outcomes, tasks, measures, ["iimm"], [], [], read_pilots([]), tabulate_missing([])
+    )
 
 
 def test_add_others_takes_other_models_and_prefers_the_same_method():
@@ -101,7 +105,12 @@ def test_forecast_pairs_forecasts_what_has_no_outcome(tmp_path):
     missing = list_missing(tasks, runs, datasets)
     assert missing == [("a", "full", "d2"), ("b", "full", "d2"), *(("c", "full", f"d{d}")
                        for d in range(3))]  # fmt: skip
-    tables = forecast_pairs(as_study(tasks), runs, datasets)
+    diverged = tmp_path / "best.json"
+    diverged.write_text(
+        json.dumps({"model": "a", "method": "full", "dataset": "d2", "diverged": True})
+    )
+    study = replace(as_study(tasks), missing=tabulate_missing([diverged]))
+    tables = forecast_pairs(study, runs, datasets)
     accuracies = tables.pairs[tables.pairs.outcome == "accuracy"].set_index(["model", "dataset"])
     assert accuracies.left_out.to_dict() == {
         ("a", "d2"): "dataset", ("b", "d2"): "dataset", ("c", "d0"): "pair", ("c", "d1"): "pair",
@@ -116,6 +125,9 @@ def test_forecast_pairs_forecasts_what_has_no_outcome(tmp_path):
     text = describe_pairs(tables)
     assert text.startswith("5 of the study's combinations of dataset, model and method have no")
     assert "The forecast of 2 accuracies may use the accuracy of other models" in text
+    assert "Warning for a full: d2 was fine-tuned, but every trial diverged: lower" in text
+    noted = tables.pairs[tables.pairs.note.str.contains("diverged")]
+    assert set(zip(noted.model, noted.dataset, strict=True)) == {("a", "d2")}
     for name in ("pairs", "pair_candidates"):
         getattr(tables, name).to_parquet(tmp_path / f"{name}.parquet")
     build_pairs_page(tmp_path, tmp_path / "pairs.html")

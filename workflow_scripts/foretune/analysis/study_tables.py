@@ -161,7 +161,7 @@ class StudyTasks:
 
     outcomes: see `join_outcomes`; tasks: see `summarize_tasks`; measures, names: see
     `tabulate_measures`; files: of the measures, with the predictors of the rehearsals, whose names
-    are `predictors`; pilots: see `read_pilots`.
+    are `predictors`; pilots: see `read_pilots`; missing: see `tabulate_missing`.
     """
 
     outcomes: pd.DataFrame
@@ -171,6 +171,7 @@ class StudyTasks:
     files: list[MeasuresFile]
     predictors: list[str]
     pilots: pd.DataFrame
+    missing: pd.DataFrame
 
     @property
     def weights(self) -> dict[str, str]:
@@ -195,7 +196,8 @@ def tabulate_tasks(files: StudyFiles) -> StudyTasks:
     pilots = read_pilots(files.pilots)
     if len(pilots):
         tasks = tasks.merge(pilots, "left", ["model", "method", "dataset"])
-    return StudyTasks(outcomes, tasks, measures, names, measured, predictors, pilots)
+    missing = tabulate_missing(files.selections)
+    return StudyTasks(outcomes, tasks, measures, names, measured, predictors, pilots, missing)
 
 
 def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output: Path) -> None:
@@ -215,14 +217,13 @@ def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output:
     tasks = all_tasks[fully_tuned].drop(columns="wise_ft").reset_index(drop=True)
     interpolated = all_tasks.groupby(["model", "method"]).wise_ft.transform("min") < 1
     wise_ft_columns = ["model", "method", "dataset", "wise_ft", "accuracy", *WISE_FT]
-    missing = tabulate_missing(files.selections)
     tables = {
         "outcomes": study.outcomes,
         "class_accuracy": class_accuracy,
         "confusions": read_tables(files.confusions, CONFUSION_SCHEMA),
         "wise_ft": all_tasks.loc[interpolated, wise_ft_columns],
         "tasks": tasks,
-        "missing": missing,
+        "missing": study.missing,
         "measures": study.measures,
         "drift": read_tables(files.drifts, DRIFT_SCHEMA),
         "curves": tabulate_curves(study.files),
@@ -232,7 +233,7 @@ def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output:
         "tasks": {
             "measures": names,
             "weights": study.weights,
-            "missing": missing.to_dict("records"),
+            "missing": study.missing.to_dict("records"),
         },
         "measures": {"measures": names},
     }

@@ -45,6 +45,15 @@ def check_condition(where: str, condition: str) -> None:
             raise ForetuneError(f"{where}: {condition!r}: {what} is not allowed here")
 
 
+def lies_inside(folder: str | os.PathLike, path: str | os.PathLike) -> bool:
+    """Return whether a path, which is relative to the folder or absolute, lies in the folder.
+
+    Links are not followed: they are part of what somebody put there.
+    """
+    root = os.path.abspath(folder)
+    return os.path.commonpath([root, os.path.abspath(os.path.join(root, path))]) == root
+
+
 def refuse_outside(folder: str | os.PathLike, template: str, names: Iterable[str]) -> None:
     """Refuse paths that the values of a table lead out of its folder.
 
@@ -59,8 +68,7 @@ def refuse_outside(folder: str | os.PathLike, template: str, names: Iterable[str
     """
     root = os.path.abspath(os.path.join(folder, os.path.dirname(template.split("{")[0])))
     for name in names:
-        path = os.path.abspath(os.path.join(folder, name))
-        if os.path.commonpath([root, path]) != root:
+        if not lies_inside(root, os.path.abspath(os.path.join(folder, name))):
             raise ForetuneError(
                 f"{name}: lies outside {root}; if that is right, write the folder into `image`, "
                 f"such as `/{{column}}` for whole paths"

@@ -15,6 +15,7 @@ from foretune.analysis.study_tables import StudyTasks
 from foretune.forecast.forecast import (
     CANDIDATE_COLUMNS,
     FORECAST_COLUMNS,
+    add_notes,
     complete_cells,
     forecast_outcome,
     list_candidates,
@@ -65,6 +66,7 @@ def forecast_pairs(
     ].set_index(["model", "evaluated_on"])["accuracy"]
     pilots = study.pilots.set_index(["model", "method", "dataset"])[PILOT_ACCURACY]
     measured = study.measures.set_index(["model", "dataset"])
+    diverged = study.missing.set_index(["model", "method", "dataset"]).note
     by_pair = {name: fit_pair_forecasters(tasks, name) for name in OUTCOME_KINDS}
     # Datasets that have no outcome share their forecasters.
     by_dataset: dict[str | None, Forecasters] = {}
@@ -97,7 +99,12 @@ def forecast_pairs(
             "n_train": None if images is None else int(images),
             "zero_shot": float(zero_shot.get((model, dataset), np.nan)),
         }  # fmt: skip
-        rows += complete_cells(shared_columns, cells, used["accuracy"])
+        completed = complete_cells(shared_columns, cells, used["accuracy"])
+        if (model, method, dataset) in diverged.index:
+            add_notes(
+                completed, [f"{dataset} was fine-tuned, but {diverged[model, method, dataset]}"]
+            )
+        rows += completed
     left_out_columns = pd.DataFrame(rows, columns=PAIR_COLUMNS).left_out
     pairs = make_forecast_table(rows).astype({"n_train": "Int64"}).assign(left_out=left_out_columns)
     candidates = [

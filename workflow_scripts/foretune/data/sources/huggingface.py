@@ -7,6 +7,7 @@ from typing import Any
 
 from foretune.core.entries import SourceSpec
 from foretune.core.errors import ForetuneError
+from foretune.core.untrusted import lies_inside
 from foretune.data.sources.base import (
     DEFAULT_CAPTION,
     NOT_STATED,
@@ -64,7 +65,7 @@ def read_huggingface(root: Path, spec: SourceSpec, wanted: tuple[str, ...]) -> I
         except Exception as error:  # the library and pyarrow raise many kinds
             raise ForetuneError(f"{root}: {name}: column {image}: no images ({error})") from None
         rows[split] = make_huggingface_rows(
-            encoded.select_columns([image, label]), split, labels, f"{root}: {name}"
+            encoded.select_columns([image, label]), split, labels, root, name
         )
         if "group" in spec:
             group = find_huggingface_column(table, "group", spec["group"], type(None), root)
@@ -88,6 +89,11 @@ def load_table(root: Path, spec: SourceSpec, split: str | None) -> Any:
             if split not in splits:
                 raise ValueError(f"it has {', '.join(splits)}; name it by `splits:`")
             return splits[split]
+        builder = datasets.load_dataset_builder(str(root), spec.get("subset"))
+        # The README of a repository may name files that lie elsewhere.
+        for path in (builder.config.data_files or {}).get(split, []):
+            if not lies_inside(root, path):
+                raise ValueError(f"its README names {path}, which lies outside the folder")
         return datasets.load_dataset(str(root), spec.get("subset"), split=split)
     except Exception as error:  # from pyarrow, fsspec and the library itself
         part = "the dataset" if split is None else f"split {split}"
@@ -143,23 +149,35 @@ def find_huggingface_column(
     return column
 
 
-def make_huggingface_rows(table: Any, split: str, labels: dict[Any, int], where: str) -> ImageRows:
+def make_huggingface_rows(
+    table: Any, split: str, labels: dict[Any, int], root: Path, name: str
+) -> ImageRows:
     """Return rows of a table with two columns: images, as encoded bytes or paths, and values.
+
+    A path is relative to the dataset's folder `root`, and must lie in it or in the library's cache,
+    where archives are unpacked.
 
     Args:
         labels: the label of each value.
-        where: the beginning of error messages.
+        name: the library's name of the split, for error messages.
     """
+    import datasets
+
     image, label = table.column_names
+    folders = (root, datasets.config.HF_DATASETS_CACHE)
 
     def read() -> Iterator[ImageRow]:
         for number, row in enumerate(table):
             cell = row[image] or {}
             content: bytes | ForetuneError = cell.get("bytes") or b""
-            if not content and cell.get("path"):
-                content = read_image_file(Path(cell["path"]))
+            where, path = f"{root}: {name}: row {number}", cell.get("path")
+            if not content and path:
+                if any(lies_inside(folder, path) for folder in folders):
+                    content = read_image_file(root / path)
+                else:
+                    content = ForetuneError(f"{where}: {path} lies outside the folder")
             if not content:
-                content = ForetuneError(f"{where}: row {number}: has no image")
+                content = ForetuneError(f"{where}: has no image")
             yield ImageRow(f"{split}/{number:06d}", content, labels.get(row[label], row[label]))
 
     return ImageRows([labels.get(value, value) for value in table[label]], read)
