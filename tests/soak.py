@@ -12,6 +12,7 @@ It takes hours and is no part of `make test`: `.venv/bin/python tests/soak.py --
 """
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -82,7 +83,8 @@ def complete(folder: Path) -> float:
 
 def kill(folder: Path, process: subprocess.Popen, number: int) -> None:
     if number % 2:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # all of them have ended
+            os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
     process.wait()

@@ -23,12 +23,11 @@ def work() -> None:
     args = parser.parse_args()
     take_devices(args.gpus, cli.log)
     # Imported after the arguments are parsed, because torch takes seconds to load.
-    from foretune.training.distributed import launch
     from foretune.training.finetune import finetune
     from foretune.training.trials import JobSpec
 
     job = JobSpec(cli.get_run(args), args.recipe, args.trials, args.seed, args.dataset, args.output)
-    launch(args.gpus, finetune, job, args.model_spec, args.text, args.prepared, cli.log)
+    finetune(job, args.model_spec, args.text, args.prepared, cli.log, args.gpus)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 import pandas as pd
+import psutil
 import pytest
 
 from checkout import CLIP_MINI, ROOT
+from foretune.core.locks import exclusive_lock
 
 RECIPE = {
     "optimizer": "sgd", "momentum": 0.9, "epochs": 2, "batch_size": 89, "schedule": "cosine",
@@ -18,20 +20,26 @@ RECIPE = {
 }  # fmt: skip
 
 
-def tune(task, output, gpus, method="full", epochs=2, rate=0.05, check=True):
+SETTINGS = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "text": True}
+
+
+def make_command(task, output, gpus, method="full", epochs=2, rate=0.05):
     trials = [{"trial": i, "learning_rate": rate / 10**i, "weight_decay": 1e-4, "rank": 4}
               for i in range(2)]  # fmt: skip
-    done = subprocess.run(
+    return (
         [sys.executable, "workflow_scripts/finetune.py", "--gpus", str(gpus),
          "--model", "clip_mini", "--method", method,
          "--dataset-name", "mnist", "--model-spec", json.dumps(CLIP_MINI),
          "--recipe", json.dumps({**RECIPE, "epochs": epochs}), "--trials", json.dumps(trials),
          "--seed", "0", "--dataset", task / "dataset", "--text", task / "embeddings/text.parquet",
-         "--prepared", task / "prepared", "--output", output],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True, capture_output=True,
+         "--prepared", task / "prepared", "--output", output]
     )  # fmt: skip
+
+
+def tune(*arguments, check=True):
+    done = subprocess.run(make_command(*arguments), **SETTINGS, capture_output=True)
     assert not check or done.returncode == 0, done.stdout + done.stderr
-    return pd.read_parquet(output / "epochs.parquet") if check else done
+    return pd.read_parquet(arguments[1] / "epochs.parquet") if check else done
 
 
 @pytest.mark.parametrize("method", ["full", pytest.param("lora", marks=pytest.mark.slow)])
@@ -50,3 +58,22 @@ def test_launch_reports_an_error_of_several_processes_in_one_line(small_task, tm
     done = tune(tmp_path, tmp_path / "job", 2, check=False)
     assert done.returncode == 1 and done.stderr.count("text.parquet: no such file") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_processes_start_after_the_lock_is_taken_and_the_images_are_prepared(small_task, tmp_path):
+    """Otherwise all but one of them would wait in a barrier, which has a time limit."""
+    for name in ("dataset", "embeddings"):
+        (tmp_path / name).symlink_to(small_task / name)
+    output = tmp_path / "job"
+    command = [*make_command(tmp_path, output, 2)]
+    with exclusive_lock(output):
+        process = subprocess.Popen(
+            command, **SETTINGS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        lines = iter(process.stdout.readline, "")
+        before = next(line for line in lines if "waiting for another process" in line)
+        assert before and not psutil.Process(process.pid).children()
+    printed = process.communicate()[0]
+    assert process.returncode == 0, printed
+    prepared = [line for line in printed.splitlines() if "images prepared" in line]
+    assert len(prepared) == 2 and printed.index(prepared[1]) < printed.index("epoch 1/2")

@@ -8,8 +8,8 @@ was launched, the functions here are those of a single process.
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -21,42 +21,51 @@ from torch.nn.parallel import DistributedDataParallel
 from foretune.core.errors import ForetuneError
 from foretune.encoders.imports import restore_compiler
 
+# A process waits so long for another, such as for rank 0 to save an epoch on a slow disk. NCCL's
+# own limit is 10 minutes.
+TIMEOUT = timedelta(hours=1)
+
 
 def launch(processes: int, work: Callable[..., None], *arguments) -> None:
     """Call `work` in this many processes, or in this one if a single one is asked for.
 
-    If one process fails, the others are stopped and this one exits with the same code.
+    If one process fails, the others are stopped and this one exits with the same code, or raises
+    the ForetuneError of the first.
     """
     if processes == 1:
         work(*arguments)
         return
     with tempfile.TemporaryDirectory() as folder:
-        process_arguments = (processes, Path(folder, "rendezvous"), work, arguments)
+        process_arguments = (processes, Path(folder), work, arguments)
         try:
             torch.multiprocessing.spawn(_run_process, process_arguments, processes)
         except torch.multiprocessing.ProcessExitedException as error:
+            if (message := Path(folder, f"error{error.error_index}")).exists():
+                raise ForetuneError(message.read_text()) from None
             sys.exit(error.exit_code)
 
 
 def _run_process(
-    process_rank: int, processes: int, rendezvous: Path, work: Callable[..., None], arguments: tuple
+    process_rank: int, processes: int, folder: Path, work: Callable[..., None], arguments: tuple
 ) -> None:
     has_gpu = torch.cuda.is_available()
     if has_gpu:
         torch.cuda.set_device(process_rank)
-    if process_rank:  # only rank 0 prints progress; errors are printed by every process
+    if process_rank:  # only rank 0 prints progress
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     restore_compiler()  # torch.distributed imports it
     dist.init_process_group(
         "nccl" if has_gpu else "gloo",
-        f"file://{rendezvous}",
+        f"file://{folder}/rendezvous",
         rank=process_rank,
         world_size=processes,
+        timeout=TIMEOUT,
     )
     try:
         work(*arguments)
     except ForetuneError as error:
-        sys.exit(f"error: {error}")
+        Path(folder, f"error{process_rank}").write_text(str(error))
+        sys.exit(1)
     dist.destroy_process_group()
 
 
@@ -68,16 +77,6 @@ def rank() -> int:
 def world_size() -> int:
     """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
-
-
-@contextmanager
-def main_process_first() -> Iterator[None]:
-    """Run the block in the process of rank 0 first, then in the others, which find its files."""
-    if rank():
-        dist.barrier()
-    yield
-    if world_size() > 1 and not rank():
-        dist.barrier()
 
 
 def rank_indices(rows: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ their hyperparameters, so that a grid can grow without repeating them.
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -19,6 +18,8 @@ from foretune.core.code_digest import code_digest
 from foretune.core.entries import ModelSpec, Trial
 from foretune.core.errors import ForetuneError
 from foretune.core.locks import exclusive_lock
+from foretune.encoders.image_cache import prepare_images
+from foretune.encoders.loading import load_model
 from foretune.training import distributed
 from foretune.training.checkpoint import JobState, TrialState
 from foretune.training.methods import (
@@ -180,18 +181,33 @@ def finetune(
     text_cache: Path,
     prepared: Path | None = None,
     log: Callable[[str], object] = print,
+    processes: int = 1,
 ) -> None:
     """Train the trials of one (model, method, dataset) and write the job's three files.
 
     Args:
         text_cache: embedding cache of the captions.
         prepared: folder where prepared images are kept (see `encoders.image_cache`).
+        processes: number of processes, one per GPU.
 
     Raises:
         ForetuneError: a GPU has too little memory.
     """
-    with exclusive_lock(job.output) if not distributed.rank() else nullcontext():
-        with distributed.main_process_first():
-            trainer = Trainer(job, model_spec, text_cache, prepared, log)
-            tuning = FineTuningJob(job, trainer, log)
-        tuning.train()
+    with exclusive_lock(job.output):
+        if processes > 1 and prepared:
+            # Before the processes start: they wait for each other for a limited time only.
+            preprocess = load_model(model_spec).preprocess
+            for split in ("train", "val"):
+                prepare_images(job.dataset, split, preprocess, prepared, log)
+        distributed.launch(processes, train_job, job, model_spec, text_cache, prepared, log)
+
+
+def train_job(
+    job: JobSpec,
+    model_spec: ModelSpec,
+    text_cache: Path,
+    prepared: Path | None,
+    log: Callable[[str], object],
+) -> None:
+    """Do the work of `finetune` in one of its processes."""
+    FineTuningJob(job, Trainer(job, model_spec, text_cache, prepared, log), log).train()
