@@ -15,8 +15,6 @@ from pathlib import Path
 import yaml
 
 from common import ROOT, write_table
-from foretune.core.config import check_config
-from foretune.core.grid import grid_points
 
 PAPER = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())
 SOURCE = {"parquet": "resources/mini/digits.parquet"}
@@ -39,8 +37,8 @@ def study(models: int = 4, datasets: int = 9, everywhere: bool = False, split: b
         "methods": methods,
     }
     if split:
-        for name, recipe in check_config(config)["methods"].items():
-            methods[name]["parts"] = len(grid_points(recipe))
+        for name in methods:
+            methods[name]["parts"] = 10**6  # each trial has a job of its own
     return config
 
 

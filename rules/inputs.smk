@@ -174,7 +174,7 @@ def get_part_selections(wildcards):
     return expand(
         "results/trials/{model}/{method}/{dataset}/{part}/best.json",
         **wildcards,
-        part=range(STUDY["methods"][wildcards.method]["parts"]),
+        part=PARTS[wildcards.method],
     )
 
 
@@ -190,5 +190,5 @@ def get_trained_weights(wildcards):
         model=wildcards.model,
         method=wildcards.method,
         dataset=DATASETS,
-        part=range(STUDY["methods"][wildcards.method]["parts"]),
+        part=PARTS[wildcards.method],
     )

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow_scripts"))
 from foretune.core.code_digest import code_digest
 from foretune.core.config import CACHED_METHODS, PROBE_METHODS, check_config, read_study
 from foretune.core.errors import ForetuneError
+from foretune.core.grid import list_parts
 from foretune.core.locks import lock_results
 from foretune.core.slurm import refuse_orphans
 
@@ -75,6 +76,8 @@ FINETUNED_METHODS, FITTED_METHODS = (
     for cached in (False, True)
 )
 # Methods whose trials are split over several jobs, and datasets that several jobs embed.
+# The parts of each method's grid that have a trial; a job trains each.
+PARTS = {name: list_parts(recipe) for name, recipe in STUDY["methods"].items()}
 SPLIT_METHODS = [name for name, recipe in STUDY["methods"].items() if recipe["parts"] > 1]
 SHARDED_DATASETS = [name for name, entry in DATASET_ENTRIES.items() if entry["shards"] > 1]
 

@@ -61,7 +61,7 @@ def list_trial_files(name):
         f"results/trials/{model}/{method}/{dataset}/{part}/{name}"
         for model, method in RUNS
         for dataset in DATASETS
-        for part in range(STUDY["methods"][method]["parts"])
+        for part in PARTS[method]
     ]
 
 

@@ -12,7 +12,7 @@ import yaml
 from checkout import ROOT
 from foretune.core.config import CONFIG_SCHEMA, check_config, list_measure_names, read_study
 from foretune.core.errors import ForetuneError
-from foretune.core.grid import expand_grid
+from foretune.core.grid import expand_grid, list_parts
 
 STUDY = yaml.safe_load((ROOT / "config.yaml").read_text())
 
@@ -89,7 +89,7 @@ MISTAKES = [
     ),
     ("datasets/birds", None, "datasets.birds: None is not a mapping"),
     ("datasets", {2024: {"folder": "."}}, "2024 is not a string"),
-    ("methods/full/parts", 9, "methods.full.parts: is 9, but there are "),
+    ("methods/full/parts", 0, "methods.full.parts: 0 is less than the minimum of 1"),
     ("methods/full/epochs", 1.0, "methods.full.epochs: 1.0 is not an integer"),
     ("methods/full/learning_rate", [float("nan")], "nan is not a number"),
     ("methods/full/learning_rate", 0.1, "0.1 is not a list: write [0.1]"),
@@ -211,6 +211,17 @@ def test_expand_grid_is_a_product_that_parts_divide():
     assert len({(t["learning_rate"], t["weight_decay"]) for t in whole}) == 6
     parts = [expand_grid({**recipe, "parts": 4}, part) for part in range(4)]
     assert sorted((t for part in parts for t in part), key=lambda t: t["trial"]) == whole
+    assert [part for part in range(4) if parts[part]] == list_parts({**recipe, "parts": 4})
+    assert len(list_parts({**recipe, "parts": 10**6})) == 6
+
+
+def test_trials_keep_their_part_when_the_grid_grows():
+    recipe = {"search": {"kind": "grid"}, "parts": 3, "weight_decay": [1e-4]}
+    small = {**recipe, "learning_rate": [1e-3, 1e-5, 1e-4]}
+    large = {**recipe, "learning_rate": [3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6]}
+    for part in range(3):
+        rates = [{t["learning_rate"] for t in expand_grid(grid, part)} for grid in (small, large)]
+        assert rates[0] == rates[1] & set(small["learning_rate"])
 
 
 def test_expand_grid_draws_a_random_search_by_its_seed():

@@ -142,11 +142,6 @@ def check_search(name: str, recipe: Recipe) -> None:
             raise ForetuneError(f"{where}: {name} trains all trials together; use grid")
         if recipe["parts"] > 1:
             raise ForetuneError(f"{where}: halving compares all trials in one job; use parts: 1")
-    trials = search["trials"] if search["kind"] == "random" else points
-    if recipe["parts"] > trials:
-        raise ForetuneError(
-            f"methods.{name}.parts: is {recipe['parts']}, but there are {trials} trials"
-        )
 
 
 def check_forecast(config: dict) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foretune.core.config import CACHED_METHODS, PROBE_METHODS
+from foretune.core.grid import list_parts
 from foretune.planning.dataset_sizes import DatasetSize, get_image_bytes
 
 if TYPE_CHECKING:  # it imports torch
@@ -39,7 +40,7 @@ def estimate_disk(
     # Models with the same preprocessing share prepared images. Their image size stands for it.
     sides = {cost.pixels for cost in costs.values()}
     weights = sum(
-        len(study["datasets"]) * recipe["parts"] * count_weight_bytes(costs[model], method)
+        len(study["datasets"]) * len(list_parts(recipe)) * count_weight_bytes(costs[model], method)
         for method, recipe in methods.items()
         for model in recipe["models"]
     )

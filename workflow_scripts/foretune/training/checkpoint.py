@@ -39,7 +39,7 @@ class TrialState(TypedDict):
 
 
 class JobState:
-    """The finished epochs of a job, by trial key (see `trials.get_trial_key`).
+    """The finished epochs of a job, by trial key (see `core.grid.get_trial_key`).
 
     rows: the rows of each trial's epochs. best: the best epoch so far, or None. running: the name
     of the file from which each unfinished trial can resume.

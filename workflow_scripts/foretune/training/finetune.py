@@ -17,6 +17,7 @@ from torch import nn
 from foretune.core.code_digest import code_digest
 from foretune.core.entries import ModelSpec, Trial
 from foretune.core.errors import ForetuneError
+from foretune.core.grid import get_trial_key
 from foretune.core.locks import exclusive_lock
 from foretune.encoders.image_cache import prepare_images
 from foretune.encoders.loading import load_model
@@ -32,7 +33,6 @@ from foretune.training.trials import (
     EpochRow,
     JobSpec,
     describe_divergence,
-    get_trial_key,
     has_diverged,
     is_better,
     list_rungs,

@@ -79,11 +79,6 @@ class EpochRow(TrialColumns):
     ended: str | None
 
 
-def get_trial_key(trial: Trial) -> str:
-    """Return the trial's hyperparameters as JSON, with sorted keys."""
-    return json.dumps({k: v for k, v in trial.items() if k in GRID_KEYS}, sort_keys=True)
-
-
 def get_trial_columns(trial: Trial) -> TrialColumns:
     """Return the trial's columns of an epoch's row, whose `learning_rate` is the epoch's."""
     columns: TrialColumns = {
