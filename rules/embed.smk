@@ -27,6 +27,7 @@ rule embed_images:
         gpu=1,
         mem_mb=memory_by_size(copies=2),
         runtime=get_encoding_minutes,
+        encode_batch_size=get_encode_batch_size,
     params:
         spec=get_model_spec,
         files=get_model_digest,
@@ -40,7 +41,7 @@ rule embed_images:
     shell:
         "python {input.script:q} --model-spec {params.spec:q} --dataset {params.dataset:q} "
         "--prepared {params.prepared:q} --output {params.folder:q} {params.shard} "
-        "2>&1 | tee {log:q}"
+        "--batch-size {resources.encode_batch_size} 2>&1 | tee {log:q}"
 
 
 # A dataset with `shards: n` is embedded by n jobs. Their files are deleted once joined.

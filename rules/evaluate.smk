@@ -116,6 +116,7 @@ rule evaluate_model:
         gpu=1,
         mem_mb=memory_by_size(copies=3),
         runtime=get_evaluation_minutes,
+        encode_batch_size=get_encode_batch_size,
     params:
         spec=get_model_spec,
         files=get_model_digest,
@@ -132,4 +133,4 @@ rule evaluate_model:
         "--texts {input.texts:q} --embeddings {params.embeddings:q} --prepared {params.prepared:q} "
         "--predictions {params.predictions:q} --code {params.code:q} --output {output.rows:q} "
         "--classes {output.classes:q} --confusions {output.confusions:q} --drift {output.drift:q} "
-        "2>&1 | tee {log:q}"
+        "--batch-size {resources.encode_batch_size} 2>&1 | tee {log:q}"

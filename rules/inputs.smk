@@ -110,6 +110,11 @@ def get_model_spec(wildcards):
     return as_json({key: value for key, value in spec.items() if key not in JOB_KEYS})
 
 
+def get_encode_batch_size(wildcards):
+    """Return a model's images per forward pass. A resource, because its change reruns nothing."""
+    return STUDY["models"][wildcards.model]["encode_batch_size"]
+
+
 def get_dataset_captions(wildcards):
     """Return the embeddings of a dataset's own captions, unless the config gives a template."""
     if "caption" in DATASET_ENTRIES[wildcards.dataset]:

@@ -18,11 +18,15 @@ def work() -> None:
     parser.add_argument(
         "--shard", type=int, nargs=2, metavar=("K", "N"), help="embed part K of N, counted from 0"
     )
+    cli.add_batch_option(parser)
     args = parser.parse_args()
     take_devices(1, cli.log)
     from foretune.encoders.encode import embed_images  # late, because torch takes seconds to load
 
-    embed_images(args.model_spec, args.dataset, args.output, args.prepared, cli.log, args.shard)
+    embed_images(
+        args.model_spec, args.dataset, args.output, args.prepared, cli.log, args.shard,
+        args.batch_size,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ def work() -> None:
         prepared="folder that keeps prepared images",
         drift="output, Parquet: how far each checkpoint moved the embeddings of its task",
     )
+    cli.add_batch_option(tuned)
     tuned.add_argument("--code", required=True, help="digest of the evaluation's code")
     helps = {
         "selections": "best.json of each trained model",
@@ -67,9 +68,11 @@ def work() -> None:
     tables = args.predictions, args.output, args.classes, args.confusions
     if args.command == "model":
         take_devices(1, cli.log)
+        from foretune.encoders.encode import ENCODE_BATCH
         from foretune.evaluation.finetuned import BaseModel, FineTunedOutputs, evaluate_model
 
-        base = BaseModel(args.model_spec, args.embeddings, args.prepared)
+        size = args.batch_size or ENCODE_BATCH
+        base = BaseModel(args.model_spec, args.embeddings, args.prepared, size)
         outputs = FineTunedOutputs(*tables, args.drift)
         evaluate_model(args.selections, base, tests, outputs, args.code, args.wise_ft, cli.log)
         return

@@ -1,10 +1,13 @@
 """Hidden features of every kind of image tower, from the same forward pass as the embedding."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from checkout import ROOT
+from checkout import CLIP_MINI, ROOT
+from foretune.core.errors import ForetuneError
+from foretune.encoders.encode import encode_images
 from foretune.encoders.hidden import find_hidden_block, pool_tokens, record_hidden_features
 from foretune.encoders.imports import open_clip
 from foretune.encoders.loading import load_model
@@ -32,7 +35,7 @@ def check_features(tower, images, width):
     assert [part.shape for part in features] == [(3, 2 * width), (2, 2 * width)]
     assert torch.allclose(features[0][:2], features[1], atol=1e-4)
     assert torch.allclose(vectors[:2], again, atol=1e-4)
-    assert not tower._forward_pre_hooks  # the hooks are gone
+    assert not tower._forward_pre_hooks and not tower._forward_hooks  # the hooks are gone
 
 
 def test_pool_tokens_takes_every_layout():
@@ -52,3 +55,27 @@ def test_a_tower_without_blocks_has_no_hidden_features():
     with record_hidden_features(tower) as features:
         tower(torch.rand(2, 3, 2, 2))
     assert features == []
+
+
+@pytest.mark.parametrize("fits", [3, 0])
+def test_encode_images_goes_on_with_smaller_batches_if_memory_is_short(fits, capsys):
+    model, preprocess, _ = load_model(CLIP_MINI)
+    images = np.random.default_rng(0).integers(0, 255, (11, 3, 32, 32), dtype=np.uint8)
+    with record_hidden_features(model.visual) as hidden:
+        whole = encode_images(model, preprocess, images)
+
+    def run_out(_module, inputs, _output):
+        if inputs[0].shape[0] > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.visual.ln_post.register_forward_hook(run_out)  # after the block of hidden features
+    if not fits:
+        with pytest.raises(ForetuneError, match="a single image does not fit the GPU's memory"):
+            encode_images(model, preprocess, images)
+        return
+    with record_hidden_features(model.visual) as hidden_by_parts:
+        vectors = encode_images(model, preprocess, images)
+    assert torch.allclose(vectors, whole, atol=1e-5)
+    assert [len(part) for part in hidden_by_parts] == [2] * 5 + [1]
+    assert torch.allclose(torch.cat(hidden_by_parts), torch.cat(hidden), atol=1e-4)
+    assert "going on with 2; set `encode_batch_size: 2`" in capsys.readouterr().out

@@ -136,9 +136,9 @@ def forward_passes(monkeypatch):
     """A list that collects the number of images in each forward pass of an image tower."""
     passes, encode_images = [], finetuned.encode_images
 
-    def count_and_encode(model, preprocess, images):
+    def count_and_encode(model, preprocess, images, *size):
         passes.append(len(images))
-        return encode_images(model, preprocess, images)
+        return encode_images(model, preprocess, images, *size)
 
     monkeypatch.setattr(finetuned, "encode_images", count_and_encode)
     return passes

@@ -61,6 +61,13 @@ def parse_json(text: str) -> Any:
         raise argparse.ArgumentTypeError(f"{text[:60]!r} is no JSON ({error})") from None
 
 
+def add_batch_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option for the images per forward pass; 0 is the default of the device."""
+    parser.add_argument(
+        "--batch-size", type=int, default=0, help="images per forward pass; 0: as suits the device"
+    )
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that name a model, a method and a dataset, and those of the training."""
     for name in ("model", "method", "dataset-name"):

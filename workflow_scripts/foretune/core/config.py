@@ -28,7 +28,7 @@ MEASURES_ROOM = Path(__file__).parents[1] / "measures"
 CACHED_METHODS = ("linear_probe", "clip_adapter")
 PROBE_METHODS = ("linear_probe",)
 # The keys of a model's entry that say how its jobs run. They change no number.
-JOB_KEYS = ("gpus", "parameters")
+JOB_KEYS = ("gpus", "encode_batch_size", "parameters")
 # The kinds of image sources, and the keys of their own that entries of each kind may have.
 SOURCE_KINDS = {
     "parquet": (),

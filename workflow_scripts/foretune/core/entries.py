@@ -19,6 +19,7 @@ class ModelSpec(TypedDict, total=False):
     quick_gelu: bool  # of a file of weights, which cannot tell; see encoders/weights_file.py
     preprocess: dict[str, Any]
     gpus: int
+    encode_batch_size: int  # images per forward pass; 0 is the default of the device
     parameters: float  # their number, for models whose name does not tell it
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from foretune.core.entries import ModelSpec
+from foretune.core.errors import ForetuneError
 from foretune.data.prepared import Manifest, read_manifest, read_split
 from foretune.encoders.cache import write_embeddings
 from foretune.encoders.hidden import record_hidden_features
@@ -38,15 +39,44 @@ ENCODE_BATCH = 256 if DEVICE == "cuda" else 64
 def encode_images(
     model: DualEncoder, preprocess: Preprocess, images: np.ndarray, batch_size: int = ENCODE_BATCH
 ) -> Tensor:
-    """Return the raw embeddings (N, d) of prepared images (N, 3, H, W), on the CPU."""
+    """Return the raw embeddings (N, d) of prepared images (N, 3, H, W), on the CPU.
+
+    If the GPU's memory is too small for a batch, smaller ones follow, and a line says their size.
+
+    Raises:
+        ForetuneError: a single image does not fit.
+    """
     device = next(model.parameters()).device
-    starts = range(0, len(images), batch_size)
-    vectors = []
-    for start in tqdm(starts, "encoding", mininterval=5, delay=5, unit="batch"):
-        batch = load_batch(images, slice(start, start + batch_size), device)
-        encoded = model.encode_image(preprocess.normalize(batch), normalize=False)
-        vectors.append(encoded.float().cpu())
+    vectors: list[Tensor] = []
+    start, size = 0, batch_size
+    with tqdm(desc="encoding", total=len(images), mininterval=5, delay=5, unit="image") as bar:
+        while start < len(images):
+            batch = images[start : start + size]
+            try:
+                pixels = preprocess.normalize(load_batch(batch, slice(None), device))
+                vectors.append(model.encode_image(pixels, normalize=False).float().cpu())
+            except torch.OutOfMemoryError:
+                size = halve_batch(len(batch))
+                torch.cuda.empty_cache()
+                continue
+            start += len(batch)
+            bar.update(len(batch))
     return torch.cat(vectors)
+
+
+def halve_batch(size: int) -> int:
+    """Return half the size of a batch that did not fit a GPU's memory, and print what to set.
+
+    Raises ForetuneError for a single image.
+    """
+    if size == 1:
+        raise ForetuneError("a single image does not fit the GPU's memory: choose a smaller model")
+    print(
+        f"{size} images at a time do not fit the GPU's memory: going on with {size // 2}; set "
+        f"`encode_batch_size: {size // 2}` in the model's entry",
+        flush=True,
+    )
+    return size // 2
 
 
 @torch.inference_mode()
@@ -63,6 +93,7 @@ def embed_images(
     prepared: Path | None = None,
     log: Callable[[str], object] = print,
     shard: tuple[int, int] | None = None,
+    batch_size: int | None = None,
 ) -> None:
     """Write `output/{split}.parquet` for each split of a prepared dataset.
 
@@ -74,7 +105,9 @@ def embed_images(
     Args:
         prepared: folder of the image cache; None caches no images.
         shard: (k, n) embeds the k-th of n shards of each split, from 0 on, and caches no images.
+        batch_size: images per forward pass; None takes ENCODE_BATCH.
     """
+    size = batch_size or ENCODE_BATCH
     loaded = load_model(model_spec, DEVICE)
     manifest = read_manifest(dataset)
     provenance = {
@@ -98,10 +131,10 @@ def embed_images(
             parts = [prepare_images(dataset, split, loaded.preprocess, prepared, log)]
         started = time.monotonic()
         with record_hidden_features(loaded.model.visual) as hidden:
-            vectors = [encode_images(loaded.model, loaded.preprocess, images) for images in parts]
+            vectors = [encode_images(*loaded[:2], images, size) for images in parts]
             if not vectors:  # an empty shard still has the widths of the vectors
                 blank = loaded.preprocess(Image.new("RGB", (8, 8))).numpy()[None]
-                vectors = [encode_images(loaded.model, loaded.preprocess, blank)[:0]]
+                vectors = [encode_images(*loaded[:2], blank)[:0]]
                 hidden[:] = [hidden[0][:0]] if hidden else []
         log(f"{len(rows)} images embedded, {len(rows) / (time.monotonic() - started):.0f} images/s")
         columns = {"id": rows["id"], "label": rows["label"], "group": rows["group"]}

@@ -84,23 +84,31 @@ def watch_hidden_width(tower: nn.Module, batch: int) -> Iterator[list[int]]:
 def record_hidden_features(tower: nn.Module) -> Iterator[list[Tensor]]:
     """Yield a list that gets the hidden features (B, 2 d) of each forward pass, on the CPU.
 
-    The list stays empty for a tower without blocks.
+    A pass that fails adds nothing. The list stays empty for a tower without blocks.
     """
     features: list[Tensor] = []
     batches: list[int] = []
+    of_this_pass: list[Tensor] = []
 
     def note_batch(_module, inputs):
         batches.append(len(inputs[0]))
 
     def record(_module, _inputs, output):
         tokens = output[0] if isinstance(output, tuple) else output
-        features.append(pool_tokens(tokens, batches[-1]).cpu())
+        of_this_pass[:] = [pool_tokens(tokens, batches[-1])]
+
+    def keep(_module, _inputs, _output):
+        features.extend(hidden.cpu() for hidden in of_this_pass)
 
     block = find_hidden_block(tower)
     if block is None:
         yield features
         return
-    hooks = [tower.register_forward_pre_hook(note_batch), block.register_forward_hook(record)]
+    hooks = [
+        tower.register_forward_pre_hook(note_batch),
+        block.register_forward_hook(record),
+        tower.register_forward_hook(keep),
+    ]
     try:
         yield features
     finally:

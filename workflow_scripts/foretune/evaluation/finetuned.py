@@ -21,7 +21,7 @@ from foretune.core.files import write_json
 from foretune.core.parquet import write_parquet
 from foretune.data.prepared import Manifest, get_dataset_title, read_manifest, read_split
 from foretune.encoders.cache import read_task_embeddings
-from foretune.encoders.encode import DEVICE, encode_captions, encode_images
+from foretune.encoders.encode import DEVICE, ENCODE_BATCH, encode_captions, encode_images
 from foretune.encoders.image_cache import prepare_images
 from foretune.encoders.loading import load_model
 from foretune.encoders.streams import ArraySource
@@ -52,6 +52,7 @@ class BaseModel:
     spec: ModelSpec
     embeddings: Path  # with one subfolder per dataset
     prepared: Path  # see encoders/image_cache.py
+    batch_size: int = ENCODE_BATCH  # images per forward pass
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class FineTunedModel:
         """Return the raw embeddings (N, d) of the images with these row numbers of a split."""
         model, preprocess, _ = self.get_model()
         images = prepare_images(dataset, split, preprocess, self.base.prepared, self.log)
-        return encode_images(model, preprocess, images[rows])
+        return encode_images(model, preprocess, images[rows], self.base.batch_size)
 
     def predict(self, test: CaptionedTest) -> torch.Tensor:
         """Return the predicted class (N,) of each image of a test."""
