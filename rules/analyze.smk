@@ -34,7 +34,7 @@ rule analyze_study:
         outcomes="" if TRAINS else digest_contents(STUDY["outcomes"]),
         code=code_digest("analysis.study_tables"),
         # A function, because Snakemake would take braces in the text for wildcards.
-        models=lambda wildcards: as_json(STUDY["models"]),
+        models=get_model_specs,
         datasets=sorted([*DATASETS, *STUDY["without_images"]]),
         folder=subpath(output.statistics, parent=True),
     message:

@@ -20,6 +20,7 @@ rule embed_images:
         "logs/benchmarks/embed_images/{model}/{dataset}.tsv"
     wildcard_constraints:
         dataset=one_of(name for name in DATASET_ENTRIES if name not in SHARDED_DATASETS),
+    priority: LONG_WAY
     conda:
         "../envs/foretune.yaml"
     threads: 1
@@ -87,6 +88,7 @@ rule join_shards:
         "logs/benchmarks/join_shards/{model}/{dataset}.tsv"
     wildcard_constraints:
         dataset=one_of(SHARDED_DATASETS),
+    priority: LONG_WAY
     conda:
         "../envs/foretune.yaml"
     resources:
@@ -135,6 +137,7 @@ rule embed_captions:
         "logs/embed_captions/{model}/{dataset}.log",
     benchmark:
         "logs/benchmarks/embed_captions/{model}/{dataset}.tsv"
+    priority: LONG_WAY
     conda:
         "../envs/foretune.yaml"
     threads: 1

@@ -109,6 +109,7 @@ rule evaluate_model:
         "logs/benchmarks/evaluate_model/{model}/{method}.tsv"
     wildcard_constraints:
         method=one_of(FINETUNED_METHODS),
+    priority: LONG_WAY
     conda:
         "../envs/foretune.yaml"
     threads: 1

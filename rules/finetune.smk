@@ -23,6 +23,7 @@ rule finetune_model:
         "logs/benchmarks/finetune_model/{model}/{method}/{dataset}/{part}.tsv"
     wildcard_constraints:
         method=one_of(FINETUNED_METHODS),
+    priority: LONG_WAY
     conda:
         "../envs/foretune.yaml"
     threads: 1
@@ -111,6 +112,7 @@ rule select_trial:
         "logs/benchmarks/select_trial/{model}/{method}/{dataset}.tsv"
     wildcard_constraints:
         method=one_of(SPLIT_METHODS),
+    priority: LONG_WAY
     localrule: True  # too small for a cluster job
     conda:
         "../envs/foretune.yaml"

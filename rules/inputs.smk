@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from foretune.core.config import JOB_KEYS, SOURCE_KEYS, get_source_kind
+from foretune.core.config import SOURCE_KEYS, drop_job_keys, get_source_kind
 from foretune.core.content_digests import ContentDigests
 from foretune.core.files import digest_json
 from foretune.core.grid import expand_grid, grid_points
@@ -106,8 +106,12 @@ def list_model_files(model):
 
 def get_model_spec(wildcards):
     """Return a model's entry without the keys that change how its jobs run but no number."""
-    spec = STUDY["models"][wildcards.model]
-    return as_json({key: value for key, value in spec.items() if key not in JOB_KEYS})
+    return as_json(drop_job_keys(STUDY["models"][wildcards.model]))
+
+
+def get_model_specs(wildcards):
+    """Return the entries of all models as `get_model_spec` does, by name."""
+    return as_json({name: drop_job_keys(spec) for name, spec in STUDY["models"].items()})
 
 
 def get_encode_batch_size(wildcards):

@@ -12,6 +12,7 @@ rule prepare_dataset:
         "logs/prepare_dataset/{dataset}.log",
     benchmark:
         "logs/benchmarks/prepare_dataset/{dataset}.tsv"
+    priority: LONG_WAY
     conda:
         "../envs/foretune.yaml"
     resources:
@@ -47,6 +48,7 @@ rule prepare_shifted_test:
         "logs/prepare_shifted_test/{dataset}/{shift}.log",
     benchmark:
         "logs/benchmarks/prepare_shifted_test/{dataset}/{shift}.tsv"
+    priority: LONG_WAY
     conda:
         "../envs/foretune.yaml"
     resources:

@@ -15,7 +15,7 @@ from foretune.analysis.pooled import (
     tabulate_models,
 )
 from foretune.analysis.regression import fit_line
-from foretune.core.config import JOB_KEYS
+from foretune.core.config import drop_job_keys
 from foretune.core.entries import ModelSpec
 
 # The paper's numbers. A p-value or an R² that the paper's text does not give is empty.
@@ -56,10 +56,6 @@ def identify_paper_study(
     Models are compared by their entries, without the keys that only say how their jobs run;
     datasets are compared by name. "all" maps to SAME if the models are exactly the paper's.
     """
-
-    def drop_job_keys(entry: ModelSpec) -> dict:
-        return {key: value for key, value in entry.items() if key not in JOB_KEYS}
-
     study = yaml.safe_load(Path(paper).read_text())
     same_datasets = set(datasets) == set(study["datasets"])
     paper_models = [drop_job_keys(entry) for entry in study["models"].values()]

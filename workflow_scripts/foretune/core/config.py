@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from foretune.core.entries import Recipe, SourceSpec
+from foretune.core.entries import ModelSpec, Recipe, SourceSpec
 from foretune.core.errors import ForetuneError
 from foretune.core.grid import grid_points
 from foretune.core.outcomes_file import check_outcomes
@@ -124,6 +124,11 @@ def check_methods(config: dict) -> None:
             if model not in models:
                 hint = suggest_name(model, models)
                 raise ForetuneError(f"methods.{name}.models: {model}: unknown model{hint}")
+
+
+def drop_job_keys(spec: ModelSpec) -> dict[str, Any]:
+    """Return a model's entry without the keys that change how its jobs run but no number."""
+    return {key: value for key, value in spec.items() if key not in JOB_KEYS}
 
 
 def check_search(name: str, recipe: Recipe) -> None:
