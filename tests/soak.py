@@ -5,7 +5,9 @@ It has two models, four methods, and a dataset in two shards. A disturbance is, 
 kills       SIGKILL for all processes, or for Snakemake alone, which leaves its jobs running
 two-runs    a second run in the same folder, which has to be refused in one line; then SIGKILL
 read-only   two seconds of read-only folders (not as root, who may write anyway); then SIGKILL
+full-disk   two seconds without space on the disk (as root, who may mount a small one); then SIGKILL
 
+What a run prints must have no traceback; a job that is killed can leave none.
 Afterwards the study runs to its end, and all tables of results/analysis have to be equal to
 the last bit. If it ends before the last disturbance, its results are deleted and it starts again.
 It takes hours and is no part of `make test`: `.venv/bin/python tests/soak.py --times 100`.
@@ -21,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +50,7 @@ METHODS = {
 
 def make_study(folder: Path, rows: int) -> None:
     """Copy the checkout into a new folder, with a study of `rows` rows of two datasets."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     copy_checkout(folder)
     datasets = {}
     for name, shards in (("digits", 2), ("mnist", 1)):
@@ -98,6 +101,17 @@ def start_second_run(folder: Path, process: subprocess.Popen, number: int) -> No
     kill(folder, process, number)
 
 
+def fill_disk(folder: Path, process: subprocess.Popen, number: int) -> None:
+    filler = folder / "filler"
+    with open(filler, "wb") as file, contextlib.suppress(OSError):
+        while True:  # until there is no space left, also for what is freed meanwhile
+            file.write(bytes(1 << 20))
+            file.flush()
+    time.sleep(2)
+    filler.unlink()
+    kill(folder, process, number)
+
+
 def make_read_only(folder: Path, process: subprocess.Popen, number: int) -> None:
     folders = [path for path in (folder / "results").rglob("*") if path.is_dir()]
     for path in folders:
@@ -114,7 +128,27 @@ def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
     return {path.stem: pd.read_parquet(path) for path in paths}
 
 
-MODES = {"kills": kill, "two-runs": start_second_run, "read-only": make_read_only}
+MODES = {
+    "kills": kill, "two-runs": start_second_run, "read-only": make_read_only,
+    "full-disk": fill_disk,
+}  # fmt: skip
+DISK = "size=600m"  # of the disk that is filled: the study with its checkout takes 100 MB
+
+
+@contextlib.contextmanager
+def make_scratch(mode: str) -> Iterator[Path]:
+    """Yield a new folder, for full-disk with a small disk of its own as its folder `disturbed`."""
+    with tempfile.TemporaryDirectory(prefix="soak") as scratch:
+        disk = Path(scratch, "disturbed")
+        if mode != "full-disk":
+            yield Path(scratch)
+            return
+        disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", DISK, "tmpfs", disk], check=True)
+        try:
+            yield Path(scratch)
+        finally:
+            subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def work() -> None:
@@ -129,18 +163,22 @@ def work() -> None:
     if args.mode == "read-only" and os.getuid() == 0:
         sys.exit("root may write to read-only folders: run this mode as another user")
     moments = random.Random(args.seed)
-    with tempfile.TemporaryDirectory(prefix="soak") as scratch:
-        unbroken, disturbed = Path(scratch, "unbroken"), Path(scratch, "disturbed")
+    with make_scratch(args.mode) as scratch:
+        unbroken, disturbed = scratch / "unbroken", scratch / "disturbed"
         for folder in (unbroken, disturbed):
             make_study(folder, args.rows)
         seconds = complete(unbroken)
         print(f"unbroken: {seconds:.0f} s, {len(read_tables(unbroken))} tables", flush=True)
         expected, rounds = read_tables(unbroken), 0
         for number in range(args.times):
-            process = start(disturbed)
-            time.sleep(moments.uniform(0, seconds / 2))
-            ended = process.poll() is not None
-            MODES[args.mode](disturbed, process, number)
+            with open(scratch / "printed", "w+") as printed:
+                process = start(disturbed, printed)
+                time.sleep(moments.uniform(0, seconds / 2))
+                ended = process.poll() is not None
+                MODES[args.mode](disturbed, process, number)
+                printed.seek(0)
+                if "Traceback" in (text := printed.read()):
+                    sys.exit(f"{args.mode} {number + 1}: a traceback in\n{text[-5000:]}")
             done = len(list(disturbed.glob("results/trials/*/*/*/*/best.json")))
             print(f"{args.mode} {number + 1}: {done} of 16 trainings had ended", flush=True)
             if ended:

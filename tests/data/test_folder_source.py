@@ -202,7 +202,7 @@ def test_classes_are_renamed_by_the_folders_names(prepare, tmp_path):
 
 def test_blank_class_names_are_refused(prepare, tmp_path):
     make_images(tmp_path / "d", "_", "crow")
-    with pytest.raises(ForetuneError, match=r"a class needs a name that is not blank: \[' '\]"):
+    with pytest.raises(ForetuneError, match=r"a class needs a name that is not blank: \[''\]"):
         prepare(tmp_path / "d")
     assert prepare(tmp_path / "d", classes={"_": "none"})[1] == ["none", "crow"]
 

@@ -50,6 +50,27 @@ def test_labels_are_the_texts_of_the_table(labels, table):
     assert set(classes) == {name.replace("/", " ") for name in expected}
 
 
+@pytest.mark.parametrize("separator", [", ", ";", "\t", "; "])
+def test_columns_have_any_usual_separator(separator, table, tmp_path):
+    write, prepare = table
+    write(lambda i: "ab"[i % 2], note=lambda i: '"one, two"')
+    path = tmp_path / "list.csv"
+    rows = path.read_text().replace('"one, two"', "X").replace(",", separator)
+    path.write_text(rows.replace("X", '"one, two"'))
+    manifest = prepare()
+    assert manifest["classes"] == ["a", "b"]
+    assert sum(facts["rows"] for facts in manifest["splits"].values()) == 40
+
+
+def test_a_table_in_another_encoding_says_what_to_do(table, tmp_path):
+    write, prepare = table
+    write(lambda i: "ab"[i % 2])
+    path = tmp_path / "list.csv"
+    path.write_bytes(path.read_text().encode("utf-16"))
+    with pytest.raises(ForetuneError, match=r"list\.csv: is not in UTF-8; save it as CSV in UTF-8"):
+        prepare()
+
+
 def test_conditions_see_numbers(table):
     write, prepare = table
     write(lambda i: "ab"[i % 2], year=lambda i: "NA" if i == 1 else str(2000 + i),

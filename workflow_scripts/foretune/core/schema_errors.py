@@ -32,6 +32,9 @@ def format_schema_error(error: jsonschema.ValidationError) -> list[str]:
         choices = [" with ".join(choice["required"]) for choice in expected]
         source_keys = {key for choice in expected for key in choice["required"]}
         present = [key for key in value if key in source_keys]
+        begun = [choice["required"] for choice in expected if choice["required"][0] in value]
+        if len(begun) == 1 and (missing := [key for key in begun[0] if key not in value]):
+            return [f"{prefix}{key}: is missing" for key in missing]
         problem = f"has {', '.join(present)}" if present else "has no source"
         return [f"{path}: {problem}; give one of: {', '.join(choices)}"]
     if error.validator == "required" and isinstance(value, dict):

@@ -117,12 +117,14 @@ def make_groups(values: Iterable[Any]) -> list[str]:
 
 
 def format_class_names(names: Iterable[str]) -> list[str]:
-    """Return class names as captions have them: without underscores, in Unicode's form NFC.
+    """Return class names as captions have them: in Unicode's form NFC, without underscores, and
+    without blanks at their ends.
 
     File systems keep the form in which a name was typed, and letters with accents have two.
     """
     return [
-        unicodedata.normalize("NFC", name).replace("_", " ").replace("/", " ") for name in names
+        unicodedata.normalize("NFC", name).replace("_", " ").replace("/", " ").strip()
+        for name in names
     ]
 
 

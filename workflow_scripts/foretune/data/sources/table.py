@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 def read_table_source(spec: SourceSpec, wanted: tuple[str, ...] = TRAIN_AND_TEST) -> ImageSource:
     """Read a CSV file with one row per image, as WILDS and many other datasets have.
 
+    Columns are separated by commas, semicolons or tabs. Blanks after a separator do not count.
+
     Labels, groups and paths are the texts of the file: `NA` and `0012` stay what they are. Only the
     conditions in `splits` see the numbers and truth values that pandas makes of columns of such.
     The classes are those of the whole table in alphabetical order, and numbers by their value, so
@@ -92,13 +94,18 @@ def read_table(spec: SourceSpec) -> "tuple[Path, pd.DataFrame, pd.DataFrame]":
 
     path = Path(spec["table"])
     try:
-        texts = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-        typed = pd.read_csv(path, index_col=False, low_memory=False)
+        options = {"sep": find_separator(path), "skipinitialspace": True, "index_col": False}
+        texts = pd.read_csv(path, dtype=str, keep_default_na=False, **options)
+        typed = pd.read_csv(path, low_memory=False, **options)
     except FileNotFoundError:
         origin = f"; it comes from {spec['source']}" if "source" in spec else ""
         raise ForetuneError(f"{path}: no such file{origin}; tables are not fetched") from None
+    except UnicodeDecodeError:
+        raise ForetuneError(f"{path}: is not in UTF-8; save it as CSV in UTF-8") from None
     except (ValueError, OSError) as error:
-        raise ForetuneError(f"{path}: not a readable CSV file ({error})") from None
+        reason = " ".join(str(error).split())
+        raise ForetuneError(f"{path}: not a readable CSV file ({reason})") from None
+    texts.columns = typed.columns = texts.columns.str.strip()
     for column in typed:
         if not (pd.api.types.is_numeric_dtype(typed[column]) and typed[column].notna().any()):
             typed[column] = texts[column]
@@ -107,6 +114,16 @@ def read_table(spec: SourceSpec) -> "tuple[Path, pd.DataFrame, pd.DataFrame]":
     for column in sorted(needed - set(texts)):
         raise ForetuneError(f"{path}: has no column {column}, but {join_names(texts, 30)}")
     return path, typed, texts
+
+
+def find_separator(path: Path) -> str:
+    """Return what separates the columns of a table: comma, semicolon or tab.
+
+    It is the one that the first line has most of. Spreadsheets write semicolons in some countries.
+    """
+    with open(path, encoding="utf-8") as file:
+        header = file.readline()
+    return max(",;\t", key=header.count)
 
 
 def choose_rows(spec: SourceSpec, split: str, typed: "pd.DataFrame") -> list[int]:
