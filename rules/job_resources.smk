@@ -34,7 +34,10 @@ def memory_by_size(copies=0, per_gpu=False):
         spec = STUDY["models"][wildcards.model] if copies else None
         sizes = list(zip(input, input.size_files_mb))
         images_mb = sum(size for file, size in sizes if "results/datasets/" in file)
-        other_mb = sum(size for _, size in sizes) - images_mb
+        trained_mb = [size for file, size in sizes if file.endswith("trained_weights.safetensors")]
+        # Fine-tuned models are loaded one at a time.
+        most_trained_mb = max(trained_mb, default=0)
+        other_mb = sum(size for _, size in sizes) - images_mb - sum(trained_mb) + most_trained_mb
         processes = spec["gpus"] if per_gpu else 1
         return attempt * get_memory_mb(other_mb, spec, copies, images_mb) * processes
 

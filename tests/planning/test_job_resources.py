@@ -4,7 +4,9 @@ import json
 import re
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from checkout import CLIP_MINI, ROOT
 from foretune.encoders.loading import load_model
@@ -14,18 +16,37 @@ from foretune.planning.job_resources import (
     count_training_images,
     get_memory_mb,
     get_minutes,
+    read_architectures,
 )
+from foretune.planning.model_costs import count_costs
 from smoke import run
 
 
 @pytest.mark.parametrize(
-    ("architecture", "millions"),  # as open_clip counts them
-    [("ViT-B-32", 151), ("coca_ViT-B-32", 254), ("ViT-B-16-SigLIP", 203), ("EVA02-B-16", 150),
-     ("ViT-L-14", 428), ("ViT-L-16-SigLIP-256", 652), ("ViT-SO400M-14-SigLIP", 877),
-     ("ViT-H-14", 986), ("ViT-g-14", 1367), ("ViT-bigG-14", 2540), ("EVA02-E-14", 4704)],
+    ("spec", "millions"),
+    [({"architecture": "ViT-B-32"}, 151), ({"architecture": "ViT-H-14-worldwide"}, 1859),
+     ({"architecture": "xlm-roberta-base-ViT-B-32"}, 366),
+     ({"hub": "timm/ViT-B-16-SigLIP2"}, 375), ({"hub": "timm/ViT-SO400M-14-SigLIP-384"}, 878),
+     ({"hub": "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"}, 2540),
+     ({"hub": "apple/DFN5B-CLIP-ViT-H-14-378"}, 987), ({"hub": "timm/PE-Core-B-16"}, 448),
+     ({"hub": "me/huge-model"}, 1200), ({"hub": "me/Gigantic"}, 2600), ({"hub": "me/it"}, 260)],
 )  # fmt: skip
-def test_count_parameters_reads_the_size_from_a_name(architecture, millions):
-    assert 1 <= count_parameters({"architecture": architecture}) / (millions * 1e6) < 1.8
+def test_count_parameters_by_the_architecture_or_a_word(spec, millions):
+    assert count_parameters(spec) / 1e6 == pytest.approx(millions, abs=0.6)
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "RN50", "ViT-B-16-SigLIP2", "PE-Core-B-16"])
+def test_the_bundled_sizes_are_those_of_open_clip(name):
+    cost, known = count_costs({"architecture": name}), read_architectures()[name]
+    assert (cost.parameters, round(cost.image), round(cost.caption)) == known
+
+
+def test_count_parameters_reads_weights_in_the_hubs_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--me--ViT-B-32/snapshots/0a"
+    folder.mkdir(parents=True)
+    save_file({"a": torch.zeros(7, 5)}, folder / "open_clip_model.safetensors")
+    assert count_parameters({"hub": "me/ViT-B-32"}) == 35
 
 
 def test_count_parameters_reads_weights_or_the_config():
@@ -86,4 +107,4 @@ def test_rules_ask_by_their_share_of_a_large_dataset(checkout):
     assert whole["mem_mb"] == shard["mem_mb"] == pytest.approx(3000 + 6000 + 800, abs=2)
     assert shard["runtime"] - 30 == pytest.approx((whole["runtime"] - 30) / 4, abs=1)
     assert asked["finetune_model"]["runtime"] == 24 * 60  # it resumes at its last epoch
-    assert whole["runtime"] - 30 == pytest.approx(10.4e6 / 2 * 1e8 / 4e10 / 60, abs=1)
+    assert whole["runtime"] - 30 == pytest.approx(10.4e6 / 2 * 1e8 * 235 * 3 / 27e12 / 60, abs=1)

@@ -4,26 +4,31 @@ The estimates are on the safe side for a GPU that is some years old. A job that 
 with its attempt number times as much. Free of torch, because the Snakefile imports this module.
 """
 
+import csv
 import json
+import os
 import re
+from functools import cache
 from math import ceil, prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from foretune.core.entries import ModelSpec, Recipe, Trial
 
 if TYPE_CHECKING:  # it imports pyarrow, which a dry run does not need
     from foretune.data.prepared import Manifest
 
-# Number of parameters by a part of an architecture's name, largest first (open_clip's
-# model_profile.csv). A name without any of these parts is taken for a base model.
-PARAMETERS_BY_NAME = {
-    "EVA02-E": 5.0e9, "bigG": 2.6e9, "(gopt|-g-|giant)": 1.9e9, "xxlarge": 1.2e9,
-    "-H-": 1.0e9, "(SO400M|so400m)": 0.9e9, "(-L-|[Ll]arge)": 0.66e9,
+# Parameters, and operations of an image and a caption, by open_clip's name of an architecture.
+# `workflow_scripts/count_architectures.py` counts them.
+ARCHITECTURES = Path(__file__).with_name("architectures.csv")
+# Parameters of a hub's model whose name has no architecture of open_clip, by a word in its name.
+PARAMETERS_BY_WORD = {
+    "(bigg|gigantic)": 2.6e9, "(gopt|giant)": 1.9e9, "(xxlarge|huge)": 1.2e9, "so400m": 0.9e9,
+    "large": 0.66e9,
 }  # fmt: skip
 BASE_PARAMETERS = 0.26e9
-# Images times parameters that a GPU trains per second: 260 images/s of a ViT-B/16.
-TRAINING_RATE = 4e10
+OPERATIONS_PER_PARAMETER = 235  # of an image's forward pass by a ViT-B/16
+TRAINING_SPEED = 27e12  # operations per second of a GPU: 260 images/s of a ViT-B/16
 # Time to encode an image over the time to train on it: a third of the operations, but in float32.
 ENCODED = 0.5
 PILOT_TESTED = 1000  # held-back images, at most, that a pilot is tested on after each epoch
@@ -32,20 +37,72 @@ DEFAULT_WIDTH = 768  # dimensions of embeddings if they are not known
 LIBRARIES_MB = 3000  # torch with CUDA, and Snakemake, which starts each job a second time
 
 
-def count_parameters(spec: ModelSpec) -> float:
-    """Return a model's number of parameters, from its weights, its name or its config entry.
+class Architecture(NamedTuple):
+    """Size of an architecture: its parameters, and the operations of forward passes."""
 
-    The weights are counted if they lie in a folder. Otherwise `parameters` in the entry counts,
-    then the size that the name tells, then BASE_PARAMETERS.
+    parameters: int
+    image: int
+    caption: int
+
+
+@cache
+def read_architectures() -> dict[str, Architecture]:
+    """Return the sizes of open_clip's architectures, by name."""
+    with open(ARCHITECTURES, newline="") as file:
+        rows = csv.DictReader(file)
+        return {
+            row.pop("architecture"): Architecture(**{k: int(v) for k, v in row.items()})
+            for row in rows
+        }
+
+
+def find_architecture(spec: ModelSpec) -> Architecture | None:
+    """Return the size of a model's architecture, which the name of a hub's model may contain."""
+    known = read_architectures()
+    if "hub" not in spec:
+        return known.get(spec.get("architecture", ""))
+    name = spec["hub"].casefold()
+    contained = [other for other in known if other.casefold() in name]
+    return known[max(contained, key=len)] if contained else None
+
+
+def find_weights(spec: ModelSpec) -> Path | None:
+    """Return the safetensors file of a model in a folder or in the hub's cache, if there is one."""
+    folders = [Path(spec["folder"])] if "folder" in spec else []
+    if "hub" in spec:
+        home = os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface"
+        cache_folder = Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub"))
+        repository = "models--" + spec["hub"].removeprefix("hf-hub:").replace("/", "--")
+        folders = [*cache_folder.glob(f"{repository}/snapshots/*")]
+    files = [folder / "open_clip_model.safetensors" for folder in folders]
+    return next(filter(Path.is_file, files), None)
+
+
+def count_parameters(spec: ModelSpec) -> float:
+    """Return a model's number of parameters, from its weights, its config entry or its name.
+
+    The weights are counted if they lie in a folder or in the hub's cache. Otherwise `parameters` in
+    the entry counts, then the architecture, then a word in the hub's name, then BASE_PARAMETERS.
     """
-    weights = Path(spec.get("folder", ""), "open_clip_model.safetensors")
-    if weights.is_file():
+    if weights := find_weights(spec):
         with open(weights, "rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         return sum(prod(tensor["shape"]) for tensor in header.values() if "shape" in tensor)
+    if "parameters" in spec:
+        return spec["parameters"]
+    if architecture := find_architecture(spec):
+        return architecture.parameters
     name = spec.get("architecture", spec.get("hub", ""))
-    sizes = (size for pattern, size in PARAMETERS_BY_NAME.items() if re.search(pattern, name))
-    return spec.get("parameters", next(sizes, BASE_PARAMETERS))
+    sizes = (n for word, n in PARAMETERS_BY_WORD.items() if re.search(word, name.casefold()))
+    return next(sizes, BASE_PARAMETERS)
+
+
+def count_operations(spec: ModelSpec) -> float:
+    """Return the operations of an image's forward pass."""
+    architecture = find_architecture(spec)
+    if architecture:
+        return architecture.image
+    return OPERATIONS_PER_PARAMETER * count_parameters(spec)
 
 
 def get_memory_mb(
@@ -65,7 +122,7 @@ def get_memory_mb(
 
 def get_minutes(spec: ModelSpec, images: float) -> int:
     """Return the minutes to train a model on so many images; encoding takes ENCODED of that."""
-    return ceil(30 + images * count_parameters(spec) / TRAINING_RATE / 60)
+    return ceil(30 + images * 3 * count_operations(spec) / TRAINING_SPEED / 60)
 
 
 def count_training_images(recipe: Recipe, trials: int, manifest: "Manifest") -> float:
