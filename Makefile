@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STUDY ?= config.yaml
 CORES ?= all
-# The shell reads STUDY, DATA, CAPTION, WEIGHT and PILOT from its environment, as they are: make would
+# The shell reads STUDY, DATA, MODEL and the like from its environment, as they are: make would
 # split them at spaces, and run what follows a semicolon as a command.
 export STUDY
 # Packages of a cluster's module, which PYTHONPATH names, do not fit those of the virtual environment.
@@ -14,7 +14,7 @@ SNAKEMAKE = $(BIN)/python workflow_scripts/run_study.py \
 SAY = trap '' PIPE; say() { printf '%s\n' "$$@" 2>/dev/null || true; }; say
 CODE := workflow_scripts tests benchmarks
 
-.PHONY: help demo forecast forecast-study fetch plan slurm-profile clean-orphans test configuration docs format suite suite-data
+.PHONY: help demo export forecast forecast-study fetch plan slurm-profile clean-orphans test configuration docs format suite suite-data
 
 help: ## list the targets
 	@echo "make TARGET [STUDY=config.yaml] [CORES=all]"
@@ -38,6 +38,13 @@ forecast: $(BIN)/.run ## forecast accuracy and forgetting for the images in DATA
 	fi
 	@name=$${DATA:+forecast}; name=results/forecast/$${name:-pairs}; \
 		$(SAY) "$$(cat $$name.txt 2>/dev/null)" "The page: $$PWD/$$name.html"
+
+# OUT is a new folder. WISE_FT=0.5 mixes the weights with those of the base model, half and half.
+export: $(BIN)/.run ## write the model MODEL METHOD DATASET of STUDY to the folder OUT for open_clip
+	@test -n "$$MODEL" -a -n "$$METHOD" -a -n "$$DATASET" -a -n "$$OUT" || { \
+		echo "name a model: make export MODEL=... METHOD=... DATASET=... OUT=folder"; exit 2; }
+	@$(BIN)/python workflow_scripts/export_model.py --study "$$STUDY" --model "$$MODEL" \
+		--method "$$METHOD" --dataset "$$DATASET" --output "$$OUT" $${WISE_FT:+--wise-ft "$$WISE_FT"}
 
 # Needs a network. The files are listed first; FETCH_FLAGS=--list only lists them.
 fetch: $(BIN)/.run ## download the public datasets and weights of STUDY, once

@@ -46,11 +46,12 @@ def make(folder, *words, **environment):
     return subprocess.run(["make", *words], cwd=folder, env=env, text=True, capture_output=True)
 
 
-@pytest.mark.parametrize("target", ["demo", "plan", "fetch", "forecast"])
+@pytest.mark.parametrize("target", ["demo", "export", "plan", "fetch", "forecast"])
 def test_make_takes_a_study_by_any_name_and_runs_none_of_it(target, folder):
     study = '/tmp/my data/a;touch here&b\'s "study".yaml'
     done = make(
         folder, target, "PYTHON=python3.12", f"STUDY={study}", "DATA=my images",
+        "MODEL=a", "METHOD=b", "DATASET=c d", "OUT=e",
         PYTHONPATH="/opt/module/numpy",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
