@@ -109,14 +109,15 @@ def main() -> None:
                 "time, ratio": f"{loader_share(trainer, times['job']):.3f}",
             })  # fmt: skip
         trainer, trial = make_trainer(folder)
-        plain_layout = make_trainer(folder)[0]
-        plain_layout.model = plain_layout.model.to(memory_format=torch.contiguous_format)
-        normalize = plain_layout.preprocess.normalize
-        plain_layout.preprocess.normalize = lambda images: normalize(images).contiguous()
+        channels_last = make_trainer(folder)[0]
+        layout = {"memory_format": torch.channels_last}
+        channels_last.model = channels_last.model.to(**layout)
+        normalize = channels_last.preprocess.normalize
+        channels_last.preprocess.normalize = lambda images: normalize(images).contiguous(**layout)
         switches = {
             "as it is": epoch_of(trainer, trial),
             "bf16 autocast": epoch_of(*make_trainer(folder, precision="bf16")),
-            "without channels_last": epoch_of(plain_layout, trial),
+            "with channels_last": epoch_of(channels_last, trial),
             "with an optimizer that is not fused": unfused(*make_trainer(folder)),
             "image tower only (text tower frozen)": epoch_of(*make_trainer(folder, towers="image")),
         }

@@ -34,5 +34,4 @@ class Preprocess:
     def normalize(self, images: Tensor) -> Tensor:
         """Return uint8 images (B, 3, H, W) as the model's normalized float32 input."""
         mean, std = self._mean.to(images.device), self._std.to(images.device)
-        images = images.contiguous(memory_format=torch.channels_last)
         return (images.float() / 255 - mean) / std
