@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
 from foretune.core.errors import ForetuneError
 from foretune.encoders.streams import ArraySource
 from foretune.measures.accumulate import (
     accumulate_statistics,
     choose_shard_count,
-    to_working_precision,
 )
 from foretune.measures.class_statistics import ALL, SCATTER, SUMS, VARIANCES, ClassStatistics
 
@@ -110,11 +108,6 @@ def test_accumulate_statistics_of_stored_precisions_agree(kind, bound):
     rounded = images.astype(kind).astype(np.float64)
     again = accumulate_statistics(ArraySource(rounded, texts, labels))[0].whole
     assert np.abs(stored.scatter - again.scatter).max() < 1e-5 * np.abs(again.scatter).max()
-
-
-@given(arrays.arrays(np.float16, (7, 3)))
-def test_to_working_precision_converts_float16_exactly(block):
-    assert np.array_equal(to_working_precision(block), block.astype(np.float32), equal_nan=True)
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
