@@ -92,7 +92,8 @@ class Simulation:
             rows = read_split(self.folder / "results/datasets" / name, "test", ["id", "label"])
             path = self.folder / f"results/predictions/{name}.parquet"
             labels = rows["label"].to_numpy()
-            write_predictions(path, rows["id"], labels, self.rng.permutation(labels), name)
+            similarities = np.eye(labels.max() + 1)[self.rng.permutation(labels)]
+            write_predictions(path, rows["id"], labels, similarities, 1.0, name)
 
     def write_measures(self) -> None:
         images, texts = self.rng.normal(size=(200, 16)), self.rng.normal(size=(10, 16))
@@ -164,7 +165,8 @@ class Simulation:
                        "wise_ft": None if zero_shot else 1.0, "evaluated_on": dataset,
                        "split": "test"}  # fmt: skip
                 rows.append({**key, "accuracy": accuracy, "mean_class_accuracy": accuracy,
-                             "n": 1000, "chance": 1 / len(names), "test_digest": dataset,
+                             "n": 1000, "chance": 1 / len(names), "ece": 0.1, "nll": 1.0,
+                             "test_digest": dataset,
                              "predictions": f"{dataset}.parquet"})  # fmt: skip
                 classes += [{**key, "class": name, "n": 100, "accuracy": accuracy}
                             for name in names]  # fmt: skip

@@ -26,7 +26,8 @@ def test_count_confusions_by_hand():
 
 
 def test_score_predictions_counts_confusions_of_zero_shot_and_own_task_only(tmp_path):
-    write_predictions(tmp_path / "one.parquet", list("abc"), [0, 0, 1], [0, 1, 1], "pets")
+    similarities = np.eye(2)[[0, 1, 1]]
+    write_predictions(tmp_path / "one.parquet", list("abc"), [0, 0, 1], similarities, 1.0, "pets")
     manifest = {"name": "pets", "split": "sketch", "classes": NAMES, "test_digest": "d"}
     cases = [("zero_shot", None, None), ("full", "pets", 1.0), ("full", "pets", 0.5),
              ("full", "birds", 1.0)]  # fmt: skip

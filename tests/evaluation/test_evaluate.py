@@ -100,7 +100,7 @@ def test_evaluate_model_of_base_weights_agrees_with_evaluate_zero_shot(
         split = pd.read_parquet(test.folder / "test.parquet")
         assert list(kept.id) == list(split.id) and list(kept.label) == list(split.label)
         recomputed = pd.read_parquet(tmp_path / "predictions" / from_pixels)
-        pd.testing.assert_frame_equal(kept, recomputed)
+        pd.testing.assert_frame_equal(kept, recomputed, rtol=1e-3, atol=1e-4)
     by_class = pd.read_parquet(tmp_path / "zero/classes.parquet")
     pd.testing.assert_frame_equal(
         by_class.drop(columns=["method", "wise_ft", "trained_on"]),

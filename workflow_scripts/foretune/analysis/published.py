@@ -31,5 +31,5 @@ def tabulate_outcomes(path: Path, manifests: list[Path]) -> pd.DataFrame:
             "test_digest": manifest["test_digest"] if manifest else "/".join(row.test),
         })  # fmt: skip
     frame = pd.DataFrame(rows, columns=OUTCOME_SCHEMA.names)
-    numbers = dict.fromkeys(["wise_ft", "mean_class_accuracy", "chance"], float)
+    numbers = dict.fromkeys(["wise_ft", "mean_class_accuracy", "chance", "ece", "nll"], float)
     return frame.astype(numbers | {"n": "Int64"})

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.nn.functional as F
 
 from foretune.core.entries import ModelSpec, Selection
 from foretune.core.files import write_json
@@ -25,7 +26,6 @@ from foretune.encoders.encode import DEVICE, ENCODE_BATCH, encode_captions, enco
 from foretune.encoders.image_cache import prepare_images
 from foretune.encoders.loading import load_model
 from foretune.encoders.streams import ArraySource
-from foretune.encoders.zero_shot import predict_classes
 from foretune.evaluation.scores import (
     DRIFT_SCHEMA,
     EvaluationOutputs,
@@ -107,7 +107,7 @@ def evaluate_model(
                 title = get_dataset_title(test.manifest)
                 if not path.exists():
                     rows = read_split(test.folder, "test", ["id", "label"])
-                    write_predictions(path, rows["id"], rows["label"], model.predict(test), title)
+                    write_predictions(path, rows["id"], rows["label"], *model.compare(test), title)
                 key = run["model"], run["method"], run["dataset"], coefficient
                 scores.append(score_predictions(*key, test.manifest, path))
                 at_coefficient = f" at {coefficient}" if wise_ft else ""
@@ -187,15 +187,16 @@ class FineTunedModel:
         images = prepare_images(dataset, split, preprocess, self.base.prepared, self.log)
         return encode_images(model, preprocess, images[rows], self.base.batch_size)
 
-    def predict(self, test: CaptionedTest) -> torch.Tensor:
-        """Return the predicted class (N,) of each image of a test."""
+    def compare(self, test: CaptionedTest) -> tuple[torch.Tensor, float]:
+        """Return the cosines (N, C) of a test's images and captions, and the logit scale."""
         model, _, tokenizer = self.get_model()
         # A test can be another task's shifted test too: the same rows with other captions.
         digest = test.manifest["splits"]["test"]["digest"]
         if digest not in self.vectors:
             self.vectors[digest] = self.encode_split(test.folder, "test")
         captions = encode_captions(model, tokenizer, test.captions)
-        return predict_classes(self.vectors[digest], captions)
+        cosines = F.normalize(self.vectors[digest], dim=-1) @ F.normalize(captions, dim=-1).T
+        return cosines, model.logit_scale.exp().item()
 
     def measure_drift(self, dataset: Path) -> dict[str, float]:
         """Measure how far a dataset's training images are from the base model's embeddings.

@@ -28,7 +28,7 @@ def evaluate_zero_shot(model: str, tests: list[EvaluationTest], outputs: Evaluat
         manifest, images, texts = read_cached_test(test)
         similarities = normalize_rows(images.vectors) @ normalize_rows(texts.vectors).T
         path = write_cached_predictions(
-            outputs.predictions, "zero_shot", manifest, images, texts, similarities.argmax(axis=1)
+            outputs.predictions, "zero_shot", manifest, images, texts, similarities
         )
         scores.append(score_predictions(model, "zero_shot", None, None, manifest, path))
     write_scores(scores, outputs)
@@ -48,9 +48,9 @@ def evaluate_probe(
         if (run := runs.get(manifest["name"])) is None:
             continue
         layer = load_arrays(run["trained_weights"])
-        predicted = (images.vectors @ layer["weight"] + layer["bias"]).argmax(axis=1)
+        logits = images.vectors @ layer["weight"] + layer["bias"]
         path = write_cached_predictions(
-            outputs.predictions, run["sha256"], manifest, images, None, predicted
+            outputs.predictions, run["sha256"], manifest, images, None, logits
         )
         scores.append(
             score_predictions(run["model"], run["method"], run["dataset"], 1.0, manifest, path)
@@ -67,15 +67,13 @@ def evaluate_adapter(
     for test in tests:
         manifest, images, texts = read_cached_test(test)
         for run, adapter in zip(runs, adapters, strict=True):
-            captions = apply_adapter(texts.vectors, adapter, "text")
-            # Only captions need unit length: the length of an image's vector changes no argmax.
-            lengths = np.linalg.norm(captions, axis=1, keepdims=True)
-            captions /= np.maximum(lengths, 1e-12)
-            similarities = apply_adapter(images.vectors, adapter, "image") @ captions.T
+            similarities = (
+                apply_adapter(images.vectors, adapter, "image")
+                @ apply_adapter(texts.vectors, adapter, "text").T
+            )
             path = write_cached_predictions(
-                outputs.predictions, run["sha256"], manifest, images, texts,
-                similarities.argmax(axis=1),
-            )  # fmt: skip
+                outputs.predictions, run["sha256"], manifest, images, texts, similarities
+            )
             scores.append(
                 score_predictions(run["model"], run["method"], run["dataset"], 1.0, manifest, path)
             )
@@ -84,14 +82,16 @@ def evaluate_adapter(
 
 
 def apply_adapter(vectors: np.ndarray, adapter: dict[str, np.ndarray], side: str) -> np.ndarray:
-    """Return raw vectors (N, d) after the adapter of one side, "image" or "text".
+    """Return raw vectors (N, d) after the adapter of one side, "image" or "text", of unit length.
 
     `adapter` holds the trained weights: `{side}.down` (h, d), `{side}.up` (d, h), and `ratio`, the
     share of the adapted vectors in the result.
     """
     hidden = np.maximum(vectors @ adapter[f"{side}.down"].T, 0)
     ratio = float(adapter["ratio"])
-    return ratio * np.maximum(hidden @ adapter[f"{side}.up"].T, 0) + (1 - ratio) * vectors
+    adapted = ratio * np.maximum(hidden @ adapter[f"{side}.up"].T, 0) + (1 - ratio) * vectors
+    # An adapter with ratio 1 may give a zero vector.
+    return adapted / np.maximum(np.linalg.norm(adapted, axis=1, keepdims=True), 1e-12)
 
 
 def read_cached_test(test: EvaluationTest) -> tuple[Manifest, Embeddings, Embeddings]:
@@ -103,12 +103,12 @@ def read_cached_test(test: EvaluationTest) -> tuple[Manifest, Embeddings, Embedd
 
 def write_cached_predictions(
     folder: Path, predictor: str, manifest: Manifest, images: Embeddings, texts: Embeddings | None,
-    predicted: np.ndarray,
+    similarities: np.ndarray,
 ) -> Path:  # fmt: skip
     """Write predictions from embeddings to the file named by what they depend on; return it.
 
     `predictor` is the digest of the trained weights, or "zero_shot". `texts` is None for
-    predictors that use no captions.
+    predictors that use no captions; their similarities are logits.
     """
     captions = None if texts is None else list(texts.columns["caption"])
     path = get_predictions_path(
@@ -116,5 +116,6 @@ def write_cached_predictions(
         manifest["digest"], captions, "from embeddings",
     )  # fmt: skip
     ids, labels = images.columns["id"], images.columns["label"]
-    write_predictions(path, ids, labels, predicted, get_dataset_title(manifest))
+    scale = 1.0 if texts is None else texts.metadata["logit_scale"]
+    write_predictions(path, ids, labels, similarities, scale, get_dataset_title(manifest))
     return path

@@ -39,6 +39,8 @@ OUTCOME_SCHEMA = pa.schema(
         ("mean_class_accuracy", pa.float64()),  # mean over the classes that occur in the test
         ("n", pa.int64()),
         ("chance", pa.float64()),
+        ("ece", pa.float64()),  # expected calibration error; see `calibration_error`
+        ("nll", pa.float64()),  # mean negative log-likelihood of the true classes
         ("test_digest", pa.string()),
         ("predictions", pa.string()),  # name of the file
     ]
@@ -129,14 +131,45 @@ def get_predictions_path(folder: Path, *made_from) -> Path:
     return folder / f"{digest_json(made_from)}.parquet"
 
 
-def write_predictions(path: Path, ids, labels, predicted, title: str) -> None:
-    """Write (id, label, predicted) of a test's N images; `title` names the test for people."""
+def write_predictions(path: Path, ids, labels, similarities, scale: float, title: str) -> None:
+    """Write the predictions for a test's N images: a row (id, label, predicted) of each.
+
+    `confidence` is the probability of the predicted class, and `log_likelihood` the logarithm of
+    the true one's.
+
+    Args:
+        similarities: (N, C); the class of the largest is predicted.
+        scale: logits are the similarities times this factor.
+        title: names the test for people.
+    """
+    similarities, labels = np.asarray(similarities), np.asarray(labels)
+    predicted = similarities.argmax(axis=1)
+    rows = np.arange(len(labels))
+    # Relative to the largest, so that no exponential overflows.
+    logits = scale * (similarities - similarities[rows, predicted][:, None])
+    log_sums = np.log(np.exp(logits).sum(axis=1))
     table = pa.table({
         "id": ids,
-        "label": pa.array(np.asarray(labels), pa.int32()),
-        "predicted": pa.array(np.asarray(predicted), pa.int32()),
+        "label": pa.array(labels, pa.int32()),
+        "predicted": pa.array(predicted, pa.int32()),
+        "confidence": pa.array(np.exp(-log_sums), pa.float32()),
+        "log_likelihood": pa.array(logits[rows, labels] - log_sums, pa.float32()),
     })  # fmt: skip
     write_parquet(table, path, {"kind": "predictions", "test": title})
+
+
+def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
+    """Return the expected calibration error of N predictions (Guo et al. 2017, equation 3).
+
+    It is the mean distance between the confidence and the accuracy of the predictions in bins of
+    equal width.
+
+    Args:
+        confidence: probability of the predicted class, (N,), between 0 and 1.
+        correct: whether the prediction is right, (N,).
+    """
+    numbers = np.minimum((confidence * bins).astype(int), bins - 1)
+    return float(np.abs(np.bincount(numbers, correct - confidence)).sum() / len(correct))
 
 
 def score_predictions(
@@ -170,6 +203,8 @@ def score_predictions(
         "mean_class_accuracy": float(np.mean([row["accuracy"] for row in classes])),
         "n": len(correct),
         "chance": 1 / len(manifest["classes"]),
+        "ece": calibration_error(table["confidence"].to_numpy(), correct),
+        "nll": -float(table["log_likelihood"].to_numpy().mean(dtype=np.float64)),
         "test_digest": manifest["test_digest"],
         "predictions": predictions.name,
     }
