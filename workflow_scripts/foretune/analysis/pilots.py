@@ -1,11 +1,11 @@
 """Read pilots: a few steps of fine-tuning, whose accuracy is a predictor of the whole."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
 
 from foretune.core.entries import PilotFile
+from foretune.core.files import read_json
 
 PILOT_ACCURACY = "pilot_accuracy"
 PILOT_COLUMNS = (PILOT_ACCURACY, "pilot_steps", "pilot_seconds")
@@ -16,7 +16,7 @@ def read_pilots(paths: list[Path]) -> pd.DataFrame:
 
     pilot_steps: as asked for; pilot_seconds: that they took.
     """
-    files: list[PilotFile] = [json.loads(Path(path).read_text()) for path in paths]
+    files: list[PilotFile] = [read_json(path, PilotFile) for path in paths]
     rows = [
         (file["model"], file["method"], file["dataset"], file["accuracy"], file["steps_asked"],
          file["seconds"])

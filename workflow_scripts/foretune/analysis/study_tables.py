@@ -1,14 +1,11 @@
 """Write the tables of a study: measures joined with outcomes, correlations, fits, findings."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from foretune.analysis.findings import answer_findings, collect_evidence
 from foretune.analysis.measure_tables import (
@@ -23,15 +20,15 @@ from foretune.analysis.pilots import read_pilots
 from foretune.analysis.published import tabulate_outcomes
 from foretune.analysis.statistics import correlate_trade_offs, pooled_fits, study_statistics
 from foretune.analysis.tables import RESULT_TABLE_NAMES, STATISTICS_TABLE_NAMES
-from foretune.core.files import atomic_write, write_json
-from foretune.core.parquet import write_parquet
+from foretune.core.files import atomic_write, read_json, write_json
+from foretune.core.parquet import read_table, write_parquet
 from foretune.evaluation.scores import (
     CLASS_SCHEMA,
     CONFUSION_SCHEMA,
     DRIFT_SCHEMA,
     OUTCOME_SCHEMA,
 )
-from foretune.training.trials import describe_divergence
+from foretune.training.trials import describe_divergence, read_selection_file
 
 # The outcomes that change with the weight of a WiSE-FT interpolation.
 WISE_FT = (GAIN, "ood_change", "shifted_change")
@@ -66,7 +63,7 @@ class StudyFiles:
 
 def read_tables(paths: list[Path], schema: pa.Schema) -> pd.DataFrame:
     """Concatenate Parquet files of one schema, whose types hold even if a file has only nulls."""
-    tables = [pq.read_table(path) for path in paths] or [schema.empty_table()]
+    tables = [read_table(path) for path in paths] or [schema.empty_table()]
     return pa.concat_tables(tables).to_pandas()
 
 
@@ -133,7 +130,7 @@ def summarize_tasks(
 
 def read_selections(paths: list[Path]) -> pd.DataFrame:
     """Return one row per run: its selected trial and the trial's best epoch."""
-    selections = [run for run in read_json_files(paths) if not run.get("diverged")]
+    selections = [run for run in map(read_selection_file, paths) if not run.get("diverged")]
     if not selections:
         numbers = dict.fromkeys(SELECTION_COLUMNS[3:], float)
         return pd.DataFrame(columns=SELECTION_COLUMNS).astype(numbers)
@@ -144,15 +141,11 @@ def read_selections(paths: list[Path]) -> pd.DataFrame:
 def tabulate_missing(paths: list[Path]) -> pd.DataFrame:
     """Return one row per pair of a method and a dataset that has no result, with the reason."""
     rows = [
-        {key: run[key] for key in MISSING_COLUMNS[:3]} | {"note": describe_divergence(run)}
-        for run in read_json_files(paths)
+        [run["model"], run["method"], run["dataset"], describe_divergence(run)]
+        for run in map(read_selection_file, paths)
         if run.get("diverged")
     ]
     return pd.DataFrame(rows, columns=MISSING_COLUMNS).astype(str)
-
-
-def read_json_files(paths: list[Path]) -> list[dict]:
-    return [json.loads(Path(path).read_text()) for path in paths]
 
 
 @dataclass(frozen=True)
@@ -186,8 +179,8 @@ def tabulate_tasks(files: StudyFiles) -> StudyTasks:
         evaluations = tabulate_outcomes(files.outcomes, files.manifests)
     outcomes = join_outcomes(evaluations)
     outcomes = outcomes.sort_values(EVALUATION_KEY, ignore_index=True)
-    measured = cast(list[MeasuresFile], read_json_files(files.measures))
-    rehearsals = cast(list[MeasuresFile], read_json_files(files.rehearsals))
+    measured: list[MeasuresFile] = [read_json(path, MeasuresFile) for path in files.measures]
+    rehearsals: list[MeasuresFile] = [read_json(path, MeasuresFile) for path in files.rehearsals]
     measured = join_rehearsals(measured, rehearsals)
     measures, names = tabulate_measures(measured)
     task_measures = measures[["model", "dataset", "n_train", *names]]

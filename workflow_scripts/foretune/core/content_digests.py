@@ -6,10 +6,10 @@ does not rerun the rule for a file that was merely touched.
 """
 
 import contextlib
-import json
 from pathlib import Path
 
-from foretune.core.files import digest_file, write_json
+from foretune.core.errors import ForetuneError
+from foretune.core.files import digest_file, read_json, write_json
 
 
 class ContentDigests:
@@ -25,10 +25,9 @@ class ContentDigests:
 
     def _read(self) -> dict[str, list]:
         try:
-            known = json.loads(self.store.read_text())
-        except (OSError, ValueError):
+            return read_json(self.store, dict[str, list])
+        except ForetuneError:  # a missing or damaged file costs only that all are read again
             return {}
-        return known if isinstance(known, dict) else {}
 
     def digest(self, path: Path | str) -> str:
         """Return a file's digest, or "" if there is no such file, which Snakemake will report."""

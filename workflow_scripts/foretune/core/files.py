@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
 
 from foretune.core.errors import ForetuneError
 from foretune.core.machine import get_process_space, is_running
@@ -128,6 +129,49 @@ def write_json(content: Any, path: Path | str) -> None:
     """Write a JSON file atomically, with sorted keys, so that equal content gives equal bytes."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path | str, kind: Any = dict) -> Any:
+    """Return the content of a JSON file that foretune wrote.
+
+    Args:
+        kind: what the file holds, a type such as a TypedDict; all its parts are checked.
+
+    Raises:
+        ForetuneError: the file is missing, damaged, or of another kind.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise ForetuneError(f"{path}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ForetuneError(f"{path}: cannot be read ({error}); delete it and run again") from None
+    if not fits(content, kind):
+        raise ForetuneError(
+            f"{path}: is damaged, or comes from another version; delete it and run again"
+        )
+    return content
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Return whether a value read from JSON is of a type, at every depth."""
+    if kind is Any:
+        return True
+    if is_typeddict(kind):
+        parts = get_type_hints(kind)
+        return (
+            isinstance(value, dict)
+            and kind.__required_keys__ <= value.keys()
+            and all(fits(value[name], parts[name]) for name in parts.keys() & value.keys())
+        )
+    arguments = get_args(kind)
+    if get_origin(kind) is UnionType:
+        return any(fits(value, one) for one in arguments)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(fits(item, arguments[0]) for item in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(fits(v, arguments[1]) for v in value.values())
+    return isinstance(value, int | float if kind is float else kind)
 
 
 def digest_file(path: Path | str) -> str:

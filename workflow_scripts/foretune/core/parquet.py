@@ -1,13 +1,19 @@
 """Parquet files whose metadata says what they were made from."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foretune.core.errors import ForetuneError
 from foretune.core.files import atomic_write
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 METADATA_KEY = b"foretune"
 
@@ -43,12 +49,42 @@ def read_metadata(path: Path | str) -> dict:
     Raises:
         ForetuneError: the file is missing, is not Parquet, or was not written by foretune.
     """
-    try:
+    with explain_parquet_errors(path):
         metadata = pq.read_metadata(path).metadata or {}
+        if METADATA_KEY not in metadata:
+            raise ForetuneError(f"{path}: not written by foretune (no provenance in its metadata)")
+        facts = json.loads(metadata[METADATA_KEY])
+    if not isinstance(facts, dict):
+        raise ForetuneError(f"{path}: not written by foretune (its metadata is no mapping)")
+    return facts
+
+
+def read_table(path: Path | str, columns: list[str] | None = None) -> pa.Table:
+    """Return all or some columns of a Parquet file.
+
+    Raises:
+        ForetuneError: the file is missing or damaged, or lacks a column.
+    """
+    with explain_parquet_errors(path):
+        table = pq.read_table(path, columns=columns, partitioning=None)
+        table.validate(full=True)  # otherwise a damaged text is an error of whoever looks at it
+    if missing := [name for name in columns or () if name not in table.column_names]:
+        raise ForetuneError(f"{path}: has no column {', '.join(missing)}")
+    return table
+
+
+def read_frame(path: Path | str) -> "pd.DataFrame":
+    """Return a Parquet file as a data frame. Raises ForetuneError as `read_table` does."""
+    return read_table(path).to_pandas()
+
+
+@contextmanager
+def explain_parquet_errors(path: Path | str) -> Iterator[None]:
+    """Raise what PyArrow says of a file as a ForetuneError that names it."""
+    try:
+        yield
     except FileNotFoundError:
         raise ForetuneError(f"{path}: no such file") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ForetuneError(f"{path}: not a readable Parquet file ({error})") from None
-    if METADATA_KEY not in metadata:
-        raise ForetuneError(f"{path}: not written by foretune (no provenance in its metadata)")
-    return json.loads(metadata[METADATA_KEY])
+    except (pa.ArrowException, OSError, ValueError) as error:  # a ValueError for damaged texts
+        reason = " ".join(str(error).split())[:300]
+        raise ForetuneError(f"{path}: not a readable Parquet file ({reason})") from None

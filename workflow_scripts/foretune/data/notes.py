@@ -1,10 +1,10 @@
 """Read `notes.json`, which lists the files left out of a dataset and other findings."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TypedDict
 
+from foretune.core.files import read_json
 from foretune.data.sources.listing import format_left_out
 
 NOTES_FILE = "notes.json"
@@ -25,6 +25,6 @@ def read_notes(folder: Path | str) -> list[str]:
     path = Path(folder) / NOTES_FILE
     if not path.is_file():
         return []
-    content: PreparationNotes = json.loads(path.read_text())
+    content: PreparationNotes = read_json(path, PreparationNotes)
     left_out = Counter(content["left_out"])
     return [*([format_left_out(left_out)] if left_out else []), *content["notes"]]

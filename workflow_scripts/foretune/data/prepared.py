@@ -1,7 +1,6 @@
 """Read prepared datasets: the manifest, the rows of a split, and decoded images."""
 
 import io
-import json
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,7 +12,8 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from foretune.core.errors import ForetuneError
-from foretune.core.parquet import read_metadata
+from foretune.core.files import read_json
+from foretune.core.parquet import explain_parquet_errors, read_metadata, read_table
 
 SPLITS = ("train", "val", "test")
 # A group is null if the source has no groups.
@@ -66,8 +66,8 @@ class Manifest(DatasetFacts):
 
 
 def read_manifest(folder: Path | str) -> Manifest:
-    """Return the manifest of a prepared dataset."""
-    return json.loads((Path(folder) / "dataset.json").read_text())
+    """Return the manifest of a prepared dataset. Raises ForetuneError if it cannot be read."""
+    return read_json(Path(folder) / "dataset.json", Manifest)
 
 
 def get_dataset_title(manifest: DatasetFacts) -> str:
@@ -83,21 +83,23 @@ def get_split_path(folder: Path | str, split: str) -> Path:
         ForetuneError: the file is missing, or does not belong to the folder's manifest.
     """
     path = Path(folder) / f"{split}.parquet"
-    if read_metadata(path)["digest"] != read_manifest(folder)["digest"]:
+    if read_metadata(path).get("digest") != read_manifest(folder)["digest"]:
         raise ForetuneError(f"{path}: belongs to another version of the dataset; delete {folder}")
     return path
 
 
 def read_split(folder: Path | str, split: str, columns: list[str] | None = None) -> pa.Table:
     """Return the rows of one split, with all or some columns. Raises as `get_split_path` does."""
-    return pq.read_table(get_split_path(folder, split), columns=columns)
+    return read_table(get_split_path(folder, split), columns)
 
 
 def stream_split(folder: Path | str, split: str) -> Iterator[tuple[list[str], list[bytes]]]:
     """Yield ids and images of one split in batches. Raises as `get_split_path` does."""
-    file = pq.ParquetFile(get_split_path(folder, split), pre_buffer=False)
-    for batch in file.iter_batches(READ_BATCH, columns=["id", "image"]):
-        yield batch["id"].to_pylist(), batch["image"].to_pylist()
+    path = get_split_path(folder, split)
+    with explain_parquet_errors(path):
+        file = pq.ParquetFile(path, pre_buffer=False)
+        for batch in file.iter_batches(READ_BATCH, columns=["id", "image"]):
+            yield batch["id"].to_pylist(), batch["image"].to_pylist()
 
 
 def decode_image(encoded: bytes | ForetuneError, name: str) -> Image.Image:

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from foretune.core.errors import ForetuneError
-from foretune.core.parquet import read_metadata, write_parquet
+from foretune.core.parquet import read_metadata, read_table, write_parquet
 
 
 @dataclass
@@ -77,10 +76,12 @@ def read_embeddings(path: Path | str, **expected: str) -> Embeddings:
     was made from something else.
     """
     metadata = check_metadata(path, **expected)
-    table = pq.read_table(path)
+    table = read_table(path)
     if "embedding" not in table.column_names:
         raise ForetuneError(f"{path}: has no column named embedding")
     column = table["embedding"]
+    if not pa.types.is_fixed_size_list(column.type) or column.null_count:
+        raise ForetuneError(f"{path}: its embeddings are damaged; delete it and run again")
     # combine_chunks copies even a single chunk, which is what write_embeddings writes.
     column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     vectors = column.flatten().to_numpy(zero_copy_only=True)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from foretune.core.errors import ForetuneError
 from foretune.core.files import atomic_write, link_or_copy
-from foretune.core.parquet import read_metadata
+from foretune.core.parquet import read_metadata, read_table
 from foretune.data.prepared import decode_image
 from foretune.encoders.cache import write_embedding_table
 
@@ -108,6 +108,4 @@ def join_shards(parts: list[Path], output: Path) -> None:
         total = ranges[0][2]
         if end != total:
             raise ForetuneError(f"{files[-1]}: ends at row {end} of {total}: a shard is missing")
-        write_embedding_table(
-            pa.concat_tables(map(pq.read_table, files)), output / path.name, common
-        )
+        write_embedding_table(pa.concat_tables(map(read_table, files)), output / path.name, common)

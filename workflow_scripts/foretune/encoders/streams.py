@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foretune.core.errors import ForetuneError
+from foretune.core.parquet import explain_parquet_errors
 from foretune.encoders.cache import check_metadata
 
 Item = TypeVar("Item")
@@ -110,13 +111,9 @@ def find_column(
 
 def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a Parquet file for small reads. Raises ForetuneError if it cannot be read."""
-    try:
+    with explain_parquet_errors(path):
         # Small reads keep the column chunks of a large row group out of memory.
         return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
-    except FileNotFoundError:
-        raise ForetuneError(f"{path}: no such file") from None
-    except (pa.ArrowException, OSError) as error:
-        raise ForetuneError(f"{path}: not a readable Parquet file ({error})") from None
 
 
 def open_npy(path: Path) -> np.ndarray:
@@ -125,7 +122,7 @@ def open_npy(path: Path) -> np.ndarray:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise ForetuneError(f"{path}: no such file") from None
-    except (ValueError, OSError) as error:
+    except Exception as error:  # numpy parses the header by Python's parser, which has many kinds
         raise ForetuneError(f"{path}: not a readable .npy file ({error})") from None
 
 
@@ -164,7 +161,8 @@ def read_matrix(path: Path | str) -> np.ndarray:
         return matrix
     file = open_parquet(path)
     name = find_vector_column(file, path)
-    column = file.read(columns=[name])[name].combine_chunks()
+    with explain_parquet_errors(path):
+        column = file.read(columns=[name])[name].combine_chunks()
     if not len(column):
         raise ForetuneError(f"{path}: has no rows")
     return to_matrix(column, path, None, 0)
@@ -181,7 +179,8 @@ def read_labels(path: Path | str) -> np.ndarray:
     else:
         file = open_parquet(path)
         name = find_label_column(file, path)
-        labels = file.read(columns=[name])[name].to_numpy()
+        with explain_parquet_errors(path):
+            labels = file.read(columns=[name])[name].to_numpy()
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         shape = f"{labels.dtype} of shape {labels.shape}"
         raise ForetuneError(f"{path}: needs one dimension of whole numbers, not {shape}")
@@ -248,7 +247,8 @@ class FileSource:
         self.n = file.metadata.num_rows
         if self.n == 0:
             raise ForetuneError(f"{self.path}: has no rows")
-        first = next(file.iter_batches(1, columns=self.columns[:1]))
+        with explain_parquet_errors(self.path):
+            first = next(file.iter_batches(1, columns=self.columns[:1]))
         return len(first[self.columns[0]].flatten())
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -266,15 +266,16 @@ class FileSource:
         Raises ForetuneError, which names the rows, for a missing vector or label.
         """
         start = 0
-        for batch in open_parquet(self.path).iter_batches(STREAM_BLOCK, columns=self.columns):
-            block = to_matrix(batch[self.columns[0]], self.path, self.texts.shape[1], start)
-            stop = start + len(block)
-            if self.labels is not None:
-                labels = self.labels[start:stop]
-            else:
-                labels = batch[self.columns[1]].to_numpy(zero_copy_only=False)
-                if labels.dtype.kind == "f":  # Arrow converts missing whole numbers to NaN
-                    row = start + int(np.flatnonzero(np.isnan(labels))[0])
-                    raise ForetuneError(f"{self.path}: row {row} has no label")
-            yield block, labels
-            start = stop
+        with explain_parquet_errors(self.path):
+            for batch in open_parquet(self.path).iter_batches(STREAM_BLOCK, columns=self.columns):
+                block = to_matrix(batch[self.columns[0]], self.path, self.texts.shape[1], start)
+                stop = start + len(block)
+                if self.labels is not None:
+                    labels = self.labels[start:stop]
+                else:
+                    labels = batch[self.columns[1]].to_numpy(zero_copy_only=False)
+                    if labels.dtype.kind == "f":  # Arrow converts missing whole numbers to NaN
+                        row = start + int(np.flatnonzero(np.isnan(labels))[0])
+                        raise ForetuneError(f"{self.path}: row {row} has no label")
+                yield block, labels
+                start = stop

@@ -6,7 +6,6 @@ fails keeps those it has made.
 """
 
 import functools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from foretune.core.entries import ModelSpec, Selection
-from foretune.core.files import write_json
+from foretune.core.files import read_json, write_json
 from foretune.core.parquet import write_parquet
 from foretune.data.prepared import Manifest, get_dataset_title, read_manifest, read_split
 from foretune.encoders.cache import read_task_embeddings
@@ -137,7 +136,7 @@ def read_or_measure_drift(
     if not path.exists():
         write_json(model.measure_drift(test.folder), path)
     key = {"model": run["model"], "method": run["method"], "dataset": run["dataset"]}
-    return key | json.loads(path.read_text())
+    return key | read_json(path)
 
 
 class FineTunedModel:

@@ -4,22 +4,21 @@ A test is the folder of a prepared dataset or of one of its shifted tests. Predi
 one small file per checkpoint and test, so that no later statistic needs another forward pass.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from foretune.core.entries import Selection
 from foretune.core.errors import ForetuneError
 from foretune.core.files import digest_file, digest_json
-from foretune.core.parquet import write_parquet
+from foretune.core.parquet import read_table, write_parquet
 from foretune.data.prepared import Manifest, read_manifest
 from foretune.encoders.cache import Embeddings, read_embeddings
 from foretune.evaluation.confusions import count_confusions
+from foretune.training.trials import read_selection_file
 
 OUTCOME_KEY = (
     ("model", pa.string()),
@@ -181,7 +180,7 @@ def score_predictions(
     Confusions are counted for the zero-shot model (`trained_on` and `wise_ft` are None), and for
     fully fine-tuned weights (`wise_ft` is 1) on the tests of the dataset they were trained on.
     """
-    table = pq.read_table(predictions)
+    table = read_table(predictions)
     labels, predicted = table["label"].to_numpy(), table["predicted"].to_numpy()
     correct = labels == predicted
     key = {
@@ -236,9 +235,9 @@ def read_selections(paths: list[Path]) -> list[Selection]:
 def read_selection(path: Path) -> Selection:
     """Return a selection (`best.json`) after checking that its weights are the selected ones.
 
-    Raises ForetuneError if the file of weights is missing or has another digest.
+    Raises ForetuneError if a file is damaged, or that of the weights is missing or another one.
     """
-    selection: Selection = json.loads(Path(path).read_text())
+    selection = read_selection_file(path)
     weights = selection["trained_weights"]
     if not Path(weights).exists():
         raise ForetuneError(f"{weights}: the file is missing; delete {path} too and run again")

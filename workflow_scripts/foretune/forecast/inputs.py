@@ -1,15 +1,16 @@
 """Read what a forecast rests on: the tasks of a study, and what is known of a new dataset."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
 import pandas as pd
 
+from foretune.analysis.measure_tables import MeasuresFile
 from foretune.analysis.pilots import read_pilots
 from foretune.core.errors import ForetuneError
-from foretune.core.parquet import read_metadata
+from foretune.core.files import read_json
+from foretune.core.parquet import read_frame, read_metadata
 from foretune.forecast.rehearsal import PREDICTORS, RehearsalFile
 
 
@@ -49,7 +50,7 @@ def read_study_results(folder: Path) -> tuple[pd.DataFrame, StudyFacts]:
     """
     path = Path(folder) / "tasks.parquet"
     facts = read_metadata(path)
-    tasks = pd.read_parquet(path)
+    tasks = read_frame(path)
     missing = [name for name in ("n_test", *PREDICTORS) if name not in tasks]
     if missing:
         raise ForetuneError(
@@ -64,15 +65,15 @@ def read_new_tasks(
     pilots: list[Path] | None = None,
 ) -> list[NewTask]:  # fmt: skip
     """Read what is known of each (model, dataset) from its files, one per measures file."""
-    tested = pd.concat([pd.read_parquet(path) for path in evaluations], ignore_index=True)
+    tested = pd.concat([read_frame(path) for path in evaluations], ignore_index=True)
     rehearsed: dict[tuple, RehearsalFile] = {}
     for path in rehearsals:
-        rehearsal: RehearsalFile = json.loads(Path(path).read_text())
+        rehearsal: RehearsalFile = read_json(path, RehearsalFile)
         rehearsed[rehearsal["model"], rehearsal["dataset"]] = rehearsal
     piloted = read_pilots(pilots) if pilots else None
     tasks = []
     for path in measures:
-        measured = json.loads(Path(path).read_text())
+        measured = read_json(path, MeasuresFile)
         key = measured["model"], measured["dataset"]
         own = tested[(tested.model == key[0]) & (tested.evaluated_on == key[1])]
         own_pilots = None

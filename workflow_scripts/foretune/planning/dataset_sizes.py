@@ -1,6 +1,5 @@
 """Sizes of datasets before they are prepared: images, classes and bytes. Free of torch."""
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Literal
 
 from foretune.core.entries import SourceSpec
 from foretune.core.errors import ForetuneError
+from foretune.core.files import read_json
 from foretune.data.sources.layout import find_splits
 from foretune.data.sources.listing import list_folder
 
@@ -80,19 +80,17 @@ def get_dataset_size(name: str, entry: SourceSpec, prepared: Path) -> DatasetSiz
     That is the source's file or folder, the published size of a known dataset, or a guess.
     """
     if (prepared / "dataset.json").is_file():
-        manifest = json.loads((prepared / "dataset.json").read_text())
+        manifest = read_json(prepared / "dataset.json")
         rows = {split: facts["rows"] for split, facts in manifest["splits"].items()}
         classes = len(manifest["classes"])
         return DatasetSize(
             rows.get("train", 0), rows.get("val", 0), rows["test"], classes, "as prepared"
         )
     if "parquet" in entry:
-        import pyarrow.parquet as pq
-
-        from foretune.core.parquet import read_metadata
+        from foretune.core.parquet import read_metadata, read_table
 
         path = Path(entry["parquet"])
-        splits = pq.read_table(path, columns=["split"])["split"].to_pylist()
+        splits = read_table(path, ["split"])["split"].to_pylist()
         train, test = splits.count("train"), splits.count("test")
         return assume_split(train, test, len(read_metadata(path)["classes"]), "counted in the file")
     if "folder" in entry and Path(entry["folder"]).is_dir():

@@ -6,7 +6,6 @@ JSON, and the scripts draw all figures and tables from it in the browser.
 """
 
 import functools
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +28,8 @@ from foretune.analysis.formatting import (
 )
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.tables import REPORT_TABLE_NAMES
-from foretune.core.files import atomic_write
-from foretune.core.parquet import read_metadata
+from foretune.core.files import atomic_write, read_json
+from foretune.core.parquet import read_frame, read_metadata
 from foretune.report.charts import CHARTS, PALETTE, make_specifications
 from foretune.report.forecast_answer import answer_how_well
 from foretune.report.forecast_cards import make_forecast_cards
@@ -81,11 +80,11 @@ def build_report(
     Raises:
         ForetuneError: A test image cannot be decoded.
     """
-    study = {name: pd.read_parquet(Path(analysis) / f"{name}.parquet")
+    study = {name: read_frame(Path(analysis) / f"{name}.parquet")
              for name in REPORT_TABLE_NAMES}  # fmt: skip
     metadata = read_metadata(Path(analysis) / "tasks.parquet")
     measures = metadata["measures"]
-    facts = json.loads(Path(provenance).read_text())
+    facts = read_json(provenance)
     descriptions = describe_study_datasets(datasets, facts)
     settings = make_settings(study, measures, descriptions)
     cards, forecast_tables = make_forecast_cards(forecast)

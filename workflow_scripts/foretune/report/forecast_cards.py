@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from foretune.analysis.tables import FORECAST_TABLE_NAMES
+from foretune.core.parquet import read_frame
 from foretune.report.forecast_answers import answer_forecast, select_dataset
 from foretune.report.page_data import PageTableData
 from foretune.report.page_tables import (
@@ -25,7 +24,7 @@ def make_forecast_cards(
     """
     if folder is None:
         return [], {}
-    forecast = {name: pd.read_parquet(Path(folder) / f"{name}.parquet")
+    forecast = {name: read_frame(Path(folder) / f"{name}.parquet")
                 for name in FORECAST_TABLE_NAMES}  # fmt: skip
     cards = [
         {"dataset": dataset, "answers": answer_forecast(select_dataset(forecast, dataset))}

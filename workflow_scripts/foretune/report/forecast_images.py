@@ -5,9 +5,9 @@ from typing import TypedDict
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from foretune.core.errors import ForetuneError
+from foretune.core.parquet import read_table
 from foretune.report.thumbnails import read_data_uris
 
 MOST_PAIRS = 6
@@ -99,7 +99,7 @@ def spread_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 def read_uris_by_id(train: Path, ids: np.ndarray) -> dict[str, str]:
     """Return images of a split as data URIs by their ids."""
-    names = pq.read_table(train, columns=["id"])["id"].to_pandas()
+    names = read_table(train, ["id"])["id"].to_pandas()
     rows = names[names.isin(ids)]
     missing = set(ids) - set(rows)
     if missing:

@@ -4,7 +4,6 @@ It is made with the report's template, style, scripts and tables. Each dataset t
 has a section; its later parts speak about the first choice, the best-ranked model and method.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import pandas as pd
 
 from foretune.analysis.formatting import is_known
 from foretune.analysis.outcomes import GAIN
+from foretune.core.files import read_json
+from foretune.core.parquet import read_frame
 from foretune.data.notes import read_notes
 from foretune.data.prepared import read_manifest
 from foretune.forecast.rehearsal import PREDICTORS, RehearsalFile
@@ -75,8 +76,8 @@ def build_forecast_page(
     Raises:
         ForetuneError: an image is missing or cannot be decoded.
     """
-    frames = {name: pd.read_parquet(Path(forecast) / f"{name}.parquet") for name in FORECAST_TABLES}
-    study = pd.read_parquet(tasks)
+    frames = {name: read_frame(Path(forecast) / f"{name}.parquet") for name in FORECAST_TABLES}
+    study = read_frame(tasks)
     names = list(dict.fromkeys(frames["rankings"].dataset))
     forecasts = [select_dataset(frames, name) for name in names]
     sections, learning, places = [], [], []
@@ -119,7 +120,7 @@ def build_forecast_page(
 def read_rehearsal(folder: Path, forecast: DatasetForecast) -> RehearsalFile:
     """Return the rehearsal of a dataset by the model of the first choice."""
     path = Path(folder) / forecast.first["model"] / f"{forecast.dataset}.json"
-    return json.loads(path.read_text())
+    return read_json(path, RehearsalFile)
 
 
 def describe_section(
@@ -148,7 +149,7 @@ def describe_section(
 def describe_classes(forecast: DatasetForecast, rehearsals: Path, datasets: Path) -> dict[str, Any]:
     """Return the confused classes and the doubtful images of one dataset for the template."""
     model, dataset = forecast.first["model"], forecast.dataset
-    images = pd.read_parquet(Path(rehearsals) / model / f"{dataset}_images.parquet")
+    images = read_frame(Path(rehearsals) / model / f"{dataset}_images.parquet")
     folder = Path(datasets) / dataset
     classes = read_manifest(folder)["classes"]
     pairs, doubtful = describe_images(images, folder / "train.parquet", classes)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from foretune.analysis.measure_tables import count_enough_images
 from foretune.analysis.outcomes import GAIN
+from foretune.core.parquet import read_frame
 
 SIGNIFICANT_DIGITS = 6  # of numbers in the page; the tables in results/analysis are exact
 MAX_DRAWN_TRIALS = 8  # per run: the chosen trial and the next best ones
@@ -102,7 +103,7 @@ def make_trial_rows(epochs: list, tasks: pd.DataFrame) -> pd.DataFrame:
     run_keys = ["model", "method", "dataset"]
     if not epochs:
         return pd.DataFrame(columns=list(TRIAL_COLUMNS))
-    frame = pd.concat([pd.read_parquet(path) for path in epochs], ignore_index=True)
+    frame = pd.concat([read_frame(path) for path in epochs], ignore_index=True)
     frame = frame.sort_values([*run_keys, "trial", "epoch"], kind="stable", ignore_index=True)
     selections = tasks.set_index(run_keys)[["trial", "best_epoch"]].to_dict("index")
     columns = {name: frame[name].to_numpy() for name in frame}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from foretune.core.parquet import read_frame
 from foretune.forecast.pairs import PairTables
 from foretune.forecast.text import answer_pairs
 from foretune.report.build import REPORT_OUTCOMES, write_page
@@ -25,7 +26,7 @@ def build_pairs_page(forecast: Path, output: Path) -> None:
 
     forecast: folder with the tables `pairs` and `pair_candidates`.
     """
-    frames = {name: pd.read_parquet(Path(forecast) / f"{name}.parquet")
+    frames = {name: read_frame(Path(forecast) / f"{name}.parquet")
               for name in ("pairs", "pair_candidates")}  # fmt: skip
     pairs, candidates = frames["pairs"], frames["pair_candidates"]
     shown = candidates.assign(chosen=candidates.chosen.map({True: "yes", False: ""}))

@@ -21,6 +21,7 @@ from scipy import stats
 from foretune.analysis.formatting import format_number, format_plain, is_known
 from foretune.analysis.outcomes import GAIN
 from foretune.core.files import atomic_write
+from foretune.core.parquet import read_frame
 from foretune.report.charts import PALETTE
 from foretune.report.page_data import ZERO_SHOT, make_trade_off_rows, title_tests
 
@@ -225,7 +226,7 @@ def draw_trade_off(tasks: pd.DataFrame, wise_ft: pd.DataFrame) -> Figure:
 def draw_training(epochs: list[Path], tasks: pd.DataFrame) -> Figure:
     """Return validation accuracy by epoch of the selected trials, a line per dataset."""
     keys = ["model", "method", "dataset", "trial"]
-    frame = pd.concat([pd.read_parquet(path) for path in epochs]) if epochs else pd.DataFrame()
+    frame = pd.concat([read_frame(path) for path in epochs]) if epochs else pd.DataFrame()
     selected = frame.merge(tasks[keys], on=keys) if len(frame) else frame
     if selected.empty:
         return draw_message("No epochs were recorded.")
@@ -267,7 +268,7 @@ def draw_figures(analysis: Path, epochs: list[Path], models: list[str], output: 
         output: Folder to write to.
     """
     tables = {
-        name: pd.read_parquet(Path(analysis) / f"{name}.parquet")
+        name: read_frame(Path(analysis) / f"{name}.parquet")
         for name in ("tasks", "statistics", "outcomes", "wise_ft")
     }
     tasks, statistics = tables["tasks"], tables["statistics"]

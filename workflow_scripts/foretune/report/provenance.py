@@ -2,15 +2,14 @@
 
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
 from pathlib import Path
 
 from foretune.core.errors import ForetuneError
-from foretune.core.files import write_json
-from foretune.data.prepared import get_dataset_title
+from foretune.core.files import read_json, write_json
+from foretune.data.prepared import Manifest, get_dataset_title
 from foretune.data.sources.revisions import list_fetched_revisions
 
 CHECKOUT = Path(__file__).parents[3]
@@ -77,8 +76,8 @@ def write_provenance(
     Raises:
         ForetuneError: The measures of a model were computed with different weights.
     """
-    manifests = [json.loads(Path(path).read_text()) for path in datasets]
-    measured = [json.loads(Path(path).read_text()) for path in measures]
+    manifests = [read_json(path, Manifest) for path in datasets]
+    measured = [read_json(path) for path in measures]
     weights = {(m["model"], m["weights"]) for m in measured}
     if len(weights) > len({model for model, _ in weights}):
         raise ForetuneError(

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypedDict
@@ -11,6 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
+from foretune.core.files import read_json
+from foretune.core.parquet import explain_parquet_errors, read_table
 from foretune.data.notes import read_notes
 from foretune.data.prepared import Manifest, decode_image, get_dataset_title
 
@@ -35,7 +36,7 @@ class DatasetDescription(Manifest):
 
 def describe_dataset(path: Path) -> DatasetDescription:
     """Return the description of the dataset whose manifest is the file `path`."""
-    manifest: Manifest = json.loads(path.read_text())
+    manifest: Manifest = read_json(path, Manifest)
     test = manifest["splits"].get("test")
     samples = draw_samples(path.parent / test["file"], manifest["classes"]) if test else []
     title, notes = get_dataset_title(manifest), read_notes(path.parent)
@@ -44,7 +45,7 @@ def describe_dataset(path: Path) -> DatasetDescription:
 
 def draw_samples(path: Path, classes: list[str], count: int = 10) -> list[Sample]:
     """Return up to `count` images of the split `path`, spread evenly over the classes."""
-    labels = pq.read_table(path, columns=["label"])["label"].to_numpy()
+    labels = read_table(path, ["label"])["label"].to_numpy()
     by_class = np.argsort(labels, kind="stable")
     chosen = by_class[np.linspace(0, len(labels) - 1, min(count, len(labels))).astype(int)]
     uris = read_data_uris(path, chosen)
@@ -55,19 +56,20 @@ def read_data_uris(path: Path, chosen: Iterable[int]) -> dict[int, str]:
     """Return the images in the chosen rows of the split `path` as data URIs, by row.
 
     Only those row groups are read that hold a chosen image. Raises ForetuneError, naming the file
-    and the row, if an image cannot be decoded.
+    and the row, if an image cannot be decoded, or if the file is damaged.
     """
-    file, wanted = pq.ParquetFile(path), sorted({int(row) for row in chosen})
+    wanted, start = sorted({int(row) for row in chosen}), 0
     uris: dict[int, str] = {}
-    start = 0
-    for group in range(file.num_row_groups):
-        end = start + file.metadata.row_group(group).num_rows
-        rows = [row for row in wanted if start <= row < end]
-        if rows:
-            images = file.read_row_group(group, columns=["image"])["image"]
-            for row in rows:
-                uris[row] = make_data_uri(images[row - start].as_py(), f"{path}: row {row}")
-        start = end
+    with explain_parquet_errors(path):
+        file = pq.ParquetFile(path)
+        for group in range(file.num_row_groups):
+            end = start + file.metadata.row_group(group).num_rows
+            rows = [row for row in wanted if start <= row < end]
+            if rows:
+                images = file.read_row_group(group, columns=["image"])["image"]
+                for row in rows:
+                    uris[row] = make_data_uri(images[row - start].as_py(), f"{path}: row {row}")
+            start = end
     return uris
 
 

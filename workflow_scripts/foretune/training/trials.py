@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import pyarrow as pa
 
-from foretune.core.entries import Recipe, Run, Selection, Trial
-from foretune.core.files import atomic_write, digest_file, link_or_copy, write_json
+from foretune.core.entries import Diverged, Recipe, Run, Selection, Trial
+from foretune.core.files import atomic_write, digest_file, link_or_copy, read_json, write_json
 from foretune.core.grid import GRID_KEYS
 from foretune.core.parquet import write_parquet
 
@@ -186,6 +186,11 @@ def describe_divergence(run: Mapping[str, Any]) -> str:
     return f"every trial diverged: lower methods.{run['method']}.learning_rate"
 
 
+def read_selection_file(path: Path) -> Selection:
+    """Return the content of a best.json. Raises ForetuneError if it is damaged."""
+    return read_json(path, Selection | Diverged)
+
+
 def select_trial(parts: list[Path], output: Path) -> None:
     """Write the best of several selections, the best.json of a method's parts, to `output`.
 
@@ -193,7 +198,7 @@ def select_trial(parts: list[Path], output: Path) -> None:
     """
     best: Selection | None = None
     for part in parts:
-        candidate: Selection = json.loads(Path(part).read_text())
+        candidate = read_selection_file(part)
         if (
             best is None
             or best.get("diverged")

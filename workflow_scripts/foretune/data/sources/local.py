@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foretune.core.errors import ForetuneError
-from foretune.core.parquet import read_metadata
+from foretune.core.parquet import explain_parquet_errors, read_metadata, read_table
 from foretune.data.sources.base import (
     DEFAULT_CAPTION,
     NOT_STATED,
@@ -40,7 +40,9 @@ def read_parquet_source(path: Path, wanted: tuple[str, ...] = TRAIN_AND_TEST) ->
     Raises:
         ForetuneError: the file is no such dataset; the message says what it lacks.
     """
-    facts, schema = read_metadata(path), pq.read_schema(path)
+    facts = read_metadata(path)
+    with explain_parquet_errors(path):
+        schema = pq.read_schema(path)
     columns = schema.names
     missing = [key for key in ("classes", "caption", "licence", "source") if key not in facts]
     missing += [name for name in ("image", "label", "split") if name not in columns]
@@ -54,22 +56,26 @@ def read_parquet_source(path: Path, wanted: tuple[str, ...] = TRAIN_AND_TEST) ->
     classes = facts["classes"]
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ForetuneError(f"{path}: classes in its metadata is not a list of texts: {classes!r}")
-    if not isinstance(facts["caption"], str) or "{}" not in facts["caption"]:
+    for key in ("caption", "licence", "source"):
+        if not isinstance(facts[key], str):
+            raise ForetuneError(f"{path}: {key} in its metadata is not a text: {facts[key]!r}")
+    if "{}" not in facts["caption"]:
         raise ForetuneError(f"{path}: caption in its metadata has no {{}}: {facts['caption']!r}")
     small = [name for name in ("label", "split", "group") if name in columns]
-    table = pq.read_table(path, columns=small).to_pydict()
+    table = read_table(path, small).to_pydict()
     for number, split in enumerate(table["split"]):
         if split not in TRAIN_AND_TEST:
             raise ForetuneError(f"{path}: row {number}: split {split!r} is not train or test")
 
     def read(split: str) -> Iterator[ImageRow]:
-        number = 0
-        for batch in pq.ParquetFile(path).iter_batches(1024, columns=["image", "label", "split"]):
-            for row in batch.to_pylist():
-                if row["split"] == split:
-                    content = row["image"] or ForetuneError(f"{path}: row {number}: has no image")
-                    yield ImageRow(f"{number:06d}", content, row["label"])
-                number += 1
+        number, columns = 0, ["image", "label", "split"]
+        with explain_parquet_errors(path):
+            for batch in pq.ParquetFile(path).iter_batches(1024, columns=columns):
+                for row in batch.to_pylist():
+                    if row["split"] == split:
+                        empty = ForetuneError(f"{path}: row {number}: has no image")
+                        yield ImageRow(f"{number:06d}", row["image"] or empty, row["label"])
+                    number += 1
 
     def select(column: str, wanted_split: str) -> list:
         pairs = zip(table[column], table["split"], strict=True)
