@@ -14,9 +14,10 @@ import pandas as pd
 
 from common import ROOT, machine
 from foretune.analysis.pilots import PILOT_ACCURACY, read_pilots
-from foretune.core.config import check_config, read_study
+from foretune.core.config import check_config
 from foretune.core.files import write_json
 from foretune.core.grid import grid_points
+from foretune.core.study_file import read_study
 from foretune.forecast.forecaster import fit_forecasters
 from foretune.training.pilot import run_pilot
 from foretune.training.trials import JobSpec

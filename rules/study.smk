@@ -12,11 +12,12 @@ from snakemake.io import contains_wildcard
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow_scripts"))
 
 from foretune.core.code_digest import code_digest
-from foretune.core.config import CACHED_METHODS, PROBE_METHODS, check_config, read_study
+from foretune.core.config import CACHED_METHODS, PROBE_METHODS, check_config
 from foretune.core.errors import ForetuneError
 from foretune.core.grid import list_parts
 from foretune.core.locks import lock_results
 from foretune.core.slurm import refuse_orphans
+from foretune.core.study_file import read_study
 
 # The thousands of job objects of a large study live until the end: with Python's default
 # thresholds, garbage collection among them takes a fifth of a dry run.

@@ -6,8 +6,9 @@ Licences and sizes are listed first. The study's jobs never fetch anything.
 import os
 
 from foretune.core import cli
-from foretune.core.config import check_config, read_study
+from foretune.core.config import check_config
 from foretune.core.errors import ForetuneError
+from foretune.core.study_file import read_study
 
 
 def work() -> None:

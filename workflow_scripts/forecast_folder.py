@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 import yaml
 
 from foretune.core import cli
-from foretune.core.config import check_config, read_study
+from foretune.core.config import check_config
 from foretune.core.errors import ForetuneError
 from foretune.core.files import atomic_write
 from foretune.core.locks import lock_results
+from foretune.core.study_file import read_study
 from foretune.data.notes import read_notes
 from foretune.data.prepare import prepare_dataset
 from foretune.data.sources.listing import check_names

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 from foretune.core import cli
-from foretune.core.config import CACHED_METHODS, check_config, read_study
+from foretune.core.config import CACHED_METHODS, check_config
 from foretune.core.errors import ForetuneError
 from foretune.core.locks import lock_results
+from foretune.core.study_file import read_study
 
 TARGETS = [f"results/forecast/pairs.{kind}" for kind in ("csv", "txt", "html")]
 TRIALS = Path("results/trials")

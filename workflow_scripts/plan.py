@@ -23,8 +23,9 @@ def work() -> None:
         help="do not time the models whose weights are on this machine",
     )
     args = parser.parse_args()
-    from foretune.core.config import check_config, read_study
+    from foretune.core.config import check_config
     from foretune.core.errors import ForetuneError
+    from foretune.core.study_file import read_study
     from foretune.planning.job_times import read_jobs
     from foretune.planning.plan import plan_study
 

@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 from foretune.core import cli
-from foretune.core.config import read_study
 from foretune.core.errors import ForetuneError
 from foretune.core.locks import lock_results, remove_stale_locks
 from foretune.core.machine import get_user_name
+from foretune.core.study_file import read_study
 from job_server import runs_here, start_job_server
 
 # Snakemake prints a traceback for a Ctrl-C in its first seconds, before it handles one itself.

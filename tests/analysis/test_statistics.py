@@ -30,7 +30,8 @@ from foretune.analysis.statistics import (
 )
 from foretune.analysis.study_tables import write_statistics
 from foretune.analysis.tables import STATISTICS_TABLE_NAMES
-from foretune.core.config import check_config, read_study
+from foretune.core.config import check_config
+from foretune.core.study_file import read_study
 
 MEASURES = ["iimm", "emms", "correct_label_alignment", "silhouette_cosine"]
 

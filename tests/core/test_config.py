@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from checkout import ROOT
-from foretune.core.config import CONFIG_SCHEMA, check_config, list_measure_names, read_study
+from foretune.core.config import CONFIG_SCHEMA, check_config, list_measure_names
 from foretune.core.errors import ForetuneError
 from foretune.core.grid import expand_grid, list_parts
+from foretune.core.study_file import read_study
 
 STUDY = yaml.safe_load((ROOT / "config.yaml").read_text())
 

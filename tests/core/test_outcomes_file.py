@@ -3,9 +3,10 @@
 import pytest
 
 from checkout import CLIP_MINI, ROOT
-from foretune.core.config import check_config, read_study
+from foretune.core.config import check_config
 from foretune.core.errors import ForetuneError
 from foretune.core.outcomes_file import read_outcomes
+from foretune.core.study_file import read_study
 
 HEAD = "model,method,trained_on,evaluated_on,accuracy,n\n"
 ROWS = """clip,zero_shot,,cats,0.5,200

@@ -15,8 +15,9 @@ import yaml
 
 import public_files
 from checkout import ROOT
-from foretune.core.config import check_config, read_study
+from foretune.core.config import check_config
 from foretune.core.errors import ForetuneError
+from foretune.core.study_file import read_study
 from foretune.core.untrusted import check_condition, refuse_outside
 from foretune.data.prepare import prepare_dataset
 from foretune.encoders.loading import load_model

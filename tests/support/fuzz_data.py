@@ -58,7 +58,7 @@ def get_seeds(folder: Path, *patterns: str) -> Seeds:
 
 
 def prepare(folder: Path, spec: dict, n: int) -> list[dict]:
-    """Prepare a dataset: each of its n images is written or counted as left out. Return its rows."""
+    """Prepare a dataset, each of whose n images is written or left out; return its rows."""
     manifest = prepare_dataset("it", spec, folder / "out", seed=0)
     rows = [row for split in SPLITS for row in read_split(folder / "out", split).to_pylist()]
     notes = read_notes(folder / "out")

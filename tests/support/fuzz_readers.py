@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 import fuzz_values
 import public_files
 from checkout import ROOT
-from foretune.core.config import check_config, read_study
+from foretune.core.config import check_config
 from foretune.core.content_digests import ContentDigests
 from foretune.core.grid import expand_grid
 from foretune.core.parquet import write_parquet
+from foretune.core.study_file import read_study
 from foretune.data.prepare import prepare_dataset
 from foretune.data.prepared import read_manifest, read_split
 from foretune.encoders.cache import read_task_embeddings, write_embeddings
@@ -103,9 +104,8 @@ RECIPE = {"epochs": 3, "towers": "both", "search": {"kind": "grid"}}
 class SmallTrainer:
     """Trains eight numbers in the place of a model, so that a job takes milliseconds."""
 
-    made_from = {"weights": "w"}
-
     def __init__(self):
+        self.made_from = {"weights": "w"}
         self.labels = {"train": [0]}
 
     def start_trial(self, trial):

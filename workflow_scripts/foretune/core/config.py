@@ -1,4 +1,4 @@
-"""Read a study's config, check it against the schema, and fill in the defaults.
+"""Check a study's config against the schema, and fill in the defaults.
 
 Free of torch, because every dry run imports it.
 """
@@ -19,6 +19,7 @@ from foretune.core.errors import ForetuneError
 from foretune.core.grid import grid_points
 from foretune.core.outcomes_file import check_outcomes
 from foretune.core.schema_errors import format_schema_error, suggest_name
+from foretune.core.study_file import copy_as_json
 from foretune.core.untrusted import check_condition
 
 CONFIG_SCHEMA = Path(__file__).with_name("config.schema.yaml")
@@ -54,38 +55,6 @@ VALIDATOR = jsonschema.validators.extend(
 )
 
 
-class UniqueKeyLoader(yaml.SafeLoader):
-    """Load YAML, and refuse a key that appears twice in a mapping: YAML would drop the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        lines: dict[str, int] = {}
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            line = key.start_mark.line + 1
-            if key.value in lines:
-                raise yaml.YAMLError(
-                    f"{key.value}: appears twice, in lines {lines[key.value]} and {line}"
-                )
-            lines[key.value] = line
-        return super().construct_mapping(node, deep)
-
-
-def read_study(path: Path | str) -> dict:
-    """Return a study's config as its file has it, unchecked and without defaults.
-
-    Raises:
-        ForetuneError: the file cannot be read or has no keys; the message names it.
-    """
-    try:
-        config = yaml.load(Path(path).read_text(), UniqueKeyLoader)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ForetuneError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(config, dict):
-        raise ForetuneError(f"{path}: not a study: it has no keys")
-    return config
-
-
 def check_config(config: dict) -> dict:
     """Check a config and return a copy with all defaults filled in.
 
@@ -94,7 +63,7 @@ def check_config(config: dict) -> dict:
             line names the key.
     """
     schema = yaml.safe_load(CONFIG_SCHEMA.read_text())
-    config = copy.deepcopy(config)
+    config = copy_as_json(config, "")
     errors = list(VALIDATOR(schema).iter_errors(config))
     if errors:
         lines = sorted({line for error in errors for line in format_schema_error(error)})

@@ -102,7 +102,7 @@ def parse_row(where: str, line: int, row: dict, accuracy_column: str) -> Outcome
             f"{where}: {accuracy_column} is {text}, not from 0 to {largest:g}{hint}"
         )
     n = values.get("n", "")
-    if n and not (n.isdecimal() and int(n) > 0):
+    if n and not (n.isdecimal() and len(n) < 19 and int(n) > 0):
         raise ForetuneError(f"{where}: n is {n!r}, not a number of test images")
     zero_shot = values["method"] == ZERO_SHOT_METHOD
     if zero_shot and values["trained_on"]:

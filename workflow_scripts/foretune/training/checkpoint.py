@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from foretune.core.files import atomic_write, digest_json, write_json
+from foretune.core.files import atomic_write, digest_file, digest_json, write_json
 from foretune.training.trials import EpochRow
+
+JOURNAL_PARTS = ("rows", "best", "running", "files")
 
 
 class BestEpoch(TypedDict):
@@ -42,7 +44,8 @@ class JobState:
     """The finished epochs of a job, by trial key (see `core.grid.get_trial_key`).
 
     rows: the rows of each trial's epochs. best: the best epoch so far, or None. running: the name
-    of the file from which each unfinished trial can resume.
+    of the file from which each unfinished trial can resume. files: the SHA-256 digest of each file:
+    a damaged disk may change a file so that it can still be read, with other numbers.
 
     Args:
         made_from: everything that the numbers depend on besides the trials, the code included.
@@ -52,6 +55,7 @@ class JobState:
     rows: dict[str, list[EpochRow]]
     best: BestEpoch | None
     running: dict[str, str]
+    files: dict[str, str]
 
     def __init__(
         self,
@@ -69,7 +73,7 @@ class JobState:
 
     def clear(self) -> None:
         """Forget all trials."""
-        self.rows, self.best, self.running = {}, None, {}
+        self.rows, self.best, self.running, self.files = {}, None, {}, {}
 
     def _read(self) -> None:
         name = self.journal.name
@@ -78,13 +82,23 @@ class JobState:
             if saved["made_from"] != self.made_from:
                 self.log(f"{self.folder}: made from another config, data or code; starting over")
                 return
-            self.rows, self.best, self.running = (saved[k] for k in ("rows", "best", "running"))
+            if saved.pop("sha256", None) != digest_json(saved):
+                raise ValueError("it is not what was written")
+            for part in JOURNAL_PARTS:
+                setattr(self, part, saved[part])
             if self.best:
                 name = self.best["file"]
-                load_file(self.folder / name)  # checks that the file is complete
+                self._check(name)
         except Exception as error:  # a damaged disk gives errors of many kinds
             self._set_aside(error, name)
             self.clear()
+
+    def _check(self, name: str) -> Path:
+        """Return the path of a file. Raises ValueError if it is not what was written."""
+        path = self.folder / name
+        if digest_file(path) != self.files[name]:
+            raise ValueError("it is not what was written")
+        return path
 
     def _set_aside(self, error: Exception, name: str) -> None:
         # The file may hold hours of training, and the disk may be at fault: do not overwrite it.
@@ -105,7 +119,7 @@ class JobState:
         """
         if key in self.running:
             try:
-                path = self.folder / self.running[key]
+                path = self._check(self.running[key])
                 return torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:
                 self._set_aside(error, self.running.pop(key))
@@ -133,21 +147,24 @@ class JobState:
             if self.writes:
                 with atomic_write(self.folder / self.running[key]) as temporary:
                     torch.save(training, temporary)
+                    self.files[self.running[key]] = digest_file(temporary)
         if best_weights is not None:
             self.best = {"key": key, "row": self.rows[key][-1], "file": f"{stem}.safetensors"}
             tensors = {name: tensor.contiguous() for name, tensor in best_weights.items()}
             if self.writes:
                 with atomic_write(self.folder / self.best["file"]) as temporary:
                     save_file(tensors, temporary, metadata)
+                    self.files[self.best["file"]] = digest_file(temporary)
         self.write()
 
     def write(self) -> None:
         """Write the journal, and remove the files that it does not name."""
         if not self.writes:
             return
-        names = ("made_from", "rows", "best", "running")
-        write_json({name: getattr(self, name) for name in names}, self.journal)
         named = {*self.running.values(), self.best and self.best["file"]}
+        self.files = {name: digest for name, digest in self.files.items() if name in named}
+        content = {name: getattr(self, name) for name in ("made_from", *JOURNAL_PARTS)}
+        write_json({**content, "sha256": digest_json(content)}, self.journal)
         for path in self.folder.iterdir():
             if path.suffix in (".pt", ".safetensors") and path.name not in named:
                 path.unlink()
@@ -175,12 +192,13 @@ def load_checkpoint(
         return None
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
+        parts = saved["made_from"], saved["state"]
     except Exception as error:  # torch raises many kinds, OSError too, for an incomplete file
         # The file may hold hours of training, and the disk may be at fault: do not overwrite it.
         damaged = Path(path).replace(Path(path).with_suffix(".damaged"))
         log(f"{path}: cannot be read ({error}); kept as {damaged.name}, starting over")
         return None
-    if saved["made_from"] != made_from:
+    if parts[0] != made_from:
         log(f"{path}: made from another config, data or code; starting over")
         return None
-    return saved["state"]
+    return parts[1]

@@ -280,12 +280,16 @@ def apply_trained_weights(model: nn.Module, path: Path | str) -> None:
     """Turn a base model into a fine-tuned one by the trained weights of a file.
 
     Raises:
-        ForetuneError: the file's tensors are not those that its method trains in this model.
+        ForetuneError: the file is damaged, or its tensors are not those that its method trains in
+            this model.
     """
-    with safe_open(path, "pt") as file:
-        settings = json.loads(file.metadata()["foretune"])
-    tensors = load_file(path)
-    trainable = make_trainable(model, settings.pop("method"), settings)
+    try:
+        with safe_open(path, "pt") as file:
+            settings = json.loads(file.metadata()["foretune"])
+        tensors = load_file(path)
+        trainable = make_trainable(model, settings.pop("method"), settings)
+    except Exception as error:  # safetensors has its own, and a key of the metadata may be missing
+        raise ForetuneError(f"{path}: cannot be read ({error}); delete it and run again") from None
     try:
         mismatched = sorted(tensors.keys() ^ trainable.parameters.keys())
         if mismatched:

@@ -9,7 +9,6 @@ can grow without renaming finished trials. A job writes three files:
                                   digest of the weights
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -2,11 +2,14 @@
 
 import os
 import unicodedata
+import warnings
 from collections import Counter
 from functools import partial
 from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from foretune.core.entries import SourceSpec
 from foretune.core.errors import ForetuneError
@@ -95,8 +98,16 @@ def read_table(spec: SourceSpec) -> "tuple[Path, pd.DataFrame, pd.DataFrame]":
     path = Path(spec["table"])
     try:
         options = {"sep": find_separator(path), "skipinitialspace": True, "index_col": False}
-        texts = pd.read_csv(path, dtype=str, keep_default_na=False, **options)
-        typed = pd.read_csv(path, low_memory=False, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # of values without a column
+            typed = pd.read_csv(path, low_memory=False, **options)
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of empty ones, too
+            texts = pd.read_csv(path, dtype=str, keep_default_na=False, **options)
+    except pd.errors.ParserWarning:
+        raise ForetuneError(
+            f"{path}: its rows have more values than the first line has columns; put texts with "
+            f"{options['sep']!r} into quotes"
+        ) from None
     except FileNotFoundError:
         origin = f"; it comes from {spec['source']}" if "source" in spec else ""
         raise ForetuneError(f"{path}: no such file{origin}; tables are not fetched") from None
@@ -132,18 +143,27 @@ def choose_rows(spec: SourceSpec, split: str, typed: "pd.DataFrame") -> list[int
     Raises:
         ForetuneError: there is no query for the split, or pandas cannot evaluate it.
     """
+    import pandas as pd
+
     path = spec["table"]
     if split not in spec["splits"]:
         raise ForetuneError(f"{path}: `splits` does not say which rows are {split}")
     query = spec["splits"][split]
     try:
         # The empty dicts keep a query from reading variables of the program.
-        return typed.query(query, local_dict={}, global_dict={}).index.tolist()
+        chosen = typed.eval(query, local_dict={}, global_dict={})
     except Exception as error:  # pandas raises many kinds for a wrong query
         raise ForetuneError(
             f"{path}: `splits`: {split}: {query!r} cannot be evaluated ({error}); the columns are "
             f"{join_names(typed)}"
         ) from None
+    # pandas would take other values, such as those of a column of 0 and 1, for numbers of rows.
+    if not pd.api.types.is_bool_dtype(chosen) or len(chosen) != len(typed):
+        raise ForetuneError(
+            f"{path}: `splits`: {split}: {query!r} is not true or false for each row; compare the "
+            "column, such as `train == 1`"
+        )
+    return np.flatnonzero(chosen).tolist()
 
 
 def list_fields(template: str) -> list[str]:

@@ -41,8 +41,10 @@ def read_webdataset(root: Path, spec: SourceSpec, wanted: tuple[str, ...]) -> Im
             raise ForetuneError(f"{names_file}: line {number} is blank, and needs a class name")
         counts[name] += 1  # two of ImageNet's names occur twice
         classes.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
-    rows = {split: make_tar_rows(find_tars(root, spec, split)) for split in wanted}
-    return ImageSource(classes, read_caption(root / TEMPLATES_FILE), NOT_STATED, "", rows)
+    left_out: Counter[str] = Counter()
+    rows = {split: make_tar_rows(find_tars(root, spec, split), left_out) for split in wanted}
+    caption = read_caption(root / TEMPLATES_FILE)
+    return ImageSource(classes, caption, NOT_STATED, "", rows, left_out)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -96,22 +98,31 @@ def find_tars(root: Path, spec: SourceSpec, split: str) -> list[Path]:
     return tars
 
 
-def make_tar_rows(tars: list[Path]) -> ImageRows:
-    """Return the rows of a split's tars. All headers are read at once, which finds broken tars."""
+def make_tar_rows(tars: list[Path], left_out: Counter[str]) -> ImageRows:
+    """Return the rows of a split's tars. All headers are read at once, which finds broken tars.
+
+    left_out: what is no sample is added to it, by reason.
+    """
 
     def read() -> Iterator[ImageRow]:
         for path in tars:
-            for key, tar, member, label in iterate_samples(path):
+            for key, tar, member, label in iterate_samples(path, Counter()):
                 name = f"{path.parent.name}/{path.stem}/{key}"
                 yield ImageRow(name, read_member(tar, member), label)
 
-    return ImageRows([sample[-1] for path in tars for sample in iterate_samples(path)], read)
+    labels = [sample[-1] for path in tars for sample in iterate_samples(path, left_out)]
+    return ImageRows(labels, read)
 
 
-def iterate_samples(path: Path) -> Iterator[tuple[str, tarfile.TarFile, tarfile.TarInfo, int]]:
+def iterate_samples(
+    path: Path, left_out: Counter[str]
+) -> Iterator[tuple[str, tarfile.TarFile, tarfile.TarInfo, int]]:
     """Yield (key, tar, member of the image, label) of a tar's samples.
 
     The members of a sample follow each other in the tar.
+
+    Args:
+        left_out: what is no sample is added to it, by reason.
 
     Raises:
         ForetuneError: the tar is incomplete, or a sample has no image or no label.
@@ -123,40 +134,65 @@ def iterate_samples(path: Path) -> Iterator[tuple[str, tarfile.TarFile, tarfile.
             sample: dict[str, tarfile.TarInfo] = {}
             sample_key = ""
             for member in tar:
+                if tar.offset <= member.offset:  # a size below zero, which tarfile would go back by
+                    raise tarfile.ReadError("a negative size")
                 name = SAMPLE_NAME.match(member.name)
-                if not member.isfile() or not name:
+                if reason := get_reason_to_skip_member(member, bool(name)):
+                    left_out[reason] += 1
+                if not member.isreg() or member.sparse or not name:
                     continue
                 key, suffix = name.groups()
                 # A file that the sample has already begins another sample of the same key.
                 if (key != sample_key or suffix.lower() in sample) and sample:
-                    yield parse_sample(path, tar, sample_key, sample)
+                    yield parse_sample(path, tar, sample_key, sample, left_out)
                     sample = {}
                 sample_key = key
                 sample[suffix.lower()] = member
             if sample:
-                yield parse_sample(path, tar, sample_key, sample)
+                yield parse_sample(path, tar, sample_key, sample, left_out)
             # tarfile takes garbage, or the end of the file, for the end mark: look for the mark.
             assert tar.fileobj is not None
             tar.fileobj.seek(tar.offset)
             if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
                 raise ForetuneError(f"{broken} (no end mark); {remedy}")
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise ForetuneError(f"{broken} ({error}); {remedy}") from None
+    except ForetuneError:
+        raise
+    except Exception as error:  # tarfile raises many kinds
+        raise ForetuneError(f"{broken} ({error or type(error).__name__}); {remedy}") from None
+
+
+def get_reason_to_skip_member(member: tarfile.TarInfo, named: bool) -> str | None:
+    """Return why a member of a tar is left out, or None if it belongs to a sample or is a folder.
+
+    named: whether its name is that of a file of a sample.
+    """
+    if member.isdir():
+        return None
+    if member.name.split("/")[-1].startswith("."):
+        return "hidden files"
+    if not member.isreg() or member.sparse:
+        return "links and devices in tars"
+    return None if named else "no suffix"
 
 
 def parse_sample(
-    path: Path, tar: tarfile.TarFile, key: str, sample: dict[str, tarfile.TarInfo]
+    path: Path,
+    tar: tarfile.TarFile,
+    key: str,
+    sample: dict[str, tarfile.TarInfo],
+    left_out: Counter[str],
 ) -> tuple[str, tarfile.TarFile, tarfile.TarInfo, int]:
     """Return what `iterate_samples` yields for a sample, given its members by suffix."""
-    images = (member for suffix, member in sample.items() if f".{suffix}" in IMAGE_SUFFIXES)
-    image = next(images, None)
-    if image is None or "cls" not in sample:
+    images = [member for suffix, member in sample.items() if f".{suffix}" in IMAGE_SUFFIXES]
+    if not images or "cls" not in sample:
         suffixes = ", ".join(sample)
         raise ForetuneError(f"{path}: sample {key}: needs an image and .cls, has {suffixes}")
+    if len(images) > 1:
+        left_out["further images of a sample"] += len(images) - 1
     label = read_member(tar, sample["cls"])
-    if not label.strip().isdigit():
+    if not label.strip().isdigit() or len(label) > 20:
         raise ForetuneError(f"{path}: sample {key}: {label[:20]!r} is not a label")
-    return key, tar, image, int(label)
+    return key, tar, images[0], int(label)
 
 
 def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
