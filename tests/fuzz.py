@@ -92,7 +92,7 @@ class Fuzzer:
                 self.read(item)
         except ForetuneError as error:
             lines = str(error).split("\n")
-            shown = all(c == "\n" or unicodedata.category(c)[0] != "C" for c in str(error))
+            shown = all(unicodedata.category(c) not in ("Cc", "Cs") for c in "".join(lines))
             if not shown or not lines[0].strip() or len(lines) > 50 or max(map(len, lines)) > 2000:
                 return traceback.format_exc() + "\nthe message is no readable line"
         except Exception as error:

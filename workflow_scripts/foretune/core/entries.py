@@ -129,18 +129,14 @@ class PilotFile(Run):
     loss: float  # mean of the last epoch
 
 
-class Diverged(Run):
-    """The content of `best.json` if every trial diverged. The weights are empty."""
-
-    diverged: bool
-    trained_weights: str
-    sha256: str
-
-
 class Selection(Run):
-    """The selected trial of a run and its trained weights: the content of `best.json`."""
+    """The selected trial of a run and its trained weights: the content of `best.json`.
 
-    diverged: NotRequired[bool]  # only a `Diverged` has it
+    If every trial diverged, it has `diverged` in place of a trial, and the weights are empty.
+    """
+
+    diverged: NotRequired[bool]
+
     trial: int
     learning_rate: float
     weight_decay: float

@@ -135,21 +135,25 @@ def read_json(path: Path | str, kind: Any = dict) -> Any:
     """Return the content of a JSON file that foretune wrote.
 
     Args:
-        kind: what the file holds, a type such as a TypedDict; all its parts are checked.
+        kind: what the file holds, a type such as a TypedDict; all parts that are there are checked.
 
     Raises:
-        ForetuneError: the file is missing, damaged, or of another kind.
+        ForetuneError: the file is missing or damaged; or, when it is looked up, a key is missing.
     """
+    remedy = "is damaged, or comes from another version; delete it and run again"
+
+    class Facts(dict):
+        def __missing__(self, key: str):
+            raise ForetuneError(f"{path}: has no {key}, so it {remedy}")
+
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text(), object_hook=Facts)
     except FileNotFoundError:
         raise ForetuneError(f"{path}: no such file") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ForetuneError(f"{path}: cannot be read ({error}); delete it and run again") from None
     if not fits(content, kind):
-        raise ForetuneError(
-            f"{path}: is damaged, or comes from another version; delete it and run again"
-        )
+        raise ForetuneError(f"{path}: {remedy}")
     return content
 
 
@@ -159,11 +163,8 @@ def fits(value: Any, kind: Any) -> bool:
         return True
     if is_typeddict(kind):
         parts = get_type_hints(kind)
-        return (
-            isinstance(value, dict)
-            and kind.__required_keys__ <= value.keys()
-            and all(fits(value[name], parts[name]) for name in parts.keys() & value.keys())
-        )
+        known = parts.keys() & value.keys() if isinstance(value, dict) else ()
+        return isinstance(value, dict) and all(fits(value[name], parts[name]) for name in known)
     arguments = get_args(kind)
     if get_origin(kind) is UnionType:
         return any(fits(value, one) for one in arguments)

@@ -16,17 +16,8 @@ TYPE_NAMES = {
 }
 
 
-LONGEST_LINE = 500  # of a message, which may quote any value
-
-
 def format_schema_error(error: jsonschema.ValidationError) -> list[str]:
     """Return one line per mistake: where it is, what is wrong, and what to do."""
-    lines = describe_schema_error(error)
-    return [line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} …" for line in lines]
-
-
-def describe_schema_error(error: jsonschema.ValidationError) -> list[str]:
-    """Return the lines of `format_schema_error` at their full length."""
     path = ".".join(str(part) for part in error.absolute_path)
     prefix = f"{path}." if path else ""
     value, expected = error.instance, error.validator_value

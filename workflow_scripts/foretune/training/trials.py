@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import pyarrow as pa
 
-from foretune.core.entries import Diverged, Recipe, Run, Selection, Trial
+from foretune.core.entries import Recipe, Run, Selection, Trial
 from foretune.core.files import atomic_write, digest_file, link_or_copy, read_json, write_json
 from foretune.core.grid import GRID_KEYS
 from foretune.core.parquet import write_parquet
@@ -187,7 +187,7 @@ def describe_divergence(run: Mapping[str, Any]) -> str:
 
 def read_selection_file(path: Path) -> Selection:
     """Return the content of a best.json. Raises ForetuneError if it is damaged."""
-    return read_json(path, Selection | Diverged)
+    return read_json(path, Selection)
 
 
 def select_trial(parts: list[Path], output: Path) -> None:

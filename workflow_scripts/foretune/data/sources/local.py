@@ -48,6 +48,8 @@ def read_parquet_source(path: Path, wanted: tuple[str, ...] = TRAIN_AND_TEST) ->
     missing += [name for name in ("image", "label", "split") if name not in columns]
     if missing:
         raise ForetuneError(f"{path}: not a dataset: it lacks {', '.join(missing)}")
+    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+        raise ForetuneError(f"{path}: has more than one column {', '.join(twice)}")
     label, image = schema.field("label").type, schema.field("image").type
     if not pa.types.is_integer(label):
         raise ForetuneError(f"{path}: the column label has {label}, and needs integers from 0 on")
