@@ -70,14 +70,17 @@ class Fuzzer:
             for path in self.pristine.rglob("*") if path.is_file()
         )  # fmt: skip
 
-    def read(self, item: bytes) -> None:
-        """Read the files once, with the change. Raises what the reader raises."""
-        name = self.names[(item or b"\0")[0] % len(self.names)]
-        content = item[1:]
+    def unpack(self, item: bytes) -> dict[str, bytes]:
+        """Return the changed file of an input and its content."""
+        name, content = self.names[(item or b"\0")[0] % len(self.names)], item[1:]
         if self.reader.mend and len(item) % 2:
             content = self.reader.mend(content)
+        return {name: content}
+
+    def read(self, changed: dict[str, bytes]) -> None:
+        """Read the files once, with a change. Raises what the reader raises."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        for path, kept in {**self.files, name: content}.items():
+        for path, kept in {**self.files, **changed}.items():
             (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / path).write_bytes(kept)
         self.reader.read(self.folder)
@@ -89,7 +92,7 @@ class Fuzzer:
 
         try:
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-                self.read(item)
+                self.read(self.unpack(item))
         except ForetuneError as error:
             lines = str(error).split("\n")
             shown = all(unicodedata.category(c) not in ("Cc", "Cs") for c in "".join(lines))
@@ -218,6 +221,7 @@ def work() -> None:
             if item:
                 print(fuzzer.find_fault(item) or "no fault")
                 continue
+            fuzzer.read({})  # the valid files are read without an error
             watch(fuzzer, run, args.seconds, args.seed)
             runs, seconds = (Path(scratch) / "count").stat().st_size, time.time() - started
         kinds = sorted(output.glob("*.txt"))

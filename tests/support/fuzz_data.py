@@ -77,6 +77,7 @@ SMALL = [public_files.encoded("PNG") for _ in range(12)]
 def make_images(folder: Path) -> Seeds:
     for number, content in enumerate(SMALL):
         public_files.put(folder / f"images/{'ab'[number % 2]}/{number}.png", content)
+    public_files.put(folder / "images/a/x.png", SMALL[0])
     noise = Image.fromarray(public_files.pixels(1, 12)[0])
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -120,12 +121,12 @@ def mend_png(content: bytes) -> bytes:
 
 def make_parquet(folder: Path) -> Seeds:
     table = pa.table({
-        "image": pa.array(SMALL * 2), "label": pa.array([0, 1] * 12, pa.int32()),
-        "split": ["train"] * 16 + ["test"] * 8, "group": ["a", None, "b"] * 8,
+        "image": pa.array(SMALL * 4), "label": pa.array([0, 1] * 24, pa.int32()),
+        "split": ["train"] * 36 + ["test"] * 12, "group": ["a", None, "b"] * 16,
     })  # fmt: skip
     facts = {"classes": ["x", "y"], "caption": "a {}", "licence": "MIT", "source": "here"}
     for compression in ("none", "zstd", "snappy"):
-        write_parquet(table, folder / "it.parquet", facts, 10, compression, compression != "none")
+        write_parquet(table, folder / "it.parquet", facts, 20, compression, compression != "none")
         yield from get_seeds(folder, "it.parquet")
 
 
@@ -181,23 +182,23 @@ def mend_tar(content: bytes) -> bytes:
 
 def make_table(folder: Path) -> Seeds:
     lines, groups = ["file,number,label,split"], ["file,group"]
-    for number, content in enumerate(SMALL * 2):
+    for number, content in enumerate(SMALL * 4):
         name = f"images/{'ab'[number % 2]}/{number}.png"
         public_files.put(folder / name, content)
-        lines.append(f"{name},{number},{'ab'[number % 2]},{'train' if number < 16 else 'test'}")
-        groups.append(f"{name.removeprefix('images/')},g{number // 3}")
+        lines.append(f"{name},{number},{'ab'[number % 2]},{'train' if number < 32 else 'test'}")
+        groups.append(f"{name.removeprefix('images/')},g{number // 2}")
     public_files.put(folder / "table.csv", "\n".join(lines).encode())
     public_files.put(folder / "images/groups.csv", "\n".join(groups).encode())
     shutil.copy(ROOT / "resources/public/outcomes.csv", folder)
     entry = {"image": "{file}", "label": "label",
-             "splits": {"train": "split == 'train'", "test": "number >= 16"}}  # fmt: skip
+             "splits": {"train": "split == 'train'", "test": "number >= 32"}}  # fmt: skip
     (folder / "entry.json").write_text(json.dumps(entry))
     return get_seeds(folder, "*.csv", "images/*.csv", "entry.json")
 
 
 def read_table(folder: Path) -> None:
     read_outcomes(folder / "outcomes.csv")
-    prepare(folder, {"folder": str(folder / "images")}, 24)
+    prepare(folder, {"folder": str(folder / "images")}, 48)
     try:
         entry = json.loads((folder / "entry.json").read_text())
     except ValueError:
@@ -224,15 +225,16 @@ def make_saved(folder: Path) -> Seeds:
 
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(
         names=["a", "b"]), "place": datasets.Value("string")})  # fmt: skip
-    images = [{"bytes": content, "path": None} for content in SMALL * 2]
-    columns = {"image": images, "label": [0, 1] * 12, "place": ["x", "y", "z"] * 8}
+    images = [{"bytes": content, "path": None} for content in SMALL * 4]
+    columns = {"image": images, "label": [0, 1] * 24,
+               "place": [f"p{number // 2}" for number in range(48)]}  # fmt: skip
     datasets.Dataset.from_dict(columns, features).save_to_disk(folder / "saved")
     return get_seeds(folder, "saved/*")
 
 
 def read_saved(folder: Path) -> None:
     root = str(folder / "saved")
-    prepare(folder, {"huggingface": root, "root": root, "group": "place"}, 24)
+    prepare(folder, {"huggingface": root, "root": root, "group": "place"}, 48)
 
 
 def make_hub(folder: Path) -> Seeds:
@@ -253,7 +255,7 @@ def read_hub(folder: Path) -> None:
 
     datasets.config.HF_DATASETS_CACHE = folder / "cache"
     root = str(folder / "hub")
-    prepare(folder, {"huggingface": root, "root": root}, 48)
+    prepare(folder, {"huggingface": root, "root": root}, 96)
 
 
 DATA_READERS = {

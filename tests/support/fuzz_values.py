@@ -159,7 +159,7 @@ def make_tables(draw, files: dict[str, bytes]) -> tuple[str, bytes]:
         names[draw(st.integers(0, len(names) - 1))] = draw(st.sampled_from(["image", "label", "x"]))
     text = json.dumps(facts, default=str) if draw(st.integers(0, 5)) else draw(TEXTS)
     made = pa.table(list(columns.values()), names=names)
-    made = made.slice(0, draw(st.sampled_from([24, 24, 24, 0, 1, 20])))
+    made = made.slice(0, draw(st.sampled_from([48, 48, 48, 0, 1, 40])))
     made = made.replace_schema_metadata({"foretune": text.encode("utf-8", "surrogatepass")})
     buffer = io.BytesIO()
     pq.write_table(made, buffer, row_group_size=10)
