@@ -177,6 +177,7 @@ def test_prepare_dataset_refuses_a_label_out_of_range(tmp_path):
         ({"classes": [1, 2]}, r"not a list of texts: \[1, 2\]"),
         ({"classes": "ab"}, "not a list of texts: 'ab'"),
         ({"caption": "a photo"}, "has no {}: 'a photo'"),
+        ({"licence": ["MIT"]}, r"licence in its metadata is not a text: \['MIT'\]"),
     ],
 )
 def test_prepare_dataset_refuses_odd_parquet_files(change, message, tmp_path):
@@ -188,6 +189,21 @@ def test_prepare_dataset_refuses_odd_parquet_files(change, message, tmp_path):
     write_parquet(pa.table(columns), tmp_path / "odd.parquet", facts)
     with pytest.raises(ForetuneError, match=message):
         prepare_dataset("odd", {"parquet": tmp_path / "odd.parquet"}, tmp_path / "out", seed=0)
+
+
+def test_prepare_dataset_refuses_parquet_files_with_damaged_pages_and_equal_columns(tmp_path):
+    facts = {"classes": ["a", "b"], "caption": "a {}", "licence": "-", "source": "-"}
+    images = pa.array([encode_picture(i) for i in range(40)])
+    labels, splits = pa.array([0, 1] * 20), pa.array(["train"] * 30 + ["test"] * 10)
+    path, columns = tmp_path / "x.parquet", [images, labels, splits]
+    write_parquet(pa.table(columns, ["image", "label", "split"]), path, facts, compression="none")
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + b"\xff" * 60 + content[64:])  # of the images, which come first
+    with pytest.raises(ForetuneError, match=r"x\.parquet: not a readable Parquet file"):
+        prepare_dataset("x", {"parquet": path}, tmp_path / "out", seed=0)
+    write_parquet(pa.table([*columns, labels], ["image", "label", "split", "label"]), path, facts)
+    with pytest.raises(ForetuneError, match=r"x\.parquet: has more than one column label"):
+        prepare_dataset("x", {"parquet": path}, tmp_path / "out", seed=0)
 
 
 def test_read_split_refuses_another_version(folder, tmp_path):

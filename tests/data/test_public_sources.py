@@ -218,6 +218,63 @@ def test_prepare_dataset_refuses_broken_tars(harm, message, tmp_path):
     assert not list((tmp_path / "out").glob("*")) or not (tmp_path / "out/dataset.json").exists()
 
 
+def change_header(path, number, change):
+    """Change the header of a tar's member, and its checksum."""
+    with tarfile.open(path) as tar:
+        start = tar.getmembers()[number].offset
+    content = bytearray(path.read_bytes())
+    header = change(bytes(content[start : start + 512]))
+    header = header[:148] + b" " * 8 + header[156:]
+    checksum = b"%06o\0 " % sum(header)
+    content[start : start + 512] = header[:148] + checksum + header[156:]
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "size", [b"\xff" * 10 + b"\xfe\0", b"\xff" * 12, b"\x80" + b"\xff" * 11, b"77777777777\0"]
+)  # -512, -1, 2^88 and 8 GB
+def test_prepare_dataset_refuses_tars_with_impossible_sizes(size, tmp_path):
+    """tarfile of Python 3.11.7 would go back in the file by a negative size, without end."""
+    root = tmp_path / "root"
+    public_files.clip_benchmark(root, ["a", "b"], {"train": 20, "test": 10})
+    change_header(root / "test/1.tar", 2, lambda header: header[:124] + size + header[136:])
+    spec = {"webdataset": "me/it", "root": str(root)}
+    with pytest.raises(ForetuneError, match=r"test/1\.tar: half-written or broken"):
+        prepare_dataset("it", spec, tmp_path / "out", seed=0)
+
+
+def test_prepare_dataset_counts_what_is_no_sample_of_a_tar(tmp_path):
+    root = tmp_path / "root"
+    public_files.clip_benchmark(root, ["a", "b"], {"train": 20, "test": 10})
+    with tarfile.open(root / "test/1.tar", "w") as tar:
+        public_files.add_sample(tar, "s1", png=public_files.encoded("PNG"), cls=b"0",
+                                jpg=public_files.encoded(), json=b"{}")  # fmt: skip
+        public_files.add_sample(tar, "._s1", png=b"")
+        public_files.add_sample(tar, "s2", png=public_files.encoded("PNG"), cls=b"1")
+        for name, kind in (("s3.png", tarfile.LNKTYPE), ("s4.png", tarfile.SYMTYPE),
+                           ("README", tarfile.REGTYPE), ("folder", tarfile.DIRTYPE)):  # fmt: skip
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "s1.png"
+            tar.addfile(member)
+    spec = {"webdataset": "me/it", "root": str(root)}
+    manifest = prepare_dataset("it", spec, tmp_path / "out", seed=0)
+    assert manifest["splits"]["test"]["rows"] == 7
+    assert json.loads((tmp_path / "out/notes.json").read_text())["left_out"] == {
+        "links and devices in tars": 2, "hidden files": 1, "no suffix": 1,
+        "further images of a sample": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("label", [b"9" * 5000, b"1e3", "²".encode(), b""])
+def test_prepare_dataset_refuses_labels_of_tars_that_are_no_numbers(label, tmp_path):
+    root = tmp_path / "root"
+    public_files.clip_benchmark(root, ["a", "b"], {"train": 20, "test": 10})
+    rewrite(root, jpg=public_files.encoded(), cls=label)
+    spec = {"webdataset": "me/it", "root": str(root)}
+    with pytest.raises(ForetuneError, match=r"sample s9: .* is not a label"):
+        prepare_dataset("it", spec, tmp_path / "out", seed=0)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

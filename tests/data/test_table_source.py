@@ -142,3 +142,27 @@ def test_digest_table_files_notices_a_changed_image(table, tmp_path):
     os.remove(tmp_path / "000003.png")
     assert len({first, second, digest_table_files(spec)}) == 3
     assert digest_table_files({**spec, "table": str(tmp_path / "none.csv")})
+
+
+@pytest.mark.parametrize("condition", ["train", "train + 1", "1", "[0, 1]", "index", "label"])
+def test_a_condition_is_true_or_false_for_each_row(condition, table):
+    """pandas would take a column of 0 and 1 for the numbers of the rows 0 and 1."""
+    write, prepare = table
+    write(lambda i: "ab"[i % 2], train=lambda i: str(int(i % 4 > 0)))
+    with pytest.raises(ForetuneError, match=r"not true or false for|cannot be evaluated"):
+        prepare(splits={"train": condition, "test": "train == 0"})
+    manifest = prepare(splits={"train": "train == 1", "test": "train == 0"})
+    assert sum(facts["rows"] for facts in manifest["splits"].values()) == 40
+
+
+def test_values_without_a_column_are_not_cut_off(table, tmp_path):
+    """An empty one at the end of each line is no value."""
+    write, prepare = table
+    write(lambda i: "ab"[i % 2])
+    path = tmp_path / "list.csv"
+    header, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([header, *(f"{line}," for line in lines)]))
+    assert prepare()["classes"] == ["a", "b"]
+    path.write_text("\n".join([header, *(f"{line},x" for line in lines)]))
+    with pytest.raises(ForetuneError, match=r"list\.csv: .*more values than the first line has"):
+        prepare()

@@ -117,6 +117,17 @@ def spoil(folder, images, texts, labels, fault):
         pq.write_table(pa.table(table), x := folder / "null.parquet")
     elif fault == "no rows":
         np.save(x, images[:0])
+    elif fault == "a cut header":
+        x.write_bytes(x.read_bytes()[:30])
+    elif fault == "an empty file":
+        x.write_bytes(b"")
+    elif fault == "an odd header":
+        x.write_bytes(x.read_bytes().replace(b"'shape': (", b"'shape':((", 1))
+    elif fault == "a damaged page":
+        column = pa.array(list(images))
+        pq.write_table(pa.table({"a": column, "label": labels}), x := folder / "page.parquet")
+        x.write_bytes(b"PAR1" + b"\xff" * 60 + x.read_bytes()[64:])
+        y = None
     elif fault == "a zero text":
         np.save(t, texts * (np.arange(4) != 3)[:, None])
     return x, t, y
@@ -141,6 +152,10 @@ def spoil(folder, images, texts, labels, fault):
         ("two columns", r"two\.parquet: needs a column embedding .* \(has a, b\)"),
         ("a null", r"null\.parquet: a vector is missing in rows 8192 to 8999"),
         ("no rows", r"images\.npy: needs a matrix"),
+        ("a cut header", r"images\.npy: not a readable \.npy file"),
+        ("an empty file", r"images\.npy: not a readable \.npy file"),
+        ("an odd header", r"images\.npy: not a readable \.npy file"),
+        ("a damaged page", r"page\.parquet: not a readable Parquet file"),
         ("a zero text", r"texts\.npy.*: texts: row 3 is a zero vector"),
     ],
 )

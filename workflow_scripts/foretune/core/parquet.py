@@ -66,10 +66,11 @@ def read_table(path: Path | str, columns: list[str] | None = None) -> pa.Table:
         ForetuneError: the file is missing or damaged, or lacks a column.
     """
     with explain_parquet_errors(path):
+        names = pq.read_schema(path).names
+        if missing := [name for name in columns or () if name not in names]:
+            raise ForetuneError(f"{path}: has no column {', '.join(missing)}")
         table = pq.read_table(path, columns=columns, partitioning=None)
         table.validate(full=True)  # otherwise a damaged text is an error of whoever looks at it
-    if missing := [name for name in columns or () if name not in table.column_names]:
-        raise ForetuneError(f"{path}: has no column {', '.join(missing)}")
     return table
 
 

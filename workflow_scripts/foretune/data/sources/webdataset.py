@@ -134,7 +134,7 @@ def iterate_samples(
             sample: dict[str, tarfile.TarInfo] = {}
             sample_key = ""
             for member in tar:
-                if tar.offset <= member.offset:  # a size below zero, which tarfile would go back by
+                if member.size < 0:  # tarfile would go back by it, without end
                     raise tarfile.ReadError("a negative size")
                 name = SAMPLE_NAME.match(member.name)
                 if reason := get_reason_to_skip_member(member, bool(name)):
