@@ -28,7 +28,9 @@ def test_read_embeddings_returns_what_was_written_without_a_copy(cache, monkeypa
     path, vectors = cache
     tables = []
     read_table = pq.read_table
-    monkeypatch.setattr(pq, "read_table", lambda p: tables.append(read_table(p)) or tables[-1])
+    monkeypatch.setattr(
+        pq, "read_table", lambda *a, **b: tables.append(read_table(*a, **b)) or tables[-1]
+    )
     read = read_embeddings(path, weights="w1", dataset="d1")
     assert np.array_equal(read.vectors, vectors)
     assert read.columns["label"][-1] == len(vectors) - 1
