@@ -1,14 +1,15 @@
 """Write a fine-tuned model of a study as a folder that open_clip loads, with a model card."""
 
-import json
 import shutil
 from pathlib import Path
 
 from foretune.core import cli
-from foretune.core.config import CACHED_METHODS, check_config, read_study
+from foretune.core.config import CACHED_METHODS, check_config
 from foretune.core.entries import Selection
 from foretune.core.errors import ForetuneError
+from foretune.core.files import read_json
 from foretune.core.schema_errors import suggest_name
+from foretune.core.study_file import read_study
 
 EVALUATIONS = Path("results/evaluations")
 
@@ -36,7 +37,7 @@ def find_selection(study: dict, model: str, method: str, dataset: str) -> Select
         path = Path(f"results/trials/{run}/0/best.json")
     if not path.is_file():
         raise ForetuneError(f"{path}: no such file; run the study first")
-    selection = json.loads(path.read_text())
+    selection: Selection = read_json(path, Selection)
     if selection.get("diverged"):
         raise ForetuneError(f"{path}: every trial diverged, so that there is no model to export")
     return selection
@@ -60,6 +61,7 @@ def work() -> None:
         raise ForetuneError(f"{output}: exists already; name a new folder")
     import pandas as pd
 
+    from foretune.core.parquet import read_frame
     from foretune.data.prepared import read_manifest
     from foretune.evaluation.export import export_model
     from foretune.report.model_card import write_model_card
@@ -67,7 +69,7 @@ def work() -> None:
     spec = study["models"][args.model]
     tables = [EVALUATIONS / args.model / f"{name}.parquet" for name in ("zero_shot", args.method)]
     tested = all(table.is_file() for table in tables)
-    outcomes = pd.concat(map(pd.read_parquet, tables)) if tested else None
+    outcomes = pd.concat(map(read_frame, tables)) if tested else None
     manifest = read_manifest(Path("results/datasets", args.dataset))
     beside = output.with_name(f".{output.name}.part")
     shutil.rmtree(beside, ignore_errors=True)

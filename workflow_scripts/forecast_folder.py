@@ -13,7 +13,6 @@ import tempfile
 import unicodedata
 from pathlib import Path
 
-import pandas as pd
 import pyarrow.parquet as pq
 import yaml
 
@@ -22,6 +21,7 @@ from foretune.core.config import check_config
 from foretune.core.errors import ForetuneError
 from foretune.core.files import atomic_write
 from foretune.core.locks import lock_results
+from foretune.core.parquet import read_table
 from foretune.core.study_file import read_study
 from foretune.data.notes import read_notes
 from foretune.data.prepare import prepare_dataset
@@ -44,7 +44,7 @@ def find_completed_study(models: list[str]) -> Path:
     for results in (BUNDLED, Path("results").absolute()):
         path = results / "analysis/tasks.parquet"
         if path.is_file():
-            tasks = pd.read_parquet(path, columns=["model", "dataset"])
+            tasks = read_table(path, ["model", "dataset"]).to_pandas()
             if set(models) <= set(tasks.model):
                 datasets[results] = set(tasks.dataset)
     if datasets:
@@ -64,7 +64,7 @@ def has_pilots(study: Path, steps: int) -> bool:
     path = study / "analysis/tasks.parquet"
     if "pilot_steps" not in pq.read_schema(path).names:
         return False
-    return set(pd.read_parquet(path, columns=["pilot_steps"]).pilot_steps.dropna()) == {steps}
+    return set(read_table(path, ["pilot_steps"])["pilot_steps"].drop_null().to_pylist()) == {steps}
 
 
 def add_forecast(config: dict, folder: Path, caption: str | None, weight: float | None) -> str:
