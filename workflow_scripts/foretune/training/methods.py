@@ -279,20 +279,17 @@ def describe_trained_weights(method: str, settings: MethodSettings) -> dict[str,
 def apply_trained_weights(model: nn.Module, path: Path | str) -> None:
     """Turn a base model into a fine-tuned one by the trained weights of a file.
 
-    Raises:
-        ForetuneError: the file is damaged, or its tensors are not those that its method trains in
-            this model.
+    Raises ForetuneError if the file is damaged, or if its method trains other tensors in this model.
     """
     try:
         with safe_open(path, "pt") as file:
             settings = json.loads(file.metadata()["foretune"])
-        tensors = load_file(path)
-        trainable = make_trainable(model, settings.pop("method"), settings)
+        tensors, method = load_file(path), settings.pop("method")
     except Exception as error:  # safetensors has its own, and a key of the metadata may be missing
         raise ForetuneError(f"{path}: cannot be read ({error}); delete it and run again") from None
+    trainable = make_trainable(model, method, settings)
     try:
-        mismatched = sorted(tensors.keys() ^ trainable.parameters.keys())
-        if mismatched:
+        if mismatched := sorted(tensors.keys() ^ trainable.parameters.keys()):
             raise ForetuneError(f"{path}: not trained on this model: {', '.join(mismatched[:5])}")
         with torch.no_grad():
             for name, parameter in trainable.parameters.items():
