@@ -4,6 +4,7 @@ import datetime
 import json
 from typing import NotRequired, TypedDict
 
+import jinja2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -59,6 +60,7 @@ def test_read_json_names_a_missing_key_when_it_is_looked_up(tmp_path):
     with pytest.raises(ForetuneError, match=r"a\.json: has no n"):
         facts["points"][0]["n"]
     assert facts.get("name") is None and {**facts} == facts
+    assert jinja2.Template("{{ f.name or 1 }}").render(f=facts) == "1"
     with pytest.raises(ForetuneError, match=r"b\.json: no such file"):
         read_json(tmp_path / "b.json")
 

@@ -38,13 +38,14 @@ class WritesFile:
 ALLOWED = [
     "year < 2013", "`the year` >= 2013 and place == 'sea'", "split in ['a', 'b']", "a == -1 | b",
     "name.str.startswith('x', na=False)", "not (a + b > 3)", "a.isin([1, 2]) & ~b.isna()",
-    "0 < a <= 3", "a != 'it''s'", "index % 5 == 0",
+    "0 < a <= 3", "a != 'it''s'", "index % 5 == 0", "a * 2 > b + 1.5",
 ]  # fmt: skip
 REFUSED = [
     "@os.system('id')", "@pd.eval('1')", "a.to_csv('/tmp/x')", "a.to_pickle('x') == 1",
     "a.__class__ == 1", "__import__('os')", "open('x')", "(lambda: 1)()", "a if b else c",
     "[x for x in a]", "a.map(print)", "a.str.__init__", "x := 1", "a[0]", "f'{a}'",
-    "(" * 5000 + "a" + ")" * 5000, "",
+    "(" * 5000 + "a" + ")" * 5000, "", "a > 9 ** 9 ** 9", "a == 'a' * 999999999",
+    "a in [1] * 999999999", "a > (1 << 99999999999)",
 ]  # fmt: skip
 
 

@@ -166,3 +166,13 @@ def test_values_without_a_column_are_not_cut_off(table, tmp_path):
     path.write_text("\n".join([header, *(f"{line},x" for line in lines)]))
     with pytest.raises(ForetuneError, match=r"list\.csv: .*more values than the first line has"):
         prepare()
+
+
+@pytest.mark.parametrize("field", ["row:s", "number:>99999999", "label:d", "number:{row}"])
+def test_a_format_that_does_not_fit_is_named(field, table, tmp_path):
+    write, prepare = table
+    write(lambda i: "ab"[i % 2], number=str)
+    with pytest.raises(ForetuneError, match=r"list\.csv: `image`: .* does not fit"):
+        prepare(image=f"{{{field}}}.png")
+    spec = {"table": str(tmp_path / "list.csv"), "image": f"{{{field}}}", "label": "label"}
+    assert digest_table_files(spec)  # planning goes on, and the job says what is wrong

@@ -131,6 +131,10 @@ def write_json(content: Any, path: Path | str) -> None:
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
+class MissingKeyError(ForetuneError, KeyError):
+    """A key that a file lacks. Templates and `except KeyError` take it for what it is."""
+
+
 def read_json(path: Path | str, kind: Any = dict) -> Any:
     """Return the content of a JSON file that foretune wrote.
 
@@ -144,7 +148,7 @@ def read_json(path: Path | str, kind: Any = dict) -> Any:
 
     class Facts(dict):
         def __missing__(self, key: str):
-            raise ForetuneError(f"{path}: has no {key}, so it {remedy}")
+            raise MissingKeyError(f"{path}: has no {key}, so it {remedy}")
 
     try:
         content = json.loads(Path(path).read_text(), object_hook=Facts)

@@ -38,11 +38,24 @@ def check_condition(where: str, condition: str) -> None:
     for node in nodes:
         if isinstance(node, ast.Attribute) and node.attr not in METHODS:
             raise ForetuneError(f"{where}: {condition!r}: .{node.attr} is not allowed here")
-        if not isinstance(node, SYNTAX) or (
-            isinstance(node, ast.Call) and not isinstance(node.func, ast.Attribute)
+        if (
+            not isinstance(node, SYNTAX)
+            or (isinstance(node, ast.Call) and not isinstance(node.func, ast.Attribute))
+            or (isinstance(node, ast.BinOp) and makes_large_values(node))
         ):
             what = ast.unparse(node) if isinstance(node, ast.expr) else type(node).__name__
             raise ForetuneError(f"{where}: {condition!r}: {what} is not allowed here")
+
+
+def makes_large_values(node: ast.BinOp) -> bool:
+    """Return whether a calculation may make a text, list or number without bounds."""
+    if isinstance(node.op, ast.Pow | ast.LShift):
+        return True
+    return isinstance(node.op, ast.Mult) and any(
+        isinstance(part, ast.List | ast.Tuple)
+        or (isinstance(part, ast.Constant) and not isinstance(part.value, int | float))
+        for part in ast.walk(node)
+    )
 
 
 def lies_inside(folder: str | os.PathLike, path: str | os.PathLike) -> bool:

@@ -6,6 +6,7 @@ JSON, and the scripts draw all figures and tables from it in the browser.
 """
 
 import functools
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,6 +86,7 @@ def build_report(
     metadata = read_metadata(Path(analysis) / "tasks.parquet")
     measures = metadata["measures"]
     facts = read_json(provenance)
+    config = json.loads(json.dumps(facts.get("config", {})))  # plain dicts, which PyYAML writes
     descriptions = describe_study_datasets(datasets, facts)
     settings = make_settings(study, measures, descriptions)
     cards, forecast_tables = make_forecast_cards(forecast)
@@ -100,7 +102,7 @@ def build_report(
         elsewhere=facts.get("config", {}).get("outcomes"),
         missing=metadata.get("missing", []),
         unmeasured=facts.get("config", {}).get("without_images", []),
-        config=yaml.safe_dump(facts.get("config", {}), sort_keys=False, allow_unicode=True),
+        config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
     )  # fmt: skip
 
 

@@ -279,7 +279,7 @@ def describe_trained_weights(method: str, settings: MethodSettings) -> dict[str,
 def apply_trained_weights(model: nn.Module, path: Path | str) -> None:
     """Turn a base model into a fine-tuned one by the trained weights of a file.
 
-    Raises ForetuneError if the file is damaged, or if its method trains other tensors in this model.
+    Raises ForetuneError if the file is damaged or its method trains other tensors of this model.
     """
     try:
         with safe_open(path, "pt") as file:

@@ -1,6 +1,7 @@
 """Read a table of image files: a CSV file with one row per image."""
 
 import os
+import re
 import unicodedata
 import warnings
 from collections import Counter
@@ -158,7 +159,7 @@ def choose_rows(spec: SourceSpec, split: str, typed: "pd.DataFrame") -> list[int
             f"{join_names(typed)}"
         ) from None
     # pandas would take other values, such as those of a column of 0 and 1, for numbers of rows.
-    if not pd.api.types.is_bool_dtype(chosen) or len(chosen) != len(typed):
+    if not isinstance(chosen, pd.Series) or chosen.dtype != bool or len(chosen) != len(typed):
         raise ForetuneError(
             f"{path}: `splits`: {split}: {query!r} is not true or false for each row; compare the "
             "column, such as `train == 1`"
@@ -190,19 +191,21 @@ def make_paths(
     parts = list(Formatter().parse(spec["image"]))
     columns = []
     for _, field, style, _ in parts:
-        if field == "row" and "row" not in texts:
-            columns.append([format(row, style or "") for row in rows])
-        elif field is not None and style:
-            try:
-                columns.append([format(v, style) for v in typed[field].iloc[rows].tolist()])
-            except (ValueError, TypeError) as error:
-                raise ForetuneError(
-                    f"{spec['table']}: `image`: {{{field}:{style}}} does not fit ({error})"
-                ) from None
-        elif field is not None:
-            columns.append(texts[field].iloc[rows].tolist())
-        else:
+        if field is None:
             columns.append([""] * len(rows))
+            continue
+        if field == "row" and "row" not in texts:
+            values = rows
+        else:
+            values = (typed if style else texts)[field].iloc[rows].tolist()
+        try:
+            if re.search(r"\d{4}", style or ""):
+                raise ValueError("too many characters")
+            columns.append([format(value, style or "") for value in values])
+        except (ValueError, TypeError) as error:
+            raise ForetuneError(
+                f"{spec['table']}: `image`: {{{field}:{style}}} does not fit ({error})"
+            ) from None
     literals = [literal for literal, *_ in parts]
     return [
         "".join(text for pair in zip(literals, values, strict=True) for text in pair)
