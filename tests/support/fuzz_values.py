@@ -106,12 +106,14 @@ TEMPLATES = st.sampled_from([
 def make_csv(draw, files: dict[str, bytes]) -> tuple[str, bytes]:
     """Change cells of one of the tables, or the table's entry in a study."""
     if draw(st.booleans()):
-        entry = draw(change(json.loads(files["entry.json"]), 1)) if draw(st.booleans()) else None
-        entry = entry or json.loads(files["entry.json"])
-        if isinstance(entry.get("splits"), dict):
+        entry = json.loads(files["entry.json"])
+        part = draw(st.sampled_from(["splits", "image", ""]))
+        if part == "splits":
             entry["splits"][draw(st.sampled_from(["train", "test"]))] = draw(CONDITIONS)
-        if draw(st.booleans()):
+        elif part == "image":
             entry["image"] = draw(TEMPLATES)
+        else:
+            entry = draw(change(entry, 1))
         return "entry.json", json.dumps(entry, default=str).encode()
     name = draw(st.sampled_from(["table.csv", "images/groups.csv", "outcomes.csv"]))
     rows = list(csv.reader(files[name].decode().splitlines()))
