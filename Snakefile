@@ -16,7 +16,7 @@ if not workflow.overwrite_configfiles:
 shell.prefix(
     "set -euo pipefail; "
     "unset PYTHONPATH PYTHONHOME PYTHONSAFEPATH; export PYTHONNOUSERSITE=1; "
-    "test -z \"${{FORETUNE_RUN_LOG:-}}\" || exec >>\"$FORETUNE_RUN_LOG\" 2>&1; "
+    'test -z "${{FORETUNE_RUN_LOG:-}}" || exec >>"$FORETUNE_RUN_LOG" 2>&1; '
     "tee() {{ trap '' PIPE; command tee \"$@\" || true; }}; "
 )
 
