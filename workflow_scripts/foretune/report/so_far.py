@@ -53,8 +53,10 @@ def report_so_far(study: dict, results: Path, output: Path, paper: Path) -> list
 def write_report(study: dict, snapshot: Snapshot, output: Path, paper: Path) -> list[str] | None:
     """Write the report of linked results; arguments and result are those of `report_so_far`."""
     files = snapshot.files
-    tasks = tabulate_tasks(files).tasks if files.evaluations or files.outcomes else []
-    if not len(tasks):
+    if not files.evaluations and not files.outcomes:
+        return None
+    tasks = tabulate_tasks(files).tasks
+    if tasks.empty:
         return None
     tested = set(zip(tasks.model, tasks.method, tasks.dataset, strict=True))
     unfinished = list_unfinished(study, tested, files.selections, files.measures)
