@@ -47,7 +47,9 @@ class ShortFailures(DefaultFormatter):
         job = self.progress.failed.get(msg["jobid"])
         lines = [timestamp(), f"Error in rule {msg['rule_name']}:"]
         if job:
-            lines += [f"    {job.name}", f"    {job.describe_failure()}"]
+            lines.append(f"    {job.name}")
+        if job and job.status > 128:  # otherwise the log says why
+            lines.append(f"    {job.describe_failure()}")
         for path in msg["log"]:
             tail = read_last_lines(path, SHOWN_LINES)
             lines.append(f"    log: {path}" + (", which ends with:" if tail else " is empty"))

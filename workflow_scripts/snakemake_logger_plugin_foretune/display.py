@@ -20,7 +20,7 @@ from rich.text import Text
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from foretune.planning.plan import format_duration
-from snakemake_logger_plugin_foretune.progress import TARGETS, Job, Progress, TimeLeft
+from snakemake_logger_plugin_foretune.progress import TARGET, Job, Progress, TimeLeft
 
 # Steps whose name is not plain enough. Others are named after their rule.
 STEPS = {
@@ -189,7 +189,7 @@ class Display:
         event = getattr(record, "event", None)
         if event == LogEvent.RUN_INFO and self.progress.total:
             self.live.start()
-        elif event == LogEvent.JOB_INFO and record.__dict__["rule_name"] in TARGETS:
+        elif event == LogEvent.JOB_INFO and record.__dict__["rule_name"] == TARGET:
             self.goal = record.__dict__["rule_msg"] or ""
         elif event == LogEvent.JOB_ERROR:
             job = self.progress.failed.get(record.__dict__["jobid"])

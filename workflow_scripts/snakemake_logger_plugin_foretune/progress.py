@@ -10,7 +10,7 @@ import signal
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean
+from statistics import fmean
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ TAIL_BYTES = 4096
 # Escape sequences of terminals, and control characters but tab, carriage return and line feed.
 CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 KNOWN_SHARE = 0.5  # of the jobs left whose time must be known before a time is given
-TARGETS = ("all", "suite", "suite_data")  # rules that only ask for files
+TARGET = "all"  # a rule that only asks for files
 
 
 def read_last_lines(path: Path | str, count: int) -> list[str]:
@@ -116,9 +116,9 @@ class Progress:
             self.started = record.created
             self.total = {
                 rule: count for rule, count in facts["stats"].items()
-                if rule not in ("total", *TARGETS)
+                if rule not in ("total", TARGET)
             }  # fmt: skip
-        elif event == LogEvent.JOB_INFO and facts["rule_name"] not in TARGETS:
+        elif event == LogEvent.JOB_INFO and facts["rule_name"] != TARGET:
             rule, number = facts["rule_name"], facts["jobid"]
             log = next(iter(facts["log"]), None)
             name = facts["rule_msg"] or " ".join([rule, *facts["wildcards"].values()])
@@ -175,7 +175,7 @@ class Progress:
     def get_seconds(self, rule: str) -> float | None:
         """Return the time of a rule's job, from this run, an earlier run or what is known of it."""
         if rule in self.seconds:
-            return mean(self.seconds[rule])
+            return fmean(self.seconds[rule])
         if rule not in self.earlier:
             self.earlier[rule] = read_earlier_seconds(rule)
             if self.earlier[rule] is None and self.study:
@@ -192,7 +192,7 @@ def read_earlier_seconds(rule: str) -> float | None:
             seconds.append(float(row[head.index("s")]))
         except (OSError, ValueError):  # there is none, or it is half written
             continue
-    return mean(seconds) if seconds else None
+    return fmean(seconds) if seconds else None
 
 
 def assume_seconds(study: dict[str, Any], rule: str) -> float | None:
