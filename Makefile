@@ -14,7 +14,7 @@ SNAKEMAKE = $(BIN)/python workflow_scripts/run_study.py \
 SAY = trap '' PIPE; say() { printf '%s\n' "$$@" 2>/dev/null || true; }; say
 CODE := workflow_scripts tests benchmarks
 
-.PHONY: help demo export forecast forecast-study fetch plan slurm-profile clean-orphans test configuration docs format suite suite-data
+.PHONY: help demo report export forecast forecast-study fetch plan slurm-profile clean-orphans test configuration docs format suite suite-data
 
 help: ## list the targets
 	@echo "make TARGET [STUDY=config.yaml] [CORES=all]"
@@ -23,6 +23,9 @@ help: ## list the targets
 demo: $(BIN)/.run ## run the study STUDY (the default: the bundled one) to its report
 	@$(SNAKEMAKE)
 	@$(SAY) "The report: $$PWD/results/report.html"
+
+report: $(BIN)/.run ## write the report of what STUDY has so far, also while it runs
+	@$(BIN)/python workflow_scripts/report_so_far.py --study "$$STUDY"
 
 # DATA is a folder with one subfolder per class. The forecast rests on the study in results/ if that
 # has a dataset that the bundled study lacks, and otherwise on the bundled one. Without DATA, every

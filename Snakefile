@@ -9,11 +9,14 @@ if not workflow.overwrite_configfiles:
     configfile: "config.yaml"
 
 
+# Snakemake's own prefix, which this one replaces, makes a job fail if any part of its command does.
 # Jobs use the packages of their Python and no others, such as those of a cluster's module or, in a
-# conda environment, of the user's home. A job goes on if nobody reads what it prints, as after
-# `| head -1`: tee writes on into the log.
+# conda environment, of the user's home. If a display has the terminal, they print into a file. A job
+# goes on if nobody reads what it prints, as after `| head -1`: tee writes on into the log.
 shell.prefix(
+    "set -euo pipefail; "
     "unset PYTHONPATH PYTHONHOME PYTHONSAFEPATH; export PYTHONNOUSERSITE=1; "
+    'test -z "${{FORETUNE_RUN_LOG:-}}" || exec >>"$FORETUNE_RUN_LOG" 2>&1; '
     "tee() {{ trap '' PIPE; command tee \"$@\" || true; }}; "
 )
 

@@ -56,19 +56,20 @@ Process = get_context("fork").Process
 PR_SET_PDEATHSIG = 1  # of prctl(2): the signal that a process gets when its parent ends
 
 
-def runs_here(options: list[str]) -> bool:
-    """Return whether the server can run the jobs of a Snakemake with these options.
-
-    They have to run on this machine, which has Linux, and with this Python.
-    """
+def are_local(options: list[str]) -> bool:
+    """Return whether the jobs of a Snakemake with these options run here, with this Python."""
     profile = os.environ.get("SNAKEMAKE_PROFILE")
     for option, value in zip(options, [*options[1:], ""], strict=True):
         if option.split("=")[0] in ELSEWHERE:
             return False
         if option == "--profile":
             profile = value
-    switched_off = os.environ.get(JOB_SERVER) == "off"
-    return sys.platform == "linux" and profile in (None, "profiles/local") and not switched_off
+    return profile in (None, "profiles/local")
+
+
+def can_serve() -> bool:
+    """Return whether the server can run local jobs on this machine: it needs Linux."""
+    return sys.platform == "linux" and os.environ.get(JOB_SERVER) != "off"
 
 
 def start_job_server() -> None:

@@ -15,11 +15,13 @@ from foretune.core.errors import ForetuneError
 from foretune.core.locks import lock_results, remove_stale_locks
 from foretune.core.machine import get_user_name
 from foretune.core.study_file import read_study
-from job_server import runs_here, start_job_server
+from job_server import are_local, can_serve, start_job_server
 
-# Snakemake prints a traceback for a Ctrl-C in its first seconds, before it handles one itself.
-START = """
+# Snakemake prints a traceback for a Ctrl-C in its first seconds, before it handles one itself. It
+# finds the logger plugin `foretune` on the module path.
+START = f"""
 import signal, sys
+sys.path.append({str(Path(__file__).absolute().parent)!r})
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 from snakemake.cli import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -70,12 +72,14 @@ def work() -> None:
     read_study(args.study)  # Snakemake would print a traceback for an unreadable file
     set_path()
     set_user()
-    snakemake = [sys.executable, "-c", START, *others, "--configfile", str(args.study)]
-    if not {"-n", "--dry-run", "--dryrun"} & set(others):  # a dry run needs no lock
+    local, dry = are_local(others), {"-n", "--dry-run", "--dryrun"} & set(others)
+    logger = ["--logger", "foretune"] if local and not dry and "--logger" not in others else []
+    snakemake = [sys.executable, "-c", START, *others, *logger, "--configfile", str(args.study)]
+    if not dry:  # a dry run needs no lock
         lock_results()
         remove_stale_locks()
         os.environ.pop("PYTHONPATH", None)  # the job server shall load this Python's packages
-        if runs_here(others):
+        if local and can_serve():
             start_job_server()
     os.execv(sys.executable, snakemake)
 

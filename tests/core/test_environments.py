@@ -11,7 +11,7 @@ CONDA_NAMES = {
     "matplotlib": "matplotlib-base", "open_clip_torch": "open-clip-torch", "torch": "pytorch",
 }  # fmt: skip
 # They run the workflow. Jobs do not import them.
-WORKFLOW = {"snakemake", "snakemake-executor-plugin-slurm"}
+WORKFLOW = {"rich", "snakemake", "snakemake-executor-plugin-slurm"}
 
 
 def split(requirement):

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from checkout import ROOT
+from foretune.analysis.missing import tabulate_missing
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.pilots import read_pilots
-from foretune.analysis.study_tables import StudyFiles, StudyTasks, tabulate_missing, tabulate_tasks
+from foretune.analysis.study_tables import StudyFiles, StudyTasks, tabulate_tasks
 from foretune.forecast.candidates import MEAN, Candidate
 from foretune.forecast.other_models import add_others, fit_levels, fit_pair_forecasters
 from foretune.forecast.pairs import forecast_pairs, list_missing
@@ -107,7 +108,16 @@ def test_forecast_pairs_forecasts_what_has_no_outcome(tmp_path):
                        for d in range(3))]  # fmt: skip
     diverged = tmp_path / "best.json"
     diverged.write_text(
-        json.dumps({"model": "a", "method": "full", "dataset": "d2", "diverged": True})
+        json.dumps(
+            {
+                "model": "a",
+                "method": "full",
+                "dataset": "d2",
+                "diverged": True,
+                "trained_weights": "none",
+                "sha256": "0",
+            }
+        )
     )
     study = replace(as_study(tasks), missing=tabulate_missing([diverged]))
     tables = forecast_pairs(study, runs, datasets)

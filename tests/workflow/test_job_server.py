@@ -152,9 +152,10 @@ def test_jobs_that_run_elsewhere_get_no_server(other, monkeypatch):
     monkeypatch.delenv("SNAKEMAKE_PROFILE", raising=False)
     options = ["--cores", "2", "--profile", "profiles/local"]
     options += [] if other is None else [other, "profiles/slurm"]
-    assert job_server.runs_here(options) == (other is None and sys.platform == "linux")
+    assert job_server.are_local(options) == (other is None)
+    assert job_server.can_serve() == (sys.platform == "linux")
     monkeypatch.setenv("FORETUNE_JOB_SERVER", "off")
-    assert not job_server.runs_here(options)
+    assert not job_server.can_serve()
 
 
 def test_jobs_give_the_same_bits_in_both_orders_as_plain_python_does(small_task, tmp_path):

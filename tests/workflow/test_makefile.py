@@ -46,7 +46,7 @@ def make(folder, *words, **environment):
     return subprocess.run(["make", *words], cwd=folder, env=env, text=True, capture_output=True)
 
 
-@pytest.mark.parametrize("target", ["demo", "export", "plan", "fetch", "forecast"])
+@pytest.mark.parametrize("target", ["demo", "report", "export", "plan", "fetch", "forecast"])
 def test_make_takes_a_study_by_any_name_and_runs_none_of_it(target, folder):
     study = '/tmp/my data/a;touch here&b\'s "study".yaml'
     done = make(

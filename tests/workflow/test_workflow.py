@@ -3,7 +3,9 @@
 The tests share one copy of the study. Some add to it, so their order matters.
 """
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +16,10 @@ import yte
 
 import smoke
 from checkout import ROOT
+from foretune.core.config import check_config
+from foretune.core.locks import acquire_lock
+from foretune.core.study_file import read_study
+from foretune.report.so_far import link_results, report_so_far, write_report
 from report_browser import opened
 from smoke import COMMAND, ENV, jobs, numbers, run
 
@@ -158,6 +164,58 @@ def test_added_dataset_runs_only_new_jobs(study):
     assert len(outcomes) == 4 + 2 * 3 * 4 + 3 * 4 + (2 + 1 + 1)
     assert tasks.ood_change[tasks.method == "full"].notna().all()
     assert "Nothing to be done" in run(checkout, *grown)
+
+
+def test_report_of_what_a_half_done_study_has(study, tmp_path):
+    """It needs no lock, changes nothing of the study and says what is missing."""
+    results, so_far = tmp_path / "results", tmp_path / "results/so_far"
+    shutil.copytree(study[0] / "results", results)
+    (tmp_path / "resources").symlink_to(study[0] / "resources")
+    for path in [*results.glob("evaluations/clip_mini/full*"), results / "report.html"]:
+        path.unlink()
+    shutil.rmtree(results / "analysis")
+    for name in ("measures/clip_mini/mnist.json", "trials/clip_mini/full/mnist/0/best.json"):
+        (results / name).unlink()
+    lock = acquire_lock(results / ".lock")  # as the run has it
+    before = {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()}
+
+    script = study[0] / "workflow_scripts/report_so_far.py"
+    command = [sys.executable, str(script), "--study", str(study[0] / "studies/smoke.yaml")]
+    done = subprocess.run(command, cwd=tmp_path, env=ENV, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    *missing, last = done.stdout.splitlines()
+    assert last == f"The report of what is there so far: {so_far / 'report.html'}"
+    assert [line for line in missing if "full" in line or "measured" in line] == [
+        "missing: clip_mini on mnist: not measured yet",
+        "missing: clip_mini, full on mnist: not trained yet",
+        "missing: clip_mini, full on digits: trained, not tested yet",
+    ]
+    page = (so_far / "report.html").read_text()
+    assert "smoke study, so far" in page
+    assert all(f"<li>{line.removeprefix('missing: ')}</li>" in page for line in missing)
+    tasks = pd.read_parquet(so_far / "analysis/tasks.parquet")
+    assert set(tasks.method) == {"clip_adapter", "linear_probe"}
+    assert len(pd.read_csv(so_far / "analysis/missing.csv")) >= 3
+    assert {path.name for path in so_far.iterdir()} == {
+        ".lock", "analysis", "provenance.json", "report.html"
+    }  # fmt: skip
+    after = {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()}
+    assert before.items() <= after.items()
+    os.close(lock)
+
+
+def test_report_so_far_reads_what_it_has_linked(study, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(study[0] / "results", results)
+    config = check_config(read_study(study[0] / "studies/smoke.yaml"))
+    snapshot = link_results(config, results, tmp_path / "links")
+    for folder in ("evaluations", "measures", "trials", "datasets", "rehearsals"):
+        shutil.rmtree(results / folder)  # as jobs that are run again do
+    paper = ROOT / "studies/paper.yaml"
+    missing = write_report(config, snapshot, tmp_path / "out", paper)
+    assert missing == [] and (tmp_path / "out/report.html").exists()
+    assert report_so_far(config, results, tmp_path / "none", paper) is None
+    assert [path.name for path in (tmp_path / "none").iterdir()] == [".lock"]
 
 
 @pytest.mark.slow

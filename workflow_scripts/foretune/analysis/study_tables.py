@@ -1,5 +1,6 @@
 """Write the tables of a study: measures joined with outcomes, correlations, fits, findings."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from foretune.analysis.measure_tables import (
     tabulate_curves,
     tabulate_measures,
 )
+from foretune.analysis.missing import tabulate_missing
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.paper_tables import format_markdown, make_paper_tables
 from foretune.analysis.pilots import read_pilots
@@ -28,7 +30,7 @@ from foretune.evaluation.scores import (
     DRIFT_SCHEMA,
     OUTCOME_SCHEMA,
 )
-from foretune.training.trials import describe_divergence, read_selection_file
+from foretune.training.trials import read_selection_file
 
 # The outcomes that change with the weight of a WiSE-FT interpolation.
 WISE_FT = (GAIN, "ood_change", "shifted_change")
@@ -37,7 +39,6 @@ SELECTION_COLUMNS = [
     "model", "method", "dataset", "trial", "learning_rate", "weight_decay", "best_epoch",
     "val_accuracy",
 ]  # fmt: skip
-MISSING_COLUMNS = ["model", "method", "dataset", "note"]
 TASK_COLUMNS = [
     "model", "method", "dataset", "wise_ft", "chance", "n_test", "zero_shot_accuracy", "accuracy",
     *WISE_FT,
@@ -59,6 +60,7 @@ class StudyFiles:
     outcomes: Path | None = None
     manifests: list[Path] = field(default_factory=list)  # of the tests of these accuracies
     pilots: list[Path] = field(default_factory=list)  # JSON files of pilots
+    unfinished: Sequence[dict] = ()  # see `missing.list_unfinished`
 
 
 def read_tables(paths: list[Path], schema: pa.Schema) -> pd.DataFrame:
@@ -138,16 +140,6 @@ def read_selections(paths: list[Path]) -> pd.DataFrame:
     return frame.drop(columns=["trained_weights", "sha256"])
 
 
-def tabulate_missing(paths: list[Path]) -> pd.DataFrame:
-    """Return one row per pair of a method and a dataset that has no result, with the reason."""
-    rows = [
-        [run["model"], run["method"], run["dataset"], describe_divergence(run)]
-        for run in map(read_selection_file, paths)
-        if run.get("diverged")
-    ]
-    return pd.DataFrame(rows, columns=MISSING_COLUMNS).astype(str)
-
-
 @dataclass(frozen=True)
 class StudyTasks:
     """A study's outcomes joined with its measures.
@@ -189,7 +181,7 @@ def tabulate_tasks(files: StudyFiles) -> StudyTasks:
     pilots = read_pilots(files.pilots)
     if len(pilots):
         tasks = tasks.merge(pilots, "left", ["model", "method", "dataset"])
-    missing = tabulate_missing(files.selections)
+    missing = tabulate_missing(files.selections, files.unfinished)
     return StudyTasks(outcomes, tasks, measures, names, measured, predictors, pilots, missing)
 
 

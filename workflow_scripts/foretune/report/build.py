@@ -27,6 +27,7 @@ from foretune.analysis.formatting import (
     format_text,
     is_known,
 )
+from foretune.analysis.missing import describe_missing
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.tables import REPORT_TABLE_NAMES
 from foretune.core.files import atomic_write, read_json
@@ -100,7 +101,7 @@ def build_report(
         settings=settings, trained=packed["trials"]["n"], **summarize_study(study, settings),
         forecast_study=facts.get("config", {}).get("forecast", {}).get("study"),
         elsewhere=facts.get("config", {}).get("outcomes"),
-        missing=metadata.get("missing", []),
+        missing=describe_missing(metadata.get("missing", [])),
         unmeasured=facts.get("config", {}).get("without_images", []),
         config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
     )  # fmt: skip
