@@ -43,7 +43,9 @@ from foretune.training.trials import EPOCH_SCHEMA
 ENCODERS = ("clip", "siglip", "coca", "eva02")
 METHODS = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())["methods"]
 # The order of the steps: the files of a later step must be newer than those of an earlier one.
-STEPS = ("datasets", "embeddings", "measures", "trials", "evaluations")
+STEPS = ("datasets", "embeddings", "measures", "rehearsals", "trials", "evaluations")
+PREDICTORS = ("centroid_accuracy", "hidden_probe_accuracy", "hidden_probe_gain", "knn_accuracy",
+              "probe_accuracy", "train_zero_shot_accuracy")  # fmt: skip
 
 
 def make_config(models: int, datasets: int) -> dict:
@@ -102,15 +104,20 @@ class Simulation:
             for j, dataset in enumerate(self.datasets):
                 values = {name: float(self.rng.normal()) for name in names}
                 values["iimm"] = float(self.iimm[i, j])
-                details = {
-                    name: {"interval": [value - 0.1, value + 0.1], "variants": {}, "notes": [],
-                           "curve": [{"n": n, "mean": value, "deviation": n**-0.5}
-                                     for n in (15, 30, 60, 120, 240, 480)]}
-                    for name, value in values.items()
-                }  # fmt: skip
-                content = {"model": model, "dataset": dataset, "weights": f"of {model}", "n": 1000,
-                           "measures": values, "details": details, "notes": []}  # fmt: skip
-                write_json(content, self.folder / f"results/measures/{model}/{dataset}.json")
+                self.write_values("measures", model, dataset, values, (15, 30, 60, 120, 240, 480))
+                values = {name: float(self.rng.uniform()) for name in PREDICTORS}
+                self.write_values("rehearsals", model, dataset, values, ())
+
+    def write_values(self, folder, model, dataset, values: dict, curve: tuple) -> None:
+        """Write measures, or predictors, with their intervals and with curves over `curve`."""
+        details = {
+            name: {"interval": [value - 0.1, value + 0.1], "variants": {}, "notes": [],
+                   "curve": [{"n": n, "mean": value, "deviation": n**-0.5} for n in curve]}
+            for name, value in values.items()
+        }  # fmt: skip
+        content = {"model": model, "dataset": dataset, "weights": f"of {model}", "n": 1000,
+                   "measures": values, "details": details, "notes": []}  # fmt: skip
+        write_json(content, self.folder / f"results/{folder}/{model}/{dataset}.json")
 
     def write_runs(self) -> None:
         for method, recipe in self.study["methods"].items():
