@@ -67,7 +67,7 @@ def test_report_escapes_names(markup):
     assert "alert(1)&lt;/script&gt;, full on a: every trial diverged" in markup
     scripts = re.findall(r"<script\b[^>]*>", markup)
     assert scripts.count("<script>") == 2  # the page's own, and Vega's, which without_vega emptied
-    assert all("application/json" in tag for tag in scripts if tag != "<script>")
+    assert all('type="application/' in tag for tag in scripts if tag != "<script>")
 
 
 def test_format_json_cannot_end_a_script():

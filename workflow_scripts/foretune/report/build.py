@@ -37,6 +37,7 @@ from foretune.report.forecast_cards import make_forecast_cards
 from foretune.report.forecast_charts import outlook_chart
 from foretune.report.page_data import (
     ZERO_SHOT,
+    compress_json,
     describe_enough_images,
     format_json,
     pack_figure_data,
@@ -123,7 +124,8 @@ def write_page(
         style=(PAGE_FOLDER / "style.css").read_text(),
         scripts="\n".join((PAGE_FOLDER / name).read_text() for name in scripts),
         vega=get_vega_bundle(),
-        embedded=shared | {f"data-{name}": data for name, data in packed.items()},
+        embedded=shared,
+        packed=packed,
     )  # fmt: skip
     with atomic_write(output) as partial_file:
         partial_file.write_text(page, encoding="utf-8")
@@ -169,7 +171,7 @@ def summarize_study(study: dict[str, pd.DataFrame], settings: dict[str, Any]) ->
         "shifted": "shifted_change" in settings["outcomes"],
         "trades": bool(tasks.ood_change.notna().any()),
         "notes": count_notes(study["measures"]),
-        "converging": [m for m in measures if m in set(study["curves"].measure)],
+        "converging": [m for m in measures if m in set(study["curves"].measure.unique())],
         "initial": {"measure": "iimm" if "iimm" in measures else next(iter(measures), None)},
     }
 
@@ -204,6 +206,7 @@ def make_environment() -> jinja2.Environment:
         plain=format_plain,
         text=format_text,
         as_json=format_json,
+        compressed=compress_json,
     )
     environment.tests["known"] = is_known
     return environment

@@ -137,7 +137,7 @@ const isOwnTest = ({method, trained_on: dataset, test}) => method === "zero_shot
 
 function task(arg) {
   const dataset = settings.titles[arg];
-  const accuracies = rowsOf("outcomes").filter(row => row.test === dataset && isOwnTest(row))
+  const accuracies = find("outcomes", {test: dataset}).filter(isOwnTest)
     .map(row => ({model: row.model, method: row.method, accuracy: row.accuracy, zero_shot: row.method === "zero_shot"}));
   const models = inOrder(accuracies.map(row => row.model), settings.models);
   return {
@@ -179,12 +179,14 @@ function expected(arg) {
   };
 }
 
-// Kind -> the function that selects its data, and the lists that it depends on.
+// Kind -> the function that selects its data, the lists that it depends on, and the tables that it reads.
 const KINDS = {
-  scatter: [scatter, ["model", "method", "measure", "outcome"]], ranking: [ranking, ["model", "method", "measure", "outcome"]],
-  matrix: [matrix, ["model", "method"]], trade_off: [tradeOff, ["model"]], epochs: [epochs, ["model", "method", "dataset"]],
-  convergence: [convergence, ["model", "measure"]], evidence: [evidence, []], task: [task, []],
-  confusion: [confusion, ["model", "method"]], expected: [expected, ["outcome"]],
+  scatter: [scatter, ["model", "method", "measure", "outcome"], ["measures", "tasks", "statistics"]],
+  ranking: [ranking, ["model", "method", "measure", "outcome"], ["statistics"]],
+  matrix: [matrix, ["model", "method"], ["tests", "outcomes"]], trade_off: [tradeOff, ["model"], ["trade"]],
+  epochs: [epochs, ["model", "method", "dataset"], ["trials"]], convergence: [convergence, ["model", "measure"], ["curves"]],
+  evidence: [evidence, [], ["evidence"]], task: [task, [], ["outcomes", "tests"]],
+  confusion: [confusion, ["model", "method"], ["confusions", "outcomes"]], expected: [expected, ["outcome"], ["rankings", "forecasts"]],
 };
 
 // Returns a copy of a specification in which each string "$name" is replaced by places.name.
@@ -199,7 +201,10 @@ async function drawFigure(figure) {
   const {kind, arg} = figure.dataset, chart = figure.querySelector(".chart"), caption = figure.querySelector("figcaption");
   const turn = figure.turn = (figure.turn ?? 0) + 1;
   try {
-    const {data, places, height, minWidth = 0, label, headings, note = "", caption: text} = KINDS[kind][0](arg);
+    const [select, , tables] = KINDS[kind];
+    await Promise.all(tables.map(load));
+    if (turn !== figure.turn) return;
+    const {data, places, height, minWidth = 0, label, headings, note = "", caption: text} = select(arg);
     const spec = {...fillPlaces(read("specs")[kind], places), datasets: {...read("specs")[kind].datasets, ...data}, description: label};
     if (height) spec.height = height;
     if (["matrix", "confusion"].includes(kind)) spec.padding = {left: 5, top: 5, right: 50, bottom: 5};  // for slanted names

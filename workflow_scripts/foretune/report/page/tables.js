@@ -100,7 +100,8 @@ function drawTable(host, name, caption, columns, rows) {
   fill();
 }
 
-function drawNamedTable(host) {
+async function drawNamedTable(host) {
   const {caption, columns, data} = read("tables")[host.dataset.table];
+  await load(data);
   drawTable(host, host.dataset.table, caption, columns, rowsOf(data));
 }
