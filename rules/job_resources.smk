@@ -51,6 +51,11 @@ def memory_by_size(copies=0, per_gpu=False):
     return get_mem_mb
 
 
+def get_tables_mb(wildcards, attempt):
+    """Return the MB to join the accuracies of a study: each model's on each test takes 3 kB."""
+    return attempt * (1000 + 3 * len(RUNS) * len(DATASETS) * len(TESTS) // 1000)
+
+
 def count_images(manifest, *names):
     """Count the images of a prepared dataset, of all its splits or of those that are named."""
     splits = json.loads(Path(manifest).read_text())["splits"]

@@ -63,7 +63,10 @@ def list_part_files(model, method, dataset, name):
 def list_trial_files(name):
     """List the file `name` of every job that trains."""
     return [
-        path for run in RUNS for dataset in DATASETS for path in list_part_files(*run, dataset, name)
+        path
+        for run in RUNS
+        for dataset in DATASETS
+        for path in list_part_files(*run, dataset, name)
     ]
 
 
