@@ -63,7 +63,8 @@ def remember_code_digests(store: Path) -> Callable[[str], str]:
     def remembered(module: str) -> str:
         if module not in digests:
             digests[module] = code_digest(module)
-            with contextlib.suppress(OSError, ForetuneError):  # of a folder that cannot be written to
+            # A folder that cannot be written to keeps nothing.
+            with contextlib.suppress(OSError, ForetuneError):
                 write_json({library: digests}, store)
         return digests[module]
 
