@@ -36,6 +36,7 @@ from foretune.report.forecast_answer import answer_how_well
 from foretune.report.forecast_cards import make_forecast_cards
 from foretune.report.forecast_charts import outlook_chart
 from foretune.report.page_data import (
+    SPLIT_TABLES,
     ZERO_SHOT,
     compress_json,
     describe_enough_images,
@@ -91,13 +92,13 @@ def build_report(
     settings = make_settings(study, measures, descriptions)
     cards, forecast_tables = make_forecast_cards(forecast)
     tables = make_study_tables(study, measures) | forecast_tables
-    packed = pack_tables(tables) | pack_figure_data(study, measures, epochs)
+    packed = pack_tables(tables) | pack_figure_data(study, measures, epochs, settings["models"])
     page_tables = {name: table | {"rows": len(frame)} for name, (table, frame) in tables.items()}
     write_page(
         output, "report.html.j2", PAGE_SCRIPTS, packed,
         specs=make_specifications(CHARTS | {"expected": outlook_chart}),
         title=title, facts=facts, datasets=descriptions, cards=cards, tables=page_tables,
-        settings=settings, trained=packed["trials"]["n"], **summarize_study(study, settings),
+        settings=settings, trained=bool(epochs), **summarize_study(study, settings),
         forecast_study=facts.get("config", {}).get("forecast", {}).get("study"),
         elsewhere=facts.get("config", {}).get("outcomes"),
         missing=metadata.get("missing", []),
@@ -146,6 +147,7 @@ def make_settings(
     return {
         "order": list(dict.fromkeys(names + sorted(set(tasks.dataset)))),
         "outcomes": outcomes, "measures": measures, "colours": PALETTE, "models": models,
+        "split": SPLIT_TABLES,
         "methods": methods, "runs": [
             [model, method] for model in models for method in methods
             if ((tasks.model == model) & (tasks.method == method)).any()

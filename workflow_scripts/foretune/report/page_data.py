@@ -32,6 +32,10 @@ TRIAL_COLUMNS = ("model", "method", "dataset", "trial", "rate", "varied", "name"
                  "accuracy", "left_out")  # fmt: skip
 
 
+# Tables of which figures show one model at a time, and which the page decompresses by model.
+SPLIT_TABLES = ("outcomes", "trials", "curves", "confusions")
+
+
 class PageColumn(TypedDict):
     """A column of a table in the page; `beside` lists columns that are shown in the same cell."""
 
@@ -195,26 +199,40 @@ def title_tests(tests: pd.DataFrame) -> pd.Series:
 
 
 def pack_figure_data(
-    study: dict[str, pd.DataFrame], measures: list[str], epochs: list[Path]
+    study: dict[str, pd.DataFrame], measures: list[str], epochs: list[Path], models: list[str]
 ) -> dict[str, dict]:
-    """Return the packed data of figures that no table of the page contains, by name."""
+    """Return the packed data of figures that no table of the page contains, by name.
+
+    Those of SPLIT_TABLES are split by model, as `name-0` for the first of the models and so on.
+    """
     outcomes = study["outcomes"]
     outcomes = outcomes[outcomes.wise_ft.fillna(1) == 1]  # interpolated weights: see "trade"
     outcomes = outcomes.assign(test=title_tests(outcomes))
+    own = outcomes[
+        (outcomes.method == "zero_shot") | (outcomes.trained_on == outcomes.evaluated_on)
+    ]
     curves = study["curves"].dropna(subset=["model", "relative"])
     confusions = study["confusions"]
-    return {
-        "outcomes": pack_columns(outcomes, ["model", "method", "trained_on", "test", "accuracy"],
-                                 digits=4),
+    packed = {
+        "own": pack_columns(own, ["model", "method", "test", "accuracy"], digits=4),
         "tests": pack_columns(outcomes.drop_duplicates("test"), ["test", "n", "chance"]),
         "trade": pack_columns(make_trade_off_rows(study["tasks"], study["wise_ft"])),
-        "trials": pack_columns(make_trial_rows(epochs, study["tasks"]), digits=4),
-        "curves": pack_columns(curves[curves.measure.isin(measures)],
-                               ["model", "dataset", "measure", "n", "relative"], digits=4),
-        "confusions": pack_columns(confusions.assign(test=title_tests(confusions)),
-                                   ["model", "method", "test", "class", "predicted", "n",
-                                    "class_n"]),
+    }
+    split: dict[str, tuple[pd.DataFrame, list[str]]] = {
+        "outcomes": (outcomes, ["model", "method", "trained_on", "test", "accuracy"]),
+        "trials": (make_trial_rows(epochs, study["tasks"]), list(TRIAL_COLUMNS)),
+        "curves": (curves[curves.measure.isin(measures)],
+                   ["model", "dataset", "measure", "n", "relative"]),
+        "confusions": (confusions.assign(test=title_tests(confusions)),
+                       ["model", "method", "test", "class", "predicted", "n", "class_n"]),
     }  # fmt: skip
+    for name in SPLIT_TABLES:
+        frame, columns = split[name]
+        rows = frame.groupby("model").indices
+        for number, model in enumerate(models):
+            of_model = frame.iloc[rows.get(model, [])]
+            packed[f"{name}-{number}"] = pack_columns(of_model, columns, digits=4)
+    return packed
 
 
 def pack_tables(tables: dict[str, PageTableData]) -> dict[str, dict]:

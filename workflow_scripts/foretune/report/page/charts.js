@@ -132,12 +132,9 @@ function evidence(arg) {
   };
 }
 
-// Whether an outcome is of the zero-shot model, or of a model on a test of the dataset that it was trained on.
-const isOwnTest = ({method, trained_on: dataset, test}) => method === "zero_shot" || test === dataset || test.startsWith(`${dataset} · `);
-
 function task(arg) {
   const dataset = settings.titles[arg];
-  const accuracies = find("outcomes", {test: dataset}).filter(isOwnTest)
+  const accuracies = find("own", {test: dataset})
     .map(row => ({model: row.model, method: row.method, accuracy: row.accuracy, zero_shot: row.method === "zero_shot"}));
   const models = inOrder(accuracies.map(row => row.model), settings.models);
   return {
@@ -163,7 +160,7 @@ function confusion(arg) {
     label: `Images of the most confused classes of ${test} by predicted class, ${run}`, headings: {x: "predicted class", y: "class", value: "share"},
     caption: `Images of the most confused classes by predicted class, ${run}. The colour is the share of the class’s images.`,
     note: pairs.length ? `Most frequent errors: ${mistakes.map(row => `${row.class} predicted as ${row.predicted} (${row.n} of ${row.class_n})`).join("; ")}.`
-      : find("outcomes", {model: state.model, method, test}).some(row => isOwnTest(row) && row.accuracy === 1) ? "Every image was classified correctly." : NOTHING,
+      : find("own", {model: state.model, method, test}).some(row => row.accuracy === 1) ? "Every image was classified correctly." : NOTHING,
   };
 }
 
@@ -185,8 +182,8 @@ const KINDS = {
   ranking: [ranking, ["model", "method", "measure", "outcome"], ["statistics"]],
   matrix: [matrix, ["model", "method"], ["tests", "outcomes"]], trade_off: [tradeOff, ["model"], ["trade"]],
   epochs: [epochs, ["model", "method", "dataset"], ["trials"]], convergence: [convergence, ["model", "measure"], ["curves"]],
-  evidence: [evidence, [], ["evidence"]], task: [task, [], ["outcomes", "tests"]],
-  confusion: [confusion, ["model", "method"], ["confusions", "outcomes"]], expected: [expected, ["outcome"], ["rankings", "forecasts"]],
+  evidence: [evidence, [], ["evidence"]], task: [task, [], ["own", "tests"]],
+  confusion: [confusion, ["model", "method"], ["confusions", "own"]], expected: [expected, ["outcome"], ["rankings", "forecasts"]],
 };
 
 // Returns a copy of a specification in which each string "$name" is replaced by places.name.
@@ -202,7 +199,7 @@ async function drawFigure(figure) {
   const turn = figure.turn = (figure.turn ?? 0) + 1;
   try {
     const [select, , tables] = KINDS[kind];
-    await Promise.all(tables.map(load));
+    await Promise.all(tables.map(table => load(partOf(table))));
     if (turn !== figure.turn) return;
     const {data, places, height, minWidth = 0, label, headings, note = "", caption: text} = select(arg);
     const spec = {...fillPlaces(read("specs")[kind], places), datasets: {...read("specs")[kind].datasets, ...data}, description: label};

@@ -12,9 +12,12 @@ function decompress(script) {
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
 }
 
+// The name of the part of a table that figures of the chosen model read: the largest tables are split by model.
+const partOf = name => settings.split?.includes(name) ? `${name}-${settings.models.indexOf(state.model)}` : name;
+
 // The rows of a loaded table with the wanted values in some columns. A column of words holds its distinct words and the index of each row's word.
 function find(name, wanted = {}) {
-  const {n, columns} = packed[name], fields = Object.entries(columns), rows = [];
+  const {n, columns} = packed[partOf(name)], fields = Object.entries(columns), rows = [];
   const conditions = Object.entries(wanted).map(([key, value]) => {
     const {words, codes} = columns[key];
     if (!words) return [columns[key], value];
