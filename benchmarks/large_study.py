@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from common import ROOT, write_table
+from common import ROOT, open_report, write_table
 from foretune.core.config import check_config
 from foretune.core.files import write_json
 from foretune.core.grid import expand_grid
@@ -40,7 +40,6 @@ from foretune.evaluation.scores import (
 )
 from foretune.measures.compute import compute_measures
 from foretune.training.trials import EPOCH_SCHEMA
-from report import open_report
 
 ENCODERS = ("clip", "siglip", "coca", "eva02")
 METHODS = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())["methods"]
