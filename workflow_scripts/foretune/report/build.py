@@ -2,7 +2,7 @@
 
 The report is made from the tables of the analysis and from the datasets' test images. The folder
 `page` holds the page's template, style and scripts. Each table is stored in the page once, as
-JSON, and the scripts draw all figures and tables from it in the browser.
+compressed JSON, and the scripts draw all figures and tables from it in the browser.
 """
 
 import functools
