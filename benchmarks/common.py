@@ -33,6 +33,34 @@ def compare(works: dict[str, Callable[[], object]], runs: int = 5) -> dict[str, 
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def open_report(path: Path, runs: int = 3) -> list[dict]:
+    """Open the report several times, each in a new browser; return the seconds of each step."""
+    from playwright.sync_api import sync_playwright  # most benchmarks open no page
+
+    openings = []
+    for _ in range(runs):
+        with sync_playwright() as playwright:
+            options = {"executable_path": "/usr/bin/chromium", "args": ["--no-sandbox"]}
+            browser = playwright.chromium.launch(**options)
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.goto(path.as_uri(), timeout=120_000)
+            page.wait_for_selector("html[data-drawn]", state="attached", timeout=120_000)
+            drawn_at = page.evaluate("({...document.documentElement.dataset})")
+            sort = """() => { const start = performance.now();
+                document.querySelector('#table-statistics th[data-key=spearman] button').click();
+                return performance.now() - start; }"""
+            choose = """async () => { const start = performance.now();
+                await choose('method', 'lora'); return performance.now() - start; }"""
+            openings.append({
+                "first screen": float(drawn_at["opened"]) / 1000,
+                "all drawn": float(drawn_at["drawn"]) / 1000,
+                "sort of the longest table": page.evaluate(sort) / 1000,
+                "another method": page.evaluate(choose) / 1000,
+            })  # fmt: skip
+            browser.close()
+    return openings
+
+
 def write_table(name: str, title: str, rows: list[dict], notes: str = "") -> None:
     """Write benchmarks/{name}.md: a table with a row per dict, the command and the machine."""
     columns = list(dict.fromkeys(key for row in rows for key in row))

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
-from common import ROOT, seconds, write_table
+from common import ROOT, open_report, seconds, write_table
 
 sys.path.insert(0, str(ROOT / "tests/support"))
 from foretune.analysis.study_tables import write_statistics
@@ -56,32 +55,6 @@ def photograph(colour, rng=np.random.default_rng(0)) -> bytes:  # noqa: B008
     file = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
     return file.getvalue()
-
-
-def open_report(path: Path, runs: int = 3) -> list[dict]:
-    """Open the report several times, each in a new browser; return the seconds of each step."""
-    openings = []
-    for _ in range(runs):
-        with sync_playwright() as playwright:
-            options = {"executable_path": "/usr/bin/chromium", "args": ["--no-sandbox"]}
-            browser = playwright.chromium.launch(**options)
-            page = browser.new_page(viewport={"width": 1280, "height": 900})
-            page.goto(path.as_uri(), timeout=120_000)
-            page.wait_for_selector("html[data-drawn]", state="attached", timeout=120_000)
-            drawn_at = page.evaluate("({...document.documentElement.dataset})")
-            sort = """() => { const start = performance.now();
-                document.querySelector('#table-statistics th[data-key=spearman] button').click();
-                return performance.now() - start; }"""
-            choose = """async () => { const start = performance.now();
-                await choose('method', 'lora'); return performance.now() - start; }"""
-            openings.append({
-                "first screen": float(drawn_at["opened"]) / 1000,
-                "all drawn": float(drawn_at["drawn"]) / 1000,
-                "sort of the longest table": page.evaluate(sort) / 1000,
-                "another method": page.evaluate(choose) / 1000,
-            })  # fmt: skip
-            browser.close()
-    return openings
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ rule analyze_study:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=per_attempt(2000),
+        mem_mb=get_tables_mb,
         runtime=per_attempt(30),
     params:
         seed=STUDY["seed"],

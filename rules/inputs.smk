@@ -1,5 +1,6 @@
 """Functions of a job's wildcards that return its inputs, or the part of the config that it uses."""
 
+import inspect
 from functools import cache
 
 from foretune.core.config import SOURCE_KEYS, drop_job_keys, get_source_kind
@@ -13,6 +14,22 @@ from foretune.data.sources.table import digest_table_files
 CONTENTS = ContentDigests(Path(".snakemake/foretune_digests.json"))
 
 
+def of_wildcards(function):
+    """Make a function of wildcards' values, which its parameters name, one of a job's wildcards.
+
+    Thousands of jobs share a model or a method: the function is called once for its values, and
+    gets None for a wildcard that a job lacks. Snakemake looks at the signature at each call, which
+    takes longer than that unless it is stored.
+    """
+    names, cached = list(inspect.signature(function).parameters), cache(function)
+
+    def call(wildcards):
+        return cached(*[wildcards.get(name) for name in names])
+
+    call.__signature__ = inspect.signature(call)
+    return call
+
+
 def by_content(path):
     """Return a user's file as an input whose time does not count; see `digest_contents`."""
     return ancient(local(str(path)))
@@ -23,31 +40,34 @@ def digest_contents(*paths):
     return digest_json([CONTENTS.digest(path) for path in paths])
 
 
-def get_dataset_entry(wildcards):
+def get_dataset_entry(dataset, shift=None):
     """Return the config's entry of a dataset, or of one of its shifted tests."""
-    entry = DATASET_ENTRIES[wildcards.dataset]
-    return entry["shifted"][wildcards.shift] if "shift" in wildcards.keys() else entry
+    entry = DATASET_ENTRIES[dataset]
+    return entry["shifted"][shift] if shift else entry
 
 
-def get_source_file(wildcards):
+@of_wildcards
+def get_source_file(dataset, shift):
     """Return the Parquet file of a dataset; a folder's images are too many to list as inputs."""
-    parquet = get_dataset_entry(wildcards).get("parquet")
+    parquet = get_dataset_entry(dataset, shift).get("parquet")
     return by_content(parquet) if parquet else []
 
 
-def get_dataset_spec(wildcards):
+@of_wildcards
+def get_dataset_spec(dataset, shift):
     """Return the keys of a dataset's entry that fix its rows, so without caption and licence."""
-    entry = get_dataset_entry(wildcards)
+    entry = get_dataset_entry(dataset, shift)
     return as_json({key: value for key, value in entry.items() if key in SOURCE_KEYS})
 
 
-def get_folder_digest(wildcards):
+@of_wildcards
+def get_folder_digest(dataset, shift):
     """Return a digest of the paths, sizes and times of a source's files, to notice changed ones.
 
     The files of a public dataset are left out: they do not change once published, and listing
     those of SUN397 takes longer than the rest of a dry run.
     """
-    entry = get_dataset_entry(wildcards)
+    entry = get_dataset_entry(dataset, shift)
     folder_kinds = ("folder", "webdataset", "huggingface")
     name = next((entry[kind] for kind in folder_kinds if kind in entry), None)
     if "table" in entry:
@@ -56,12 +76,13 @@ def get_folder_digest(wildcards):
     return digest_folder(name) if name and entry.get("root", name) == name else ""
 
 
-def get_source_content(wildcards):
+@of_wildcards
+def get_source_content(dataset, shift):
     """Return a digest of a Parquet file, or of what foretune knows of a public dataset.
 
     The latter are such things as the names of classes and captions, which no input file has.
     """
-    entry = get_dataset_entry(wildcards)
+    entry = get_dataset_entry(dataset, shift)
     registry = {"torchvision": "torchvision", "webdataset": "hub", "huggingface": "hub"}
     kind = get_source_kind(entry)
     known = get_known_source(registry[kind], entry[kind]) if kind in registry else {}
@@ -69,32 +90,22 @@ def get_source_content(wildcards):
     return digest_json([known, digest_contents(*files)])
 
 
-def get_shards(wildcards):
+@of_wildcards
+def get_shards(model, dataset):
     """Return the embeddings of every shard of a dataset by one model."""
-    shards = get_dataset_entry(wildcards)["shards"]
+    shards = get_dataset_entry(dataset)["shards"]
     return expand(
         "results/embeddings/{model}/{dataset}/shards/{shard}-{shards}/{file}.parquet",
-        model=wildcards.model,
-        dataset=wildcards.dataset,
+        model=model,
+        dataset=dataset,
         shard=range(shards),
         shards=shards,
         file=["train", "train_hidden", "val", "test", "own_text"],
     )
 
 
-def get_model_files(wildcards):
-    """Return the files of a local model, so that its jobs rerun when its weights change."""
-    return list_model_files(wildcards.model)
-
-
-def get_model_digest(wildcards):
-    """Return a digest of the contents of a local model's files."""
-    return digest_contents(*list_model_files(wildcards.model))
-
-
-@cache  # hundreds of jobs ask for the same model
 def list_model_files(model):
-    """Return the files that the model `model` of the config is read from; none for a hub's."""
+    """Return the files of a local model, so that its jobs rerun when its weights change."""
     spec = STUDY["models"][model]
     if "folder" in spec:
         suffixes = {".json", ".safetensors", ".bin", ".pth", ".gz", ".txt", ".model"}
@@ -104,42 +115,58 @@ def list_model_files(model):
     return [by_content(weights)] if Path(weights).is_file() else []
 
 
-def get_model_spec(wildcards):
+get_model_files = of_wildcards(list_model_files)
+
+
+@of_wildcards
+def get_model_digest(model):
+    """Return a digest of the contents of a local model's files."""
+    return digest_contents(*list_model_files(model))
+
+
+@of_wildcards
+def get_model_spec(model):
     """Return a model's entry without the keys that change how its jobs run but no number."""
-    return as_json(drop_job_keys(STUDY["models"][wildcards.model]))
+    return as_json(drop_job_keys(STUDY["models"][model]))
 
 
-def get_model_specs(wildcards):
+@of_wildcards
+def get_model_specs():
     """Return the entries of all models as `get_model_spec` does, by name."""
     return as_json({name: drop_job_keys(spec) for name, spec in STUDY["models"].items()})
 
 
-def get_encode_batch_size(wildcards):
+@of_wildcards
+def get_encode_batch_size(model):
     """Return a model's images per forward pass. A resource, because its change reruns nothing."""
-    return STUDY["models"][wildcards.model]["encode_batch_size"]
+    return STUDY["models"][model]["encode_batch_size"]
 
 
-def get_dataset_captions(wildcards):
+@of_wildcards
+def get_dataset_captions(model, dataset):
     """Return the embeddings of a dataset's own captions, unless the config gives a template."""
-    if "caption" in DATASET_ENTRIES[wildcards.dataset]:
+    if "caption" in DATASET_ENTRIES[dataset]:
         return []
-    return f"results/embeddings/{wildcards.model}/{wildcards.dataset}/own_text.parquet"
+    return f"results/embeddings/{model}/{dataset}/own_text.parquet"
 
 
-def get_caption_template(wildcards):
+@of_wildcards
+def get_caption_template(dataset):
     """Return the caption template of the config, or `null` for the dataset's own captions."""
-    return as_json(DATASET_ENTRIES[wildcards.dataset].get("caption"))
+    return as_json(DATASET_ENTRIES[dataset].get("caption"))
 
 
-def get_external_embeddings(wildcards):
+@of_wildcards
+def get_external_embeddings(embedding):
     """Return the files of embeddings that were computed elsewhere."""
-    files = STUDY["embeddings"][wildcards.embedding]
+    files = STUDY["embeddings"][embedding]
     return {"labels": []} | {name: by_content(file) for name, file in files.items()}
 
 
-def get_external_digest(wildcards):
+@of_wildcards
+def get_external_digest(embedding):
     """Return a digest of the contents of embeddings that were computed elsewhere."""
-    return digest_contents(*STUDY["embeddings"][wildcards.embedding].values())
+    return digest_contents(*STUDY["embeddings"][embedding].values())
 
 
 def get_other_study_digest():
@@ -148,56 +175,58 @@ def get_other_study_digest():
     return digest_contents(Path(study, "analysis/tasks.parquet")) if study else ""
 
 
-def get_measure_options(wildcards):
+@of_wildcards
+def get_measure_options():
     """Return the options of the measures; the sources of EMMS are input files instead."""
     options = STUDY["measures"].items()
     return as_json({key: value for key, value in options if key != "emms_sources"})
 
 
-def get_recipe(wildcards):
+@of_wildcards
+def get_recipe(method):
     """Return a method's settings without its lists, whose product is the grid of trials."""
-    recipe = STUDY["methods"][wildcards.method].items()
+    recipe = STUDY["methods"][method].items()
     return as_json({k: v for k, v in recipe if not isinstance(v, list) and k != "parts"})
 
 
-def get_trials(wildcards):
+@of_wildcards
+def get_trials(method, part):
     """Return the points of a method's grid that one job trains."""
-    return as_json(expand_grid(STUDY["methods"][wildcards.method], int(wildcards.part)))
+    return as_json(expand_grid(STUDY["methods"][method], int(part)))
 
 
-def get_pilot_trial(wildcards):
+@of_wildcards
+def get_pilot_trial(method):
     """Return the point of a method's grid that its pilots train: the middle one."""
-    points = grid_points(STUDY["methods"][wildcards.method])
+    points = grid_points(STUDY["methods"][method])
     return as_json([points[len(points) // 2]])
 
 
-def get_adapter_captions(wildcards):
+@of_wildcards
+def get_adapter_captions(model, method, dataset):
     """Return the caption embeddings that an adapter trains on; a probe has its own head."""
-    if wildcards.method in PROBE_METHODS:
+    if method in PROBE_METHODS:
         return []
-    return f"results/embeddings/{wildcards.model}/{wildcards.dataset}/text.parquet"
+    return f"results/embeddings/{model}/{dataset}/text.parquet"
 
 
-def get_part_selections(wildcards):
+@of_wildcards
+def get_part_selections(model, method, dataset):
     """Return the best.json of each part of a method's grid, for one model and dataset."""
-    return expand(
-        "results/trials/{model}/{method}/{dataset}/{part}/best.json",
-        **wildcards,
-        part=PARTS[wildcards.method],
-    )
+    return list_part_files(model, method, dataset, "best.json")
 
 
-def get_selections(wildcards):
+@of_wildcards
+def get_selections(model, method):
     """Return the selected trial of each dataset, for one model and method."""
-    return list_selections(wildcards.model, wildcards.method)
+    return list_selections(model, method)
 
 
-def get_trained_weights(wildcards):
+@of_wildcards
+def get_trained_weights(model, method):
     """Return the weights that the selections of a method name by their path and digest."""
-    return expand(
-        "results/trials/{model}/{method}/{dataset}/{part}/trained_weights.safetensors",
-        model=wildcards.model,
-        method=wildcards.method,
-        dataset=DATASETS,
-        part=PARTS[wildcards.method],
-    )
+    return [
+        path
+        for dataset in DATASETS
+        for path in list_part_files(model, method, dataset, "trained_weights.safetensors")
+    ]

@@ -24,6 +24,13 @@ def per_attempt(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
+def list_sizes_mb(files):
+    """Return the size of each file. Snakemake's own list of them takes a millisecond per job."""
+    if any(file.is_storage for file in files):
+        return files.size_files_mb
+    return [Path(file).stat().st_size / 2**20 for file in files]
+
+
 def memory_by_size(copies=0, per_gpu=False):
     """Return a function that asks for mem_mb by a job's inputs and `copies` of its model's weights.
 
@@ -32,7 +39,7 @@ def memory_by_size(copies=0, per_gpu=False):
 
     def get_mem_mb(wildcards, input, attempt):
         spec = STUDY["models"][wildcards.model] if copies else None
-        sizes = list(zip(input, input.size_files_mb))
+        sizes = list(zip(input, list_sizes_mb(input)))
         images_mb = sum(size for file, size in sizes if "results/datasets/" in file)
         trained_mb = [size for file, size in sizes if file.endswith("trained_weights.safetensors")]
         # Fine-tuned models are loaded one at a time.
@@ -42,6 +49,11 @@ def memory_by_size(copies=0, per_gpu=False):
         return attempt * get_memory_mb(other_mb, spec, copies, images_mb) * processes
 
     return get_mem_mb
+
+
+def get_tables_mb(wildcards, attempt):
+    """Return the MB to join the accuracies of a study: each model's on each test takes 3 kB."""
+    return attempt * (1000 + 3 * len(RUNS) * len(DATASETS) * len(TESTS) // 1000)
 
 
 def count_images(manifest, *names):

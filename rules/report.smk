@@ -29,7 +29,7 @@ rule write_report:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=per_attempt(2000),
+        mem_mb=get_tables_mb,
         runtime=per_attempt(30),
     params:
         # A function, because Snakemake would take braces in a title for wildcards.
@@ -102,7 +102,7 @@ rule draw_figures:
     conda:
         "../envs/foretune.yaml"
     resources:
-        mem_mb=per_attempt(2000),
+        mem_mb=get_tables_mb,
         runtime=per_attempt(30),
     params:
         code=code_digest("report.paper_figures"),

@@ -11,7 +11,7 @@ from snakemake.io import contains_wildcard
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow_scripts"))
 
-from foretune.core.code_digest import code_digest
+from foretune.core.code_digest import remember_code_digests
 from foretune.core.config import CACHED_METHODS, PROBE_METHODS, check_config
 from foretune.core.errors import ForetuneError
 from foretune.core.grid import list_parts
@@ -22,6 +22,9 @@ from foretune.core.study_file import read_study
 # The thousands of job objects of a large study live until the end: with Python's default
 # thresholds, garbage collection among them takes a fifth of a dry run.
 gc.set_threshold(100_000, 20, 20)
+
+
+code_digest = remember_code_digests(Path(".snakemake/foretune_code.json"))
 
 
 def refuse_braces(study):

@@ -55,24 +55,26 @@ def list_external_measures():
     return expand("results/measures/{name}.json", name=STUDY["embeddings"])
 
 
+def list_part_files(model, method, dataset, name):
+    """List the file `name` of the jobs that train one run: one per part of the method's grid."""
+    return [f"results/trials/{model}/{method}/{dataset}/{part}/{name}" for part in PARTS[method]]
+
+
 def list_trial_files(name):
-    """List the file `name` of every job that trains: one per run, dataset and part of the grid."""
+    """List the file `name` of every job that trains."""
     return [
-        f"results/trials/{model}/{method}/{dataset}/{part}/{name}"
-        for model, method in RUNS
+        path
+        for run in RUNS
         for dataset in DATASETS
-        for part in PARTS[method]
+        for path in list_part_files(*run, dataset, name)
     ]
 
 
 def list_selections(model, method, datasets=DATASETS):
     """List the selected trial of each dataset: the best over the parts, or that of the only one."""
-    path = (
-        "results/selected/{model}/{method}/{dataset}.json"
-        if method in SPLIT_METHODS
-        else "results/trials/{model}/{method}/{dataset}/0/best.json"
-    )
-    return expand(path, model=model, method=method, dataset=datasets)
+    if method in SPLIT_METHODS:
+        return [f"results/selected/{model}/{method}/{dataset}.json" for dataset in datasets]
+    return [path for d in datasets for path in list_part_files(model, method, d, "best.json")]
 
 
 def list_all_selections():

@@ -30,7 +30,7 @@ def work() -> None:
         parser, study="results/analysis folder of a study", output="folder for the tables"
     )
     args = parser.parse_args()
-    from foretune.analysis.study_tables import write_tables
+    from foretune.analysis.table_files import write_tables
     from foretune.core.files import atomic_write
     from foretune.data.notes import read_notes
     from foretune.forecast.forecast import forecast_datasets

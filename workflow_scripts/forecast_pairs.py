@@ -25,7 +25,8 @@ def work() -> None:
     parser.add_argument("--datasets", nargs="+", required=True, help="names of the datasets")
     cli.add_path_options(parser, output="folder for the tables")
     args = parser.parse_args()
-    from foretune.analysis.study_tables import StudyFiles, tabulate_tasks, write_tables
+    from foretune.analysis.study_tables import StudyFiles, tabulate_tasks
+    from foretune.analysis.table_files import write_tables
     from foretune.core.files import atomic_write
     from foretune.forecast.pairs import forecast_pairs
     from foretune.forecast.text import describe_pairs

@@ -1,5 +1,7 @@
 """Tables of the measures: NCTI over models, intervals, curves, and how many images suffice."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -84,16 +86,19 @@ def test_tabulate_curves_has_no_relative_deviation_for_a_constant_measure():
 
 
 def test_count_enough_images_requires_every_dataset_to_stay_within():
-    def curves(**relative):  # dataset -> relative deviations at 10, 20 and 40 images
-        return pd.DataFrame(
-            [{"dataset": name, "n": 10 * 2**k, "relative": value}
-             for name, values in relative.items() for k, value in enumerate(values)],
-            columns=["dataset", "n", "relative"],
-        )  # fmt: skip
-
-    assert count_enough_images(curves(x=[0.5, 0.09, 0.01])) == 20
-    # The deviation at 10 images is small only by chance.
-    assert count_enough_images(curves(x=[0.05, 0.2, 0.01])) == 40
-    assert count_enough_images(curves(x=[0.5, 0.09, 0.01], y=[0.5, 0.11, 0.01])) == 40
-    assert count_enough_images(curves(x=[0.5, 0.3, 0.2])) is None
-    assert count_enough_images(curves()) is None
+    curves = {  # measure -> dataset -> relative deviations at 10, 20 and 40 images
+        "falls": {"x": [0.5, 0.09, 0.01]},
+        "small only by chance": {"x": [0.05, 0.2, 0.01]},
+        "later on y": {"x": [0.5, 0.09, 0.01], "y": [0.5, 0.11, 0.01]},
+        "stays": {"x": [0.5, 0.3, 0.2]},
+    }
+    rows = [
+        {"model": "a", "measure": measure, "dataset": dataset, "n": 10 * 2**k, "relative": value}
+        for measure, datasets in curves.items()
+        for dataset, values in datasets.items()
+        for k, value in enumerate(values)
+    ]
+    assert count_enough_images(pd.DataFrame(rows)).loc["a"].to_dict() == {
+        "falls": 20, "small only by chance": 40, "later on y": 40, "stays": math.inf,
+    }  # fmt: skip
+    assert count_enough_images(pd.DataFrame(rows)[:0]).empty

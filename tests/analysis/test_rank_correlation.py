@@ -81,7 +81,7 @@ def test_correlate_approximates_the_exact_distribution_by_random_orders():
 def test_bootstrap_correlations_agree_with_scipy_in_each_resample():
     x, y = make_points(6)
     drawn, counts = bootstrap_correlations(x, y, seed=3), count_resamples(6, 3)
-    rows = [np.repeat(np.arange(6), times) for times in counts]
+    rows = [np.repeat(np.arange(6), times) for times in counts.datasets.astype(int)]
     for r in range(40):
         for k, m in np.ndindex(2, 3):
             a, b = x[m, rows[r]], y[k, rows[r]]

@@ -82,7 +82,9 @@ def test_study_statistics_compares_strengths_over_the_same_resamples():
     tasks, measured = make_tasks()
     _, differences = study_statistics(tasks, measured, MEASURES, seed=4)
     run = tasks[(tasks.model == "clip_x") & (tasks.method == "full")]
-    rows = [np.repeat(np.arange(11), times) for times in count_resamples(11, 4)]
+    rows = [
+        np.repeat(np.arange(11), times) for times in count_resamples(11, 4).datasets.astype(int)
+    ]
     for rival, outcome in [("emms", "ood_change"), ("silhouette_cosine", GAIN)]:
         # The authors of iimm and of emms predict that they rise with gain.
         signs = [float if name != "silhouette_cosine" and outcome == GAIN else abs

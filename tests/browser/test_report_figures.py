@@ -318,7 +318,7 @@ def test_report_opens_without_fine_tuning(browser, tmp_path):
 
 def test_unpack_in_the_page_equals_that_of_the_tests(page, report):
     """The tests unpack tables just as the page does."""
-    rows = page.evaluate("rowsOf('measures')")
-    frame = unpack(page.evaluate("read('data-measures')"))
+    rows = page.evaluate("load('measures').then(() => rowsOf('measures'))")
+    frame = unpack(page.evaluate("packed.measures"))
     assert [row["dataset"] for row in rows] == list(frame.dataset)
     assert rows[-1]["model"] is None and frame.model.iloc[-1] is None

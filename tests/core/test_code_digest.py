@@ -7,7 +7,13 @@ import pytest
 
 from checkout import ROOT
 from foretune.core import code_digest as digests
-from foretune.core.code_digest import LIBRARY, code_digest, dump_syntax, parse_module
+from foretune.core.code_digest import (
+    LIBRARY,
+    code_digest,
+    dump_syntax,
+    parse_module,
+    remember_code_digests,
+)
 
 RULES = (
     "encoders.encode", "measures.compute", "training.finetune", "training.linear_probe",
@@ -45,6 +51,24 @@ def test_code_digest_follows_imports(library):
     }  # fmt: skip
     # Reading a prepared dataset and writing one are two modules: a new source trains nothing.
     assert append(library / "data/sources/local.py", code) == {"data.prepare"}
+
+
+def test_remembered_digests_follow_the_library(library, monkeypatch, tmp_path):
+    store = tmp_path / "digests.json"
+    before = {name: code_digest(name) for name in RULES}
+    assert {name: remember_code_digests(store)(name) for name in RULES} == before
+    with monkeypatch.context() as patched:
+        patched.setattr(digests, "code_digest", None)  # nothing is parsed again
+        assert {name: remember_code_digests(store)(name) for name in RULES} == before
+    append(library / "measures/clustering.py", "\nCHANGED = True\n")
+    after = {name: remember_code_digests(store)(name) for name in RULES}
+    assert {name for name in RULES if after[name] != before[name]} == {"measures.compute"}
+    for broken in ("", "[]", '{"library": 1}'):
+        store.write_text(broken)
+        assert remember_code_digests(store)("data.prepare") == after["data.prepare"]
+    store.unlink()
+    store.mkdir()  # it cannot be written
+    assert remember_code_digests(store)("data.prepare") == after["data.prepare"]
 
 
 def test_code_digest_ignores_comments_docstrings_and_layout(library):

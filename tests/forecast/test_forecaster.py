@@ -4,7 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from foretune.forecast.candidates import MEAN, Candidate, predict, predict_left_out
+from foretune.forecast.candidates import (
+    MEAN,
+    OFFSET_PENALTY,
+    SLOPE_PENALTY,
+    Candidate,
+    predict,
+    predict_left_out,
+)
 from foretune.forecast.forecaster import ENOUGH_FOR_QUANTILES, fit_forecasters
 
 
@@ -38,6 +45,25 @@ def test_predict_left_out_agrees_with_refitting(candidate):
         refitted = predict(candidate, others, "accuracy", study[out])
         # The scaling and the penalty follow the number of rows, which differs by a dataset.
         assert shortcut[out] == pytest.approx(refitted, abs=0.003)
+
+
+@pytest.mark.parametrize("candidate", [MEAN, LINE])
+@pytest.mark.parametrize("unit", [["dataset"], ["model"], ["model", "dataset"]])
+def test_predict_left_out_equals_a_ridge_with_a_column_per_run(candidate, unit):
+    study = make_study(n=8, slope=0.5).sample(frac=0.9, random_state=0, ignore_index=True)
+    units = list(study.groupby(unit).indices.values())
+    values = study[list(candidate.predictors)].to_numpy()
+    runs = pd.get_dummies(study.run).to_numpy(float)
+    scaled = (values - values.mean(axis=0)) / values.std(axis=0)
+    x, y = np.hstack([np.ones((len(study), 1)), scaled, runs]), study.accuracy.to_numpy()
+    slopes = SLOPE_PENALTY * len(study)
+    penalties = np.diag([1e-9, *[slopes] * values.shape[1], *[OFFSET_PENALTY] * runs.shape[1]])
+    expected = np.empty(len(study))
+    for rows in units:  # all tests are of one size, and all weights are 1
+        rest = np.delete(np.arange(len(study)), rows)
+        fit = np.linalg.solve(x[rest].T @ x[rest] + penalties, x[rest].T @ y[rest])
+        expected[rows] = x[rows] @ fit
+    assert predict_left_out(candidate, study, "accuracy", units) == pytest.approx(expected)
 
 
 def test_fit_forecasters_takes_the_probe_itself_if_nothing_adds_to_it():

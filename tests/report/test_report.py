@@ -67,7 +67,7 @@ def test_report_escapes_names(markup):
     assert "alert(1)&lt;/script&gt;, full on a: every trial diverged" in markup
     scripts = re.findall(r"<script\b[^>]*>", markup)
     assert scripts.count("<script>") == 2  # the page's own, and Vega's, which without_vega emptied
-    assert all("application/json" in tag for tag in scripts if tag != "<script>")
+    assert all('type="application/' in tag for tag in scripts if tag != "<script>")
 
 
 def test_format_json_cannot_end_a_script():
@@ -189,7 +189,7 @@ def test_report_shows_shifted_tests_if_there_are_any(tmp_path, markup):
     assert '<option value="shifted_change">change on shifted tests</option>' in page
     title = f"{NAMES[0]} · sketch"
     assert f"<h3>{title}</h3>" in page
-    assert title in set(unpack(embedded(page, "data-outcomes")).test)
+    assert title in set(unpack(embedded(page, "data-outcomes-0")).test)
     assert "Too few datasets" not in page  # enough datasets, though few of them have shifted tests
     for licence in ("of the sketches", "of its dataset"):
         assert f"<dt>Licence</dt><dd>{licence}</dd>" in page

@@ -1,5 +1,7 @@
 """Make synthetic studies for tests of the report: tables and images, without any model."""
 
+import base64
+import gzip
 import io
 import json
 import re
@@ -275,8 +277,10 @@ def without_vega(path: Path) -> str:
 
 def embedded(markup: str, name: str):
     """Return the JSON that a page embeds under an id."""
-    match = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', markup, re.S)
-    return json.loads(match[1])
+    kind, text = re.search(
+        rf'<script type="(.*?)" id="{name}">(.*?)</script>', markup, re.S
+    ).groups()
+    return json.loads(gzip.decompress(base64.b64decode(text)) if "gzip" in kind else text)
 
 
 def unpack(data: dict) -> pd.DataFrame:

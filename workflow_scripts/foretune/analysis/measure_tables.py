@@ -1,5 +1,6 @@
 """Tables of the measures of all tasks: values, their forms and intervals, and learning curves."""
 
+import math
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
@@ -150,20 +151,17 @@ def tabulate_curves(files: list[MeasuresFile]) -> pd.DataFrame:
     return curves.drop(columns=["spread", "size"])
 
 
-def count_enough_images(curves: pd.DataFrame, share: float = SUFFICIENT_DEVIATION) -> int | None:
-    """Return the least n from which on no dataset's relative deviation is above `share`.
+def count_enough_images(curves: pd.DataFrame, share: float = SUFFICIENT_DEVIATION) -> pd.Series:
+    """Return for each (model, measure) the least n from which on no dataset deviates more.
 
-    curves: the rows of one (model, measure). Returns None if even the largest subsets, which have
-    half of the images, deviate more, or if a relative deviation is unknown.
+    curves: rows of `tabulate_curves`. A dataset deviates more if its relative deviation is above
+    `share`. The result is infinite if even the largest subsets, which have half of the images,
+    deviate more on some dataset.
     """
-    if curves.empty or curves.relative.isna().any():
-        return None
-    sufficient = []
-    for _, points in curves.groupby("dataset"):
-        points = points.sort_values("n")
-        above = np.flatnonzero(points.relative > share)
-        first = above[-1] + 1 if len(above) else 0
-        if first == len(points):
-            return None
-        sufficient.append(int(points.n.iloc[first]))
-    return max(sufficient)
+    curve, run = ["model", "measure", "dataset"], ["model", "measure"]
+    points = curves.sort_values("n")
+    above = points.n.where(points.relative > share).groupby([points[key] for key in curve]).max()
+    points = points.join(above.rename("above"), on=curve)
+    within = points.n.where(points.above.isna() | (points.n > points.above), math.inf)
+    sufficient = within.groupby([points[key] for key in curve]).min()
+    return sufficient.groupby(run, sort=False).max()

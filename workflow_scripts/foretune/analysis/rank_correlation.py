@@ -10,6 +10,7 @@ tests/analysis/test_rank_correlation.py compares them with scipy.
 import functools
 import math
 from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -35,27 +36,44 @@ def sign_scores(values: np.ndarray) -> np.ndarray:
 SCORES = {"spearman": rank_scores, "kendall": sign_scores}
 
 
-def weighted_correlations(
-    x: np.ndarray, y: np.ndarray, counts: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Return both correlations of each row of x (m, n) and y (k, n), for each row of counts (b, n).
+class Weights(NamedTuple):
+    """How often each dataset counts, (b, n), and each pair of datasets, (b, n (n - 1) / 2)."""
 
-    counts: how often each of the n datasets counts. Returns a (b, k, m) array for "spearman" and
-    one for "kendall"; they are NaN if the datasets that count are constant in x or y.
+    datasets: np.ndarray
+    pairs: np.ndarray
+
+
+def weigh_pairs(counts: np.ndarray) -> Weights:
+    """Return the weights of integer counts (b, n).
+
+    All sums of ranks and signs are integers below n^3, so that float32 is exact up to 256 datasets.
     """
+    n = counts.shape[1]
+    counts = counts.astype(np.float32 if n <= 256 else np.float64)
+    first, second = np.triu_indices(n, 1)
+    return Weights(counts, counts[:, first] * counts[:, second])
+
+
+def weighted_correlations(x: np.ndarray, y: np.ndarray, weights: Weights) -> dict[str, np.ndarray]:
+    """Return both correlations of each row of x (m, n) and y (k, n), for each row of weights.
+
+    Returns a (b, k, m) array for "spearman" and one for "kendall"; they are NaN if the datasets
+    that count are constant in x or y.
+    """
+    counts, pairs = weights
     # A dataset's rank, doubled and centred, is the sum of the signs of its differences from all.
     (x_ranks, x_signs), (y_ranks, y_signs) = (
-        (counts @ np.sign(rows[:, None, :] - rows[:, :, None]), sign_scores(rows))
+        (counts @ np.sign(rows[:, None, :] - rows[:, :, None]).astype(counts.dtype),
+         sign_scores(rows).astype(counts.dtype))
         for rows in (x, y)
-    )  # ranks: (m, b, n); signs: (m, pairs)
-    first, second = np.triu_indices(x.shape[1], 1)
-    pairs = (counts[:, first] * counts[:, second]).astype(np.float32)  # exact: small integers
-    products = (y_signs[:, None] * x_signs).reshape(-1, len(first)).astype(np.float32)
+    )  # ranks: (m, b, n); signs: (m, pairs)  # fmt: skip
+    products = (y_signs[:, None] * x_signs).reshape(-1, pairs.shape[1])
     sums = {
         "spearman": ((counts * y_ranks).swapaxes(0, 1) @ x_ranks.transpose(1, 2, 0),
-                     *((counts * ranks**2).sum(axis=-1).T for ranks in (x_ranks, y_ranks))),
+                     *(np.einsum("bn,mbn,mbn->bm", counts, ranks, ranks)
+                       for ranks in (x_ranks, y_ranks))),
         "kendall": ((pairs @ products.T).reshape(len(counts), len(y), len(x)),
-                    *(pairs @ np.abs(signs).T.astype(np.float32) for signs in (x_signs, y_signs))),
+                    *(pairs @ np.abs(signs).T for signs in (x_signs, y_signs))),
     }  # fmt: skip
     correlations = {}
     for name, (product, x_squares, y_squares) in sums.items():
@@ -166,10 +184,10 @@ def permutation_p_values(x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, n
 
 
 @functools.cache
-def count_resamples(n: int, seed: int) -> np.ndarray:
-    """Return how often each of n datasets is in each resample, (2000, n), for every statistic."""
+def count_resamples(n: int, seed: int) -> Weights:
+    """Return how often each of n datasets is in each of 2000 resamples, for every statistic."""
     drawn = np.random.default_rng([seed, n, 1]).integers(n, size=(RESAMPLES, n))
-    return np.stack([np.bincount(rows, minlength=n) for rows in drawn])
+    return weigh_pairs(np.stack([np.bincount(rows, minlength=n) for rows in drawn]))
 
 
 def bootstrap_correlations(x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
@@ -215,7 +233,7 @@ def correlate(x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     formula divides by 1 - rho^2.
     """
     flat = np.ptp(y, axis=1)[:, None] * np.ptp(x, axis=1) == 0
-    plain = weighted_correlations(x, y, np.ones((1, x.shape[1])))
+    plain = weighted_correlations(x, y, weigh_pairs(np.ones((1, x.shape[1]))))
     rho, tau = plain["spearman"][0], plain["kendall"][0]
     asymptotic = asymptotic_p_values(x, y, rho)
     p_values = permutation_p_values(x, y, seed)

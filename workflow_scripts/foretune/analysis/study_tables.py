@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from foretune.analysis.findings import answer_findings, collect_evidence
 from foretune.analysis.measure_tables import (
@@ -21,9 +20,10 @@ from foretune.analysis.paper_tables import format_markdown, make_paper_tables
 from foretune.analysis.pilots import read_pilots
 from foretune.analysis.published import tabulate_outcomes
 from foretune.analysis.statistics import correlate_trade_offs, pooled_fits, study_statistics
-from foretune.analysis.tables import RESULT_TABLE_NAMES, STATISTICS_TABLE_NAMES
+from foretune.analysis.table_files import read_tables, sort_by_run, stream_tables, write_tables
+from foretune.analysis.tables import STATISTICS_TABLE_NAMES
 from foretune.core.files import atomic_write, read_json, write_json
-from foretune.core.parquet import read_table, write_parquet
+from foretune.core.parquet import read_table
 from foretune.evaluation.scores import (
     CLASS_SCHEMA,
     CONFUSION_SCHEMA,
@@ -61,19 +61,6 @@ class StudyFiles:
     manifests: list[Path] = field(default_factory=list)  # of the tests of these accuracies
     pilots: list[Path] = field(default_factory=list)  # JSON files of pilots
     unfinished: Sequence[dict] = ()  # see `missing.list_unfinished`
-
-
-def read_tables(paths: list[Path], schema: pa.Schema) -> pd.DataFrame:
-    """Concatenate Parquet files of one schema, whose types hold even if a file has only nulls."""
-    tables = [read_table(path) for path in paths] or [schema.empty_table()]
-    return pa.concat_tables(tables).to_pandas()
-
-
-def write_tables(frame: pd.DataFrame, output: Path, metadata: dict) -> None:
-    """Write a table as Parquet to `output`, and as CSV next to it."""
-    write_parquet(pa.Table.from_pandas(frame, preserve_index=False), output, metadata)
-    with atomic_write(output.with_suffix(".csv")) as beside:
-        frame.to_csv(beside, index=False)
 
 
 def join_outcomes(evaluations: pd.DataFrame) -> pd.DataFrame:
@@ -194,9 +181,6 @@ def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output:
     studies: the result of `paper_tables.identify_paper_study`.
     """
     study = tabulate_tasks(files)
-    class_accuracy = read_tables(files.classes, CLASS_SCHEMA).sort_values(
-        EVALUATION_KEY, ignore_index=True, kind="stable"
-    )
     all_tasks, names = study.tasks, study.names
     fully_tuned = all_tasks.wise_ft == 1  # an interpolation is not a task of its own
     tasks = all_tasks[fully_tuned].drop(columns="wise_ft").reset_index(drop=True)
@@ -204,13 +188,10 @@ def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output:
     wise_ft_columns = ["model", "method", "dataset", "wise_ft", "accuracy", *WISE_FT]
     tables = {
         "outcomes": study.outcomes,
-        "class_accuracy": class_accuracy,
-        "confusions": read_tables(files.confusions, CONFUSION_SCHEMA),
         "wise_ft": all_tasks.loc[interpolated, wise_ft_columns],
         "tasks": tasks,
         "missing": study.missing,
         "measures": study.measures,
-        "drift": read_tables(files.drifts, DRIFT_SCHEMA),
         "curves": tabulate_curves(study.files),
     }
     # A forecast compares the digests of weights to see whether its model is the study's.
@@ -222,9 +203,15 @@ def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output:
         },
         "measures": {"measures": names},
     }
-    for name in RESULT_TABLE_NAMES:
+    for name, table in tables.items():
         facts = {"kind": name, **metadata.get(name, {})}
-        write_tables(tables[name], output / f"{name}.parquet", facts)
+        write_tables(table, output / f"{name}.parquet", facts)
+    for name, parts, schema in (
+        ("class_accuracy", sort_by_run(files.classes, EVALUATION_KEY), CLASS_SCHEMA),
+        ("confusions", map(read_table, files.confusions), CONFUSION_SCHEMA),
+        ("drift", map(read_table, files.drifts), DRIFT_SCHEMA),
+    ):
+        stream_tables(parts, schema, output / f"{name}.parquet", {"kind": name})
     write_statistics(tasks, study.measures, names, study.predictors, seed, studies, output)
 
 

@@ -1,10 +1,16 @@
 """Digests of the code behind a rule, so that a change of code reruns that rule and no other."""
 
 import ast
+import contextlib
 import functools
 import hashlib
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from foretune.core.errors import ForetuneError
+from foretune.core.files import digest_file, digest_json, write_json
 
 LIBRARY = Path(__file__).parents[1]
 # The room `core` moves bytes and parses arguments. What it computes (trials, defaults) reaches the
@@ -40,6 +46,29 @@ def code_digest(module: str) -> str:
     if module not in codes:
         raise ValueError(f"foretune has no module {module} outside the room {LEFT_OUT}")
     return hashlib.sha256(b"\0".join(codes[name] for name in sorted(codes))).hexdigest()[:16]
+
+
+def remember_code_digests(store: Path) -> Callable[[str], str]:
+    """Return `code_digest` with a memory in the file `store`, until a file of the library changes.
+
+    Otherwise, parsing the library takes a second of each run of Snakemake.
+    """
+    files = {str(path.relative_to(LIBRARY)): path for path in sorted(LIBRARY.rglob("*.py"))}
+    library = digest_json({name: digest_file(path) for name, path in files.items()})
+    try:
+        digests = json.loads(store.read_text())[library]
+    except (OSError, ValueError, LookupError, TypeError):
+        digests = {}
+
+    def remembered(module: str) -> str:
+        if module not in digests:
+            digests[module] = code_digest(module)
+            # A folder that cannot be written to keeps nothing.
+            with contextlib.suppress(OSError, ForetuneError):
+                write_json({library: digests}, store)
+        return digests[module]
+
+    return remembered
 
 
 @functools.cache  # all rules ask for digests, and parsing takes a second of a dry run

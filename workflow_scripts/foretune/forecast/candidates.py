@@ -77,12 +77,12 @@ CHANGE_CANDIDATES = (
 
 @dataclass(frozen=True)
 class Design:
-    """The design matrix of a regression, and how to make the same columns for new rows."""
+    """The columns of a regression, and how to make the same columns for new rows."""
 
     candidate: Candidate
     centre: np.ndarray
     scale: np.ndarray
-    runs: list[str]
+    runs: pd.Index
 
     @classmethod
     def learn(cls, candidate: Candidate, rows: pd.DataFrame) -> "Design":
@@ -90,19 +90,59 @@ class Design:
         values = read_columns(rows, candidate.predictors)
         deviation = values.std(axis=0)
         scale = np.where(deviation > 0, deviation, np.inf)
-        runs = sorted(set(rows.run))
-        return cls(candidate, values.mean(axis=0), scale, runs if len(runs) > 1 else [])
+        runs = pd.Index(sorted(rows.run.unique()), dtype=object)
+        return cls(candidate, values.mean(axis=0), scale, runs)
 
     def expand(self, rows: pd.DataFrame) -> np.ndarray:
-        """Return the columns (N, p): one, the scaled predictors, an indicator per run."""
+        """Return the columns (N, p): one, and the scaled predictors."""
         values = (read_columns(rows, self.candidate.predictors) - self.centre) / self.scale
-        offsets = rows.run.to_numpy(object)[:, None] == np.array(self.runs, object)
-        return np.hstack([np.ones((len(rows), 1)), values, offsets])
+        return np.hstack([np.ones((len(rows), 1)), values])
 
-    def make_penalties(self, n: int) -> np.ndarray:
-        """Return the ridge penalty (p,) of each column for n rows."""
-        slopes, offsets = len(self.candidate.predictors), len(self.runs)
-        return np.array([1e-9, *[SLOPE_PENALTY * n] * slopes, *[OFFSET_PENALTY] * offsets])
+    def find_runs(self, rows: pd.DataFrame) -> np.ndarray:
+        """Return the position (N,) of each row's run, -1 for a new one."""
+        return self.runs.get_indexer(pd.Index(rows.run, dtype=object))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Ridge regressions: the slopes (U, p) of each, and the offset (U, runs + 1) of each run.
+
+    The last offset, that of a new run, is 0.
+    """
+
+    slopes: np.ndarray
+    offsets: np.ndarray
+
+    def predict(self, x: np.ndarray, runs: np.ndarray, regressions: np.ndarray) -> np.ndarray:
+        """Return forecasts (N,) of rows x (N, p), each by the regression of the given number."""
+        return (x * self.slopes[regressions]).sum(axis=1) + self.offsets[regressions, runs]
+
+
+def fit_without(design: Design, study: pd.DataFrame, outcome: str, units: np.ndarray) -> Fit:
+    """Fit a regression for each unit, to the rows of all others, and a last one to all rows.
+
+    Scaling, weights and penalties are those of all rows. Given the slopes, each run's offset is a
+    shrunken mean of its residuals. So everything follows from sums over the rows of each run, from
+    which those of a unit are subtracted, without a column for each of a large study's runs.
+
+    units: the number (N,) of each row's unit.
+    """
+    x, runs, weights = design.expand(study), design.find_runs(study), weigh_tests(study)
+    p, regressions = x.shape[1], units.max() + 2
+    rows = np.column_stack([x, study[outcome].to_numpy(float), np.ones(len(x))])
+    weighted = weights[:, None] * rows
+    products, sums = (
+        np.zeros((regressions, size, p + 2)) for size in (p + 2, len(design.runs) + 1)
+    )
+    np.add.at(products, units, weighted[:, :, None] * rows[:, None, :])
+    np.add.at(sums, (units, runs), weighted)
+    products, sums = products.sum(axis=0) - products, sums.sum(axis=0) - sums
+    # A single run has no offset besides the constant.
+    shrunk = (len(design.runs) > 1) / (OFFSET_PENALTY + sums[..., -1])
+    products -= np.einsum("urp,urq,ur->upq", sums, sums, shrunk)
+    penalties = np.diag([1e-9, *[SLOPE_PENALTY * len(x)] * (p - 1)])
+    slopes = np.linalg.solve(products[:, :p, :p] + penalties, products[:, :p, p, None])[..., 0]
+    return Fit(slopes, shrunk * (sums[..., p] - np.einsum("urp,up->ur", sums[..., :p], slopes)))
 
 
 def read_columns(rows: pd.DataFrame, names: tuple[str, ...]) -> np.ndarray:
@@ -135,10 +175,8 @@ def predict(
     if candidate.itself:
         return read_columns(new, candidate.predictors).max(axis=1)
     design = Design.learn(candidate, study)
-    x, weights = design.expand(study), weigh_tests(study)
-    scatter = x.T @ (weights[:, None] * x) + np.diag(design.make_penalties(len(x)))
-    slopes = np.linalg.solve(scatter, x.T @ (weights * study[outcome].to_numpy(float)))
-    return design.expand(new) @ slopes
+    fit = fit_without(design, study, outcome, np.zeros(len(study), int))
+    return fit.predict(design.expand(new), design.find_runs(new), np.array(-1))
 
 
 def predict_left_out(
@@ -146,22 +184,15 @@ def predict_left_out(
 ) -> np.ndarray:
     """Return a candidate's forecast (N,) of each row from the rows of all other units.
 
-    For a regression, the residuals of a left-out unit B follow from the fit to all rows as
-    (1 - H_BB)^-1 (y - H y)_B, where H is the hat matrix. Scaling and penalties are those of all
-    rows.
+    The scaling and the penalties of a regression are those of all rows.
 
     Args:
         units: the positions of the rows that are left out together, such as those of a dataset.
     """
     if candidate.itself:
         return read_columns(study, candidate.predictors).max(axis=1)
-    design = Design.learn(candidate, study)
-    x, weights, y = design.expand(study), weigh_tests(study), study[outcome].to_numpy(float)
-    scatter = x.T @ (weights[:, None] * x) + np.diag(design.make_penalties(len(x)))
-    hat = x @ np.linalg.solve(scatter, (weights[:, None] * x).T)
-    residuals, left_out = y - hat @ y, np.empty(len(y))
-    for size in {len(rows) for rows in units}:
-        rows = np.array([unit for unit in units if len(unit) == size])  # all of one size at once
-        blocks = np.eye(size) - hat[rows[:, :, None], rows[:, None, :]]
-        left_out[rows] = y[rows] - np.linalg.solve(blocks, residuals[rows][:, :, None])[:, :, 0]
-    return left_out
+    design, unit_of = Design.learn(candidate, study), np.empty(len(study), int)
+    for number, unit in enumerate(units):
+        unit_of[unit] = number
+    fit = fit_without(design, study, outcome, unit_of)
+    return fit.predict(design.expand(study), design.find_runs(study), unit_of)

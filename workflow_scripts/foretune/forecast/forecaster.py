@@ -181,6 +181,7 @@ def fit_forecasters(
         The forecaster of each method for which MIN_DATASETS datasets have the outcome.
     """
     known = study[np.isfinite(study[outcome].astype(float))]
+    known = known.astype({"run": object})  # pandas takes longer to read its own kind of texts
     counts = known.groupby("method").dataset.nunique()
     known = known[known.method.map(counts) >= MIN_DATASETS]
     pools = known.method.where(known.method.isin(CACHED_METHODS), "trained")

@@ -2,7 +2,7 @@
 
 The report is made from the tables of the analysis and from the datasets' test images. The folder
 `page` holds the page's template, style and scripts. Each table is stored in the page once, as
-JSON, and the scripts draw all figures and tables from it in the browser.
+compressed JSON, and the scripts draw all figures and tables from it in the browser.
 """
 
 import functools
@@ -37,7 +37,9 @@ from foretune.report.forecast_answer import answer_how_well
 from foretune.report.forecast_cards import make_forecast_cards
 from foretune.report.forecast_charts import outlook_chart
 from foretune.report.page_data import (
+    SPLIT_TABLES,
     ZERO_SHOT,
+    compress_json,
     describe_enough_images,
     format_json,
     pack_figure_data,
@@ -92,13 +94,13 @@ def build_report(
     settings = make_settings(study, measures, descriptions)
     cards, forecast_tables = make_forecast_cards(forecast)
     tables = make_study_tables(study, measures) | forecast_tables
-    packed = pack_tables(tables) | pack_figure_data(study, measures, epochs)
+    packed = pack_tables(tables) | pack_figure_data(study, measures, epochs, settings["models"])
     page_tables = {name: table | {"rows": len(frame)} for name, (table, frame) in tables.items()}
     write_page(
         output, "report.html.j2", PAGE_SCRIPTS, packed,
         specs=make_specifications(CHARTS | {"expected": outlook_chart}),
         title=title, facts=facts, datasets=descriptions, cards=cards, tables=page_tables,
-        settings=settings, trained=packed["trials"]["n"], **summarize_study(study, settings),
+        settings=settings, trained=bool(epochs), **summarize_study(study, settings),
         forecast_study=facts.get("config", {}).get("forecast", {}).get("study"),
         elsewhere=facts.get("config", {}).get("outcomes"),
         missing=describe_missing(metadata.get("missing", [])),
@@ -125,7 +127,8 @@ def write_page(
         style=(PAGE_FOLDER / "style.css").read_text(),
         scripts="\n".join((PAGE_FOLDER / name).read_text() for name in scripts),
         vega=get_vega_bundle(),
-        embedded=shared | {f"data-{name}": data for name, data in packed.items()},
+        embedded=shared,
+        packed=packed,
     )  # fmt: skip
     with atomic_write(output) as partial_file:
         partial_file.write_text(page, encoding="utf-8")
@@ -146,6 +149,7 @@ def make_settings(
     return {
         "order": list(dict.fromkeys(names + sorted(set(tasks.dataset)))),
         "outcomes": outcomes, "measures": measures, "colours": PALETTE, "models": models,
+        "split": SPLIT_TABLES,
         "methods": methods, "runs": [
             [model, method] for model in models for method in methods
             if ((tasks.model == model) & (tasks.method == method)).any()
@@ -171,7 +175,7 @@ def summarize_study(study: dict[str, pd.DataFrame], settings: dict[str, Any]) ->
         "shifted": "shifted_change" in settings["outcomes"],
         "trades": bool(tasks.ood_change.notna().any()),
         "notes": count_notes(study["measures"]),
-        "converging": [m for m in measures if m in set(study["curves"].measure)],
+        "converging": [m for m in measures if m in set(study["curves"].measure.unique())],
         "initial": {"measure": "iimm" if "iimm" in measures else next(iter(measures), None)},
     }
 
@@ -206,6 +210,7 @@ def make_environment() -> jinja2.Environment:
         plain=format_plain,
         text=format_text,
         as_json=format_json,
+        compressed=compress_json,
     )
     environment.tests["known"] = is_known
     return environment

@@ -155,7 +155,7 @@ def trade_off_chart() -> AnyChart:
     """Return mean gain against mean forgetting: a point per method, and WiSE-FT's curves."""
     base = named_data("means").encode(
         alt.X("ood_change:Q", title="mean change on other tasks", scale=alt.Scale(padding=30),
-              axis=alt.Axis(format="+.0%", labelExpr="datum.value ? datum.label : '0%'",
+              axis=alt.Axis(format="+.1~%", labelExpr="datum.value ? datum.label : '0%'",
                             tickCount=8)),
         alt.Y("gain:Q", title="mean gain over zero-shot error",
               axis=alt.Axis(tickCount=6), scale=alt.Scale(padding=20)),

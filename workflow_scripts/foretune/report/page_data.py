@@ -1,15 +1,22 @@
 """Prepare the data that the report's page embeds, as compact columns that are stored once."""
 
+import base64
+import gzip
+import itertools
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
+from pyarrow.dataset import dataset
 
 from foretune.analysis.measure_tables import count_enough_images
 from foretune.analysis.outcomes import GAIN
-from foretune.core.parquet import read_frame
+from foretune.core.parquet import explain_parquet_errors
+from foretune.training.trials import EPOCH_SCHEMA
 
 SIGNIFICANT_DIGITS = 6  # of numbers in the page; the tables in results/analysis are exact
 MAX_DRAWN_TRIALS = 8  # per run: the chosen trial and the next best ones
@@ -18,8 +25,16 @@ ZERO_SHOT = "zero-shot"
 MEAN_OUTCOMES = ("zero_shot_accuracy", "accuracy", GAIN, "ood_change", "shifted_change")
 # Columns of `statistics` from which the page draws the band of a line; its table omits them.
 BAND_COLUMNS = ("intercept", "residual_sd", "x_mean", "x_squares")
+RUN_KEYS = ["model", "method", "dataset"]
+# The columns of epochs that the report reads.
+EPOCH_COLUMNS = [*RUN_KEYS, "trial", "learning_rate_peak", "weight_decay", "rank", "reduction",
+                 "epoch", "val_accuracy"]  # fmt: skip
 TRIAL_COLUMNS = ("model", "method", "dataset", "trial", "rate", "varied", "name", "best", "epoch",
                  "accuracy", "left_out")  # fmt: skip
+
+
+# Tables of which figures show one model at a time, and which the page decompresses by model.
+SPLIT_TABLES = ("outcomes", "trials", "curves", "confusions")
 
 
 class PageColumn(TypedDict):
@@ -76,10 +91,10 @@ def pack_columns(
         values = frame[name]
         if pd.api.types.is_float_dtype(values):
             packed[name] = round_values(values.to_numpy(float, na_value=np.nan), digits)
-        elif any(isinstance(value, list) for value in values):
+        elif isinstance(next(iter(values.dropna()), None), list):
             packed[name] = [round_values(value, digits) for value in values]
-        elif any(isinstance(value, str) for value in values):
-            codes, words = pd.factorize(values.astype(object).where(values.notna(), None))
+        elif isinstance(next(iter(values.dropna()), None), str):
+            codes, words = pd.factorize(values)
             packed[name] = {"words": list(words), "codes": codes.tolist()}
         else:  # integers, booleans, or only unknown values
             cells = values.astype(object).where(values.notna(), None).tolist()
@@ -93,6 +108,12 @@ def format_json(value) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", " ").replace("\u2029", " ")
 
 
+def compress_json(value) -> str:
+    """Return JSON, compressed with gzip, in Base64. Tables of numbers shrink to about a third."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
+
+
 def make_trial_rows(epochs: list, tasks: pd.DataFrame) -> pd.DataFrame:
     """Return one row per drawn trial: what was varied, and its epochs with their accuracies.
 
@@ -100,17 +121,27 @@ def make_trial_rows(epochs: list, tasks: pd.DataFrame) -> pd.DataFrame:
     MAX_DRAWN_TRIALS trials, the chosen one and the next best by validation accuracy. Each trial
     keeps about MAX_DRAWN_EPOCHS epochs, its best one among them.
     """
-    run_keys = ["model", "method", "dataset"]
-    if not epochs:
-        return pd.DataFrame(columns=list(TRIAL_COLUMNS))
-    frame = pd.concat([read_frame(path) for path in epochs], ignore_index=True)
-    frame = frame.sort_values([*run_keys, "trial", "epoch"], kind="stable", ignore_index=True)
-    selections = tasks.set_index(run_keys)[["trial", "best_epoch"]].to_dict("index")
-    columns = {name: frame[name].to_numpy() for name in frame}
+    selections = tasks.set_index(RUN_KEYS)[["trial", "best_epoch"]].to_dict("index")
     rows = []
-    for run, indices in frame.groupby(run_keys, sort=False).indices.items():
-        rows += make_trial_rows_of_run(run, indices, columns, selections.get(run, {}))
+    for frame in read_epochs(epochs):
+        columns = {name: frame[name].to_numpy() for name in frame}
+        for run, indices in frame.groupby(RUN_KEYS, sort=False).indices.items():
+            rows += make_trial_rows_of_run(run, indices, columns, selections.get(run, {}))
     return pd.DataFrame(rows, columns=list(TRIAL_COLUMNS))
+
+
+def read_epochs(paths: list[Path]) -> Iterator[pd.DataFrame]:
+    """Yield the epochs of one model and method at a time: together they can be millions of rows.
+
+    They are sorted by trial and epoch.
+
+    paths: in the order of the rules, as `{model}/{method}/{dataset}/{part}/epochs.parquet`.
+    """
+    for (folder,), files in itertools.groupby(paths, key=lambda path: Path(path).parents[2:3]):
+        with explain_parquet_errors(folder):
+            read = dataset([str(path) for path in files], schema=EPOCH_SCHEMA)
+            table = read.to_table(EPOCH_COLUMNS)
+        yield table.sort_by([("trial", "ascending"), ("epoch", "ascending")]).to_pandas()
 
 
 def make_trial_rows_of_run(
@@ -171,26 +202,40 @@ def title_tests(tests: pd.DataFrame) -> pd.Series:
 
 
 def pack_figure_data(
-    study: dict[str, pd.DataFrame], measures: list[str], epochs: list[Path]
+    study: dict[str, pd.DataFrame], measures: list[str], epochs: list[Path], models: list[str]
 ) -> dict[str, dict]:
-    """Return the packed data of figures that no table of the page contains, by name."""
+    """Return the packed data of figures that no table of the page contains, by name.
+
+    Those of SPLIT_TABLES are split by model, as `name-0` for the first of the models and so on.
+    """
     outcomes = study["outcomes"]
     outcomes = outcomes[outcomes.wise_ft.fillna(1) == 1]  # interpolated weights: see "trade"
     outcomes = outcomes.assign(test=title_tests(outcomes))
+    own = outcomes[
+        (outcomes.method == "zero_shot") | (outcomes.trained_on == outcomes.evaluated_on)
+    ]
     curves = study["curves"].dropna(subset=["model", "relative"])
     confusions = study["confusions"]
-    return {
-        "outcomes": pack_columns(outcomes, ["model", "method", "trained_on", "test", "accuracy"],
-                                 digits=4),
+    packed = {
+        "own": pack_columns(own, ["model", "method", "test", "accuracy"], digits=4),
         "tests": pack_columns(outcomes.drop_duplicates("test"), ["test", "n", "chance"]),
         "trade": pack_columns(make_trade_off_rows(study["tasks"], study["wise_ft"])),
-        "trials": pack_columns(make_trial_rows(epochs, study["tasks"]), digits=4),
-        "curves": pack_columns(curves[curves.measure.isin(measures)],
-                               ["model", "dataset", "measure", "n", "relative"], digits=4),
-        "confusions": pack_columns(confusions.assign(test=title_tests(confusions)),
-                                   ["model", "method", "test", "class", "predicted", "n",
-                                    "class_n"]),
+    }
+    split: dict[str, tuple[pd.DataFrame, list[str]]] = {
+        "outcomes": (outcomes, ["model", "method", "trained_on", "test", "accuracy"]),
+        "trials": (make_trial_rows(epochs, study["tasks"]), list(TRIAL_COLUMNS)),
+        "curves": (curves[curves.measure.isin(measures)],
+                   ["model", "dataset", "measure", "n", "relative"]),
+        "confusions": (confusions.assign(test=title_tests(confusions)),
+                       ["model", "method", "test", "class", "predicted", "n", "class_n"]),
     }  # fmt: skip
+    for name in SPLIT_TABLES:
+        frame, columns = split[name]
+        rows = frame.groupby("model").indices
+        for number, model in enumerate(models):
+            of_model = frame.iloc[rows.get(model, [])]
+            packed[f"{name}-{number}"] = pack_columns(of_model, columns, digits=4)
+    return packed
 
 
 def pack_tables(tables: dict[str, PageTableData]) -> dict[str, dict]:
@@ -215,15 +260,13 @@ def pack_tables(tables: dict[str, PageTableData]) -> dict[str, dict]:
 
 def describe_enough_images(curves: pd.DataFrame, measures: list[str]) -> dict[str, dict[str, str]]:
     """Return a sentence per model and measure: how many images are as good as all images."""
-    curves = curves[curves.relative.notna() & curves.model.notna()]
+    curves = curves[curves.relative.notna() & curves.measure.isin(measures)]
     sentences: dict[str, dict[str, str]] = {}
-    for (model, measure), group in curves.groupby(["model", "measure"], sort=False):
-        if measure in measures:
-            enough = count_enough_images(group)
-            sentences.setdefault(model, {})[measure] = (
-                f"With {enough} images or more, {measure} deviates by at most 10% on every dataset."
-                if enough
-                else f"On at least one dataset, {measure} still deviates by more than 10% "
-                "when half of the images are used."
-            )
+    for (model, measure), enough in count_enough_images(curves).items():
+        sentences.setdefault(model, {})[measure] = (
+            f"With {enough:.0f} images or more, {measure} deviates by at most 10% on every dataset."
+            if enough < math.inf
+            else f"On at least one dataset, {measure} still deviates by more than 10% "
+            "when half of the images are used."
+        )
     return sentences

@@ -23,7 +23,12 @@ from foretune.analysis.outcomes import GAIN
 from foretune.core.files import atomic_write
 from foretune.core.parquet import read_frame
 from foretune.report.charts import PALETTE
-from foretune.report.page_data import ZERO_SHOT, make_trade_off_rows, title_tests
+from foretune.report.page_data import (
+    ZERO_SHOT,
+    make_trade_off_rows,
+    read_epochs,
+    title_tests,
+)
 
 MATPLOTLIB_STYLE: Any = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7,
@@ -226,8 +231,8 @@ def draw_trade_off(tasks: pd.DataFrame, wise_ft: pd.DataFrame) -> Figure:
 def draw_training(epochs: list[Path], tasks: pd.DataFrame) -> Figure:
     """Return validation accuracy by epoch of the selected trials, a line per dataset."""
     keys = ["model", "method", "dataset", "trial"]
-    frame = pd.concat([read_frame(path) for path in epochs]) if epochs else pd.DataFrame()
-    selected = frame.merge(tasks[keys], on=keys) if len(frame) else frame
+    frames = [frame.merge(tasks[keys], on=keys) for frame in read_epochs(epochs)]
+    selected = pd.concat(frames) if frames else pd.DataFrame()
     if selected.empty:
         return draw_message("No epochs were recorded.")
     runs = list(selected.groupby(["model", "method"], sort=False))

@@ -132,12 +132,9 @@ function evidence(arg) {
   };
 }
 
-// Whether an outcome is of the zero-shot model, or of a model on a test of the dataset that it was trained on.
-const isOwnTest = ({method, trained_on: dataset, test}) => method === "zero_shot" || test === dataset || test.startsWith(`${dataset} · `);
-
 function task(arg) {
   const dataset = settings.titles[arg];
-  const accuracies = rowsOf("outcomes").filter(row => row.test === dataset && isOwnTest(row))
+  const accuracies = find("own", {test: dataset})
     .map(row => ({model: row.model, method: row.method, accuracy: row.accuracy, zero_shot: row.method === "zero_shot"}));
   const models = inOrder(accuracies.map(row => row.model), settings.models);
   return {
@@ -163,7 +160,7 @@ function confusion(arg) {
     label: `Images of the most confused classes of ${test} by predicted class, ${run}`, headings: {x: "predicted class", y: "class", value: "share"},
     caption: `Images of the most confused classes by predicted class, ${run}. The colour is the share of the class’s images.`,
     note: pairs.length ? `Most frequent errors: ${mistakes.map(row => `${row.class} predicted as ${row.predicted} (${row.n} of ${row.class_n})`).join("; ")}.`
-      : find("outcomes", {model: state.model, method, test}).some(row => isOwnTest(row) && row.accuracy === 1) ? "Every image was classified correctly." : NOTHING,
+      : find("own", {model: state.model, method, test}).some(row => row.accuracy === 1) ? "Every image was classified correctly." : NOTHING,
   };
 }
 
@@ -179,12 +176,14 @@ function expected(arg) {
   };
 }
 
-// Kind -> the function that selects its data, and the lists that it depends on.
+// Kind -> the function that selects its data, the lists that it depends on, and the tables that it reads.
 const KINDS = {
-  scatter: [scatter, ["model", "method", "measure", "outcome"]], ranking: [ranking, ["model", "method", "measure", "outcome"]],
-  matrix: [matrix, ["model", "method"]], trade_off: [tradeOff, ["model"]], epochs: [epochs, ["model", "method", "dataset"]],
-  convergence: [convergence, ["model", "measure"]], evidence: [evidence, []], task: [task, []],
-  confusion: [confusion, ["model", "method"]], expected: [expected, ["outcome"]],
+  scatter: [scatter, ["model", "method", "measure", "outcome"], ["measures", "tasks", "statistics"]],
+  ranking: [ranking, ["model", "method", "measure", "outcome"], ["statistics"]],
+  matrix: [matrix, ["model", "method"], ["tests", "outcomes"]], trade_off: [tradeOff, ["model"], ["trade"]],
+  epochs: [epochs, ["model", "method", "dataset"], ["trials"]], convergence: [convergence, ["model", "measure"], ["curves"]],
+  evidence: [evidence, [], ["evidence"]], task: [task, [], ["own", "tests"]],
+  confusion: [confusion, ["model", "method"], ["confusions", "own"]], expected: [expected, ["outcome"], ["rankings", "forecasts"]],
 };
 
 // Returns a copy of a specification in which each string "$name" is replaced by places.name.
@@ -199,7 +198,10 @@ async function drawFigure(figure) {
   const {kind, arg} = figure.dataset, chart = figure.querySelector(".chart"), caption = figure.querySelector("figcaption");
   const turn = figure.turn = (figure.turn ?? 0) + 1;
   try {
-    const {data, places, height, minWidth = 0, label, headings, note = "", caption: text} = KINDS[kind][0](arg);
+    const [select, , tables] = KINDS[kind];
+    await Promise.all(tables.map(table => load(partOf(table))));
+    if (turn !== figure.turn) return;
+    const {data, places, height, minWidth = 0, label, headings, note = "", caption: text} = select(arg);
     const spec = {...fillPlaces(read("specs")[kind], places), datasets: {...read("specs")[kind].datasets, ...data}, description: label};
     if (height) spec.height = height;
     if (["matrix", "confusion"].includes(kind)) spec.padding = {left: 5, top: 5, right: 50, bottom: 5};  // for slanted names

@@ -3,30 +3,34 @@
 const read = (cache => id => cache[id] ??= JSON.parse(document.getElementById(id).textContent))({});
 const settings = read("settings");
 
-// A packed table as rows. A column of words holds its distinct words and the index of each row's word.
-const rowsOf = (cache => name => cache[name] ??= unpack(read(`data-${name}`)))({});
-function unpack({n, columns}) {
-  const rows = Array.from({length: n}, () => ({}));
-  for (const [name, values] of Object.entries(columns)) {
-    const words = values.words;
-    for (let i = 0; i < n; i++) rows[i][name] = words ? words[values.codes[i]] ?? null : values[i];
+// Packed tables by name, decompressed when a figure or table first needs them: a large study has millions of numbers.
+const packed = {};
+const load = (started => name => started[name] ??= decompress(document.getElementById(`data-${name}`)).then(data => { packed[name] = data; }))({});
+function decompress(script) {
+  const binary = atob(script.textContent), bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+}
+
+// The name of the part of a table that figures of the chosen model read: the largest tables are split by model.
+const partOf = name => settings.split?.includes(name) ? `${name}-${settings.models.indexOf(state.model)}` : name;
+
+// The rows of a loaded table with the wanted values in some columns. A column of words holds its distinct words and the index of each row's word.
+function find(name, wanted = {}) {
+  const {n, columns} = packed[partOf(name)], fields = Object.entries(columns), rows = [];
+  const conditions = Object.entries(wanted).map(([key, value]) => {
+    const {words, codes} = columns[key];
+    if (!words) return [columns[key], value];
+    const word = words.indexOf(value);
+    return [codes, word < 0 && known(value) ? null : word];  // the code of an unknown value is -1
+  });
+  for (let i = 0; i < n; i++) {
+    if (conditions.every(([cells, cell]) => cells[i] === cell))
+      rows.push(Object.fromEntries(fields.map(([key, values]) => [key, values.words ? values.words[values.codes[i]] ?? null : values[i]])));
   }
   return rows;
 }
-
-// The rows of a table with the wanted values in some columns. An index per set of columns avoids a search.
-const indexes = {};
-function find(name, wanted) {
-  const keys = Object.keys(wanted), id = name + "\0" + keys;
-  if (!indexes[id]) {
-    indexes[id] = new Map();
-    for (const row of rowsOf(name)) {
-      const key = JSON.stringify(keys.map(name => row[name]));
-      indexes[id].get(key)?.push(row) ?? indexes[id].set(key, [row]);
-    }
-  }
-  return indexes[id].get(JSON.stringify(Object.values(wanted))) ?? [];
-}
+const rowsOf = (cache => name => cache[name] ??= find(name))({});
 
 // Formats of values, as in analysis/formatting.py. An unknown value is shown as a dash.
 const minus = text => text.replaceAll("-", "−");

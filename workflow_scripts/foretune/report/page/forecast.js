@@ -18,4 +18,4 @@ function place(arg) {
   };
 }
 
-Object.assign(KINDS, {learning: [learning, []], place: [place, []]});
+Object.assign(KINDS, {learning: [learning, [], ["learning"]], place: [place, [], ["places"]]});

@@ -16,7 +16,7 @@ const drawn = new Set();
 async function draw(host) {
   if (drawn.has(host)) return;
   drawn.add(host);
-  if (host.matches("figure")) await drawFigure(host); else drawNamedTable(host);
+  await (host.matches("figure") ? drawFigure : drawNamedTable)(host);
 }
 const visible = host => !host.closest("details:not([open])");
 const hosts = [...document.querySelectorAll("figure[data-kind], [data-table]")];

@@ -51,7 +51,7 @@ function drawTable(host, name, caption, columns, rows) {
   });
   const count = element("span", {class: "faint", role: "status"});
   const body = element("tbody");
-  const more = element("button", {type: "button", class: "more", onclick: () => { limit = Infinity; fill(); }});
+  const more = element("button", {type: "button", class: "more", onclick: () => { limit *= 10; fill(); }});
   const heads = columns.map(column => {
     const button = element("button", {type: "button", onclick: () => sort(column)}, column.label);
     const head = element("th", {scope: "col", "data-key": column.key}, button);
@@ -78,7 +78,8 @@ function drawTable(host, name, caption, columns, rows) {
     count.textContent = matches.length < rows.length ? `${matches.length} of ${total}` : total;
     host.classList.toggle("long", matches.length > PAPER_ROWS);
     more.hidden = visibleRows.length === matches.length;
-    more.textContent = `Show all ${matches.length} rows`;
+    const next = Math.min(10 * limit, matches.length);
+    more.textContent = `Show ${next === matches.length ? "all" : "the first"} ${next} rows`;
   }
   const filter = element("input", {
     type: "search", placeholder: "Filter rows", "aria-label": `Filter rows: ${caption}`,
@@ -100,7 +101,8 @@ function drawTable(host, name, caption, columns, rows) {
   fill();
 }
 
-function drawNamedTable(host) {
+async function drawNamedTable(host) {
   const {caption, columns, data} = read("tables")[host.dataset.table];
+  await load(data);
   drawTable(host, host.dataset.table, caption, columns, rowsOf(data));
 }
