@@ -9,7 +9,6 @@ Snakemake.
 import os
 import re
 import sys
-import tempfile
 import unicodedata
 from pathlib import Path
 
@@ -23,8 +22,7 @@ from foretune.core.files import atomic_write
 from foretune.core.locks import lock_results
 from foretune.core.parquet import read_table
 from foretune.core.study_file import read_study
-from foretune.data.notes import read_notes
-from foretune.data.prepare import prepare_dataset
+from foretune.data.prepare import check_source
 from foretune.data.sources.listing import check_names
 
 STUDY = Path("results/forecast/study.yaml")
@@ -84,19 +82,17 @@ def add_forecast(config: dict, folder: Path, caption: str | None, weight: float 
     return name
 
 
-def check_images(name: str, folder: Path, shown: Path) -> None:
-    """Prepare the folder once as a test, and print what was left out and noticed.
+def check_folder(name: str, folder: Path, shown: Path) -> None:
+    """Check the folder as far as its list of files tells, and print what is left out and noticed.
 
     Raises ForetuneError, with the path `shown` in it.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            prepare_dataset(name, {"folder": str(folder)}, Path(scratch), seed=0)
-            for note in read_notes(scratch):
-                cli.log(f"{shown}: {note}")
-        except ForetuneError as error:
-            prefix = "" if str(folder) in str(error) else f"{shown}: "
-            raise ForetuneError(f"{prefix}{error}") from None
+    try:
+        for note in check_source(name, {"folder": str(folder)}, seed=0):
+            cli.log(f"{shown}: {note}")
+    except ForetuneError as error:
+        prefix = "" if str(folder) in str(error) else f"{shown}: "
+        raise ForetuneError(f"{prefix}{error}") from None
 
 
 def work() -> None:
@@ -133,7 +129,7 @@ def work() -> None:
             f"The study has no pilots of {args.pilot} steps: pilots will be shown, but forecasts "
             "cannot use them"
         )
-    check_images(name, folder, args.data)  # before Snakemake prints its long log
+    check_folder(name, folder, args.data)  # before the last answer is taken away
     if not {"-n", "--dry-run", "--dryrun"} & set(snakemake_options):
         lock_results()  # or the answer of another run, which is still at work, would be taken away
         for target in TARGETS[2:]:  # otherwise a failed run would leave an older answer

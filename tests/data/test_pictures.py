@@ -125,3 +125,10 @@ def test_pictures_that_are_too_large_or_too_long_are_refused_by_name(size):
 @pytest.mark.filterwarnings("error")
 def test_large_scans_are_read_without_a_warning():
     assert decode_image(encode(Image.new("1", (12_000, 9_000), 1)), "a.png").size == (12_000, 9_000)
+
+
+def test_formats_that_are_programs_are_refused_before_they_run():
+    """Pillow would give the PostScript of an EPS file to Ghostscript."""
+    encoded = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+    with pytest.raises(ForetuneError, match="x: EPS is drawn by a program; convert it to PNG"):
+        decode_image(encoded, "x")

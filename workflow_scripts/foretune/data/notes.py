@@ -25,6 +25,10 @@ def read_notes(folder: Path | str) -> list[str]:
     path = Path(folder) / NOTES_FILE
     if not path.is_file():
         return []
-    content: PreparationNotes = read_json(path, PreparationNotes)
-    left_out = Counter(content["left_out"])
-    return [*([format_left_out(left_out)] if left_out else []), *content["notes"]]
+    return format_notes(read_json(path, PreparationNotes))
+
+
+def format_notes(notes: PreparationNotes) -> list[str]:
+    """Return what was left out and noticed, one text each."""
+    left_out = Counter(notes["left_out"])
+    return [*([format_left_out(left_out)] if left_out else []), *notes["notes"]]

@@ -21,12 +21,12 @@ import numpy as np
 
 from foretune.core.entries import SourceSpec
 from foretune.core.errors import ForetuneError
-from foretune.data.notes import PreparationNotes
+from foretune.data.notes import PreparationNotes, format_notes
 from foretune.data.prepared import SPLITS, DatasetFacts, Manifest, read_manifest
 from foretune.data.sources.base import ImageSource, format_class_names, join_names
 from foretune.data.sources.read import read_source
 from foretune.data.splits import draw_rows
-from foretune.data.write import RowStream, write_dataset
+from foretune.data.write import RowStream, check_splits, write_dataset
 
 MOST_VALIDATION = 5000  # images
 
@@ -45,6 +45,28 @@ def prepare_dataset(name: str, spec: SourceSpec, output: Path, seed: int) -> Man
     Raises:
         ForetuneError: an image is broken, a label is out of range, or a split or class is empty.
     """
+    source, facts, streams = plan_splits(name, spec, seed)
+    return write_dataset(facts, streams, SPLITS, output, get_notes(source))
+
+
+def check_source(name: str, spec: SourceSpec, seed: int) -> list[str]:
+    """Return what `prepare_dataset` would leave out and notice, without decoding an image.
+
+    Raises ForetuneError as `prepare_dataset` does, but for broken images.
+    """
+    source, facts, streams = plan_splits(name, spec, seed)
+    counts: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
+    for stream in streams:
+        for split, label in zip(stream.splits, stream.rows.labels, strict=True):
+            counts[split][label] += 1
+    check_splits(facts, counts, dict(source.left_out))
+    return format_notes(get_notes(source))
+
+
+def plan_splits(
+    name: str, spec: SourceSpec, seed: int
+) -> tuple[ImageSource, DatasetFacts, list[RowStream]]:
+    """Return a dataset's source, the facts of its manifest, and its rows with their splits."""
     source = read_source(spec)
     new_names = spec.get("classes", source.classes)
     classes = rename_classes(name, source.classes, new_names)
@@ -74,7 +96,7 @@ def prepare_dataset(name: str, spec: SourceSpec, output: Path, seed: int) -> Man
         "licence": source.licence,
         "source": source.source,
     }
-    return write_dataset(facts, streams, SPLITS, output, get_notes(source))
+    return source, facts, streams
 
 
 def rename_classes(

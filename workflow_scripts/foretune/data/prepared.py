@@ -29,6 +29,8 @@ READ_BATCH = 64  # rows read or checked at a time; images of a megabyte are comm
 # scaled to a model's size.
 MOST_PIXELS = 2 * 89_478_485  # what Pillow refuses; it warns of half as many
 MOST_ELONGATED = 1000
+# Formats of which Pillow asks another program, such as Ghostscript, to run the file's code.
+RUN_BY_PROGRAMS = ("EPS", "WMF")
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # of damaged EXIF blocks
@@ -116,6 +118,8 @@ def decode_image(encoded: bytes | ForetuneError, name: str) -> Image.Image:
     too_large = f"more than {MOST_PIXELS / 1e6:.0f} million pixels; scale it down or cut it up"
     try:
         image = Image.open(io.BytesIO(encoded))
+        if image.format in RUN_BY_PROGRAMS:
+            raise ForetuneError(f"{name}: {image.format} is drawn by a program; convert it to PNG")
         width, height = image.size
         if width * height > MOST_PIXELS:
             raise Image.DecompressionBombError
