@@ -39,9 +39,10 @@ SELECTION_COLUMNS = [
     "model", "method", "dataset", "trial", "learning_rate", "weight_decay", "best_epoch",
     "val_accuracy",
 ]  # fmt: skip
+CALIBRATION = ("ece", "nll")  # of evaluations; accuracies from elsewhere have none
 TASK_COLUMNS = [
     "model", "method", "dataset", "wise_ft", "chance", "n_test", "zero_shot_accuracy", "accuracy",
-    *WISE_FT,
+    *WISE_FT, *(f"{model}{name}" for name in CALIBRATION for model in ("zero_shot_", "")),
 ]  # fmt: skip
 
 
@@ -64,10 +65,10 @@ class StudyFiles:
 
 
 def join_outcomes(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """Add to each evaluation its model's zero-shot accuracy on the same test."""
-    keys = ["model", "evaluated_on", "split"]
-    zero_shot = evaluations[evaluations.method == "zero_shot"].set_index(keys)["accuracy"]
-    return evaluations.join(zero_shot.rename("zero_shot_accuracy"), on=keys)
+    """Add to each evaluation its model's zero-shot accuracy and calibration on the same test."""
+    keys, values = ["model", "evaluated_on", "split"], ["accuracy", *CALIBRATION]
+    zero_shot = evaluations[evaluations.method == "zero_shot"].set_index(keys)[values]
+    return evaluations.join(zero_shot.add_prefix("zero_shot_"), on=keys)
 
 
 def gain_over_zero_shot_error(accuracy, zero_shot):

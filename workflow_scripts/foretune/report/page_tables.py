@@ -35,6 +35,10 @@ RESULT_COLUMN_SPECS = (
     | {"chance": ("chance", "percent")}
     | ACCURACY_COLUMN_SPECS
     | CHANGE_COLUMN_SPECS
+    | {
+        "zero_shot_ece": ("calibration error, zero-shot", "percent"),
+        "ece": ("calibration error", "percent"),
+    }
 )
 SELECTION_COLUMN_SPECS = TASK_COLUMN_SPECS | {
     "rank": ("rank", "plain"), "reduction": ("reduction", "plain"),
