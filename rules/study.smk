@@ -79,12 +79,12 @@ FINETUNED_METHODS, FITTED_METHODS = (
     [method for method in STUDY["methods"] if (method in CACHED_METHODS) == cached]
     for cached in (False, True)
 )
-# Methods whose trials are split over several jobs, and datasets that several jobs embed.
 # Priority of the jobs on the way to what is tested last, fine-tuned models. The short ones beside it
 # (measures, fits on embeddings) can then fill the cores at the end, when only long tests are left.
 LONG_WAY = 1
 # The parts of each method's grid that have a trial; a job trains each.
 PARTS = {name: list_parts(recipe) for name, recipe in STUDY["methods"].items()}
+# Methods whose trials are split over several jobs, and datasets that several jobs embed.
 SPLIT_METHODS = [name for name, recipe in STUDY["methods"].items() if recipe["parts"] > 1]
 SHARDED_DATASETS = [name for name, entry in DATASET_ENTRIES.items() if entry["shards"] > 1]
 
