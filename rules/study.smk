@@ -79,8 +79,8 @@ FINETUNED_METHODS, FITTED_METHODS = (
     [method for method in STUDY["methods"] if (method in CACHED_METHODS) == cached]
     for cached in (False, True)
 )
-# Priority of the jobs on the way to what is tested last, fine-tuned models. The short ones beside it
-# (measures, fits on embeddings) can then fill the cores at the end, when only long tests are left.
+# Priority of the jobs on the way to what is tested last, fine-tuned models. The short ones beside
+# it (measures, fits on embeddings) can then fill the cores while the last long tests run.
 LONG_WAY = 1
 # The parts of each method's grid that have a trial; a job trains each.
 PARTS = {name: list_parts(recipe) for name, recipe in STUDY["methods"].items()}

@@ -91,7 +91,7 @@ MISTAKES = [
         "datasets.land.splits: does not say which rows are train",
     ),
     ("datasets/birds", None, "datasets.birds: None is not a mapping"),
-    ("datasets", {2024: {"folder": "."}}, "2024 is not a string"),
+    ("datasets", {True: {"folder": "."}}, "datasets.True: this key is not a text; put it into"),
     ("methods/full/parts", 0, "methods.full.parts: 0 is less than the minimum of 1"),
     ("methods/full/epochs", 1.0, "methods.full.epochs: 1.0 is not an integer"),
     ("methods/full/learning_rate", [float("nan")], "nan is not a number"),

@@ -520,7 +520,7 @@ def test_prepare_dataset_streams_images(tmp_path):
             {"folder": ".", "splits": {"train": "a"}},
             "datasets.it.splits: not a key of a folder source",
         ),
-        ({"table": "a.csv", "image": "{row}.png"}, "table with image with label with splits"),
+        ({"table": "a.csv", "image": "{row}.png"}, "datasets.it.label: is missing"),
         ({"huggingface": "a/b", "splits": {"val": "c"}}, "datasets.it.splits.val: unknown key"),
         ({"torchvision": "MNIST", "folder": "."}, "has torchvision, folder; give one of"),
     ],
