@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foretune.analysis.study_tables import EVALUATION_KEY
-from foretune.analysis.table_files import sort_by_run, stream_tables
+from foretune.analysis.table_files import read_tables, sort_by_run, stream_tables
 from foretune.core.parquet import read_metadata
-from foretune.evaluation.scores import CLASS_SCHEMA
+from foretune.evaluation.scores import CLASS_SCHEMA, OUTCOME_SCHEMA
 
 
 def write_classes(path, model, method, trained_on):
@@ -42,3 +42,15 @@ def test_a_table_without_files_has_its_columns(tmp_path):
     stream_tables(sort_by_run([], EVALUATION_KEY), CLASS_SCHEMA, tmp_path / "classes.parquet", {})
     assert list(pd.read_parquet(tmp_path / "classes.parquet")) == CLASS_SCHEMA.names
     assert pd.read_csv(tmp_path / "classes.csv").empty
+
+
+def test_read_tables_knows_files_of_older_versions(tmp_path):
+    """They lack columns that were added since; `make report` may find some in results/."""
+    row = {"model": "a", "method": "full", "wise_ft": 1.0, "accuracy": 0.5, "n": 3}
+    old = pa.Table.from_pylist([row], OUTCOME_SCHEMA).drop_columns(["ece", "nll"])
+    pq.write_table(old, tmp_path / "old.parquet")
+    new = pa.Table.from_pylist([row | {"ece": 0.1, "nll": 2.0}], OUTCOME_SCHEMA)
+    pq.write_table(new, tmp_path / "new.parquet")
+    read = read_tables([tmp_path / "old.parquet", tmp_path / "new.parquet"], OUTCOME_SCHEMA)
+    assert list(read) == OUTCOME_SCHEMA.names and read.ece.isna().tolist() == [True, False]
+    assert read_tables([], OUTCOME_SCHEMA).empty

@@ -15,9 +15,12 @@ ROW_GROUP = 65536  # rows of a Parquet file that are read together
 
 
 def read_tables(paths: list[Path], schema: pa.Schema) -> pd.DataFrame:
-    """Concatenate Parquet files of one schema, whose types hold even if a file has only nulls."""
-    tables = [read_table(path) for path in paths] or [schema.empty_table()]
-    return pa.concat_tables(tables).to_pandas()
+    """Concatenate Parquet files of one schema, whose types hold even if a file has only nulls.
+
+    A column that a file of an older version lacks is unknown.
+    """
+    tables = [schema.empty_table(), *map(read_table, paths)]
+    return pa.concat_tables(tables, promote_options="default").to_pandas()
 
 
 def sort_by_run(paths: list[Path], key: list[str]) -> Iterator[pa.Table]:
