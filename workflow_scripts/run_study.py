@@ -18,9 +18,10 @@ from foretune.core.study_file import read_study
 from job_server import are_local, can_serve, start_job_server
 
 # Snakemake prints a traceback for a Ctrl-C in its first seconds, before it handles one itself. It
-# finds the logger plugin `foretune` on the module path.
+# finds the logger plugin `foretune` on the module path. Its log on a full disk would print more.
 START = f"""
-import signal, sys
+import logging, signal, sys
+logging.raiseExceptions = False
 sys.path.append({str(Path(__file__).absolute().parent)!r})
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 from snakemake.cli import main
