@@ -17,8 +17,8 @@ from foretune.core.machine import get_user_name
 from foretune.core.study_file import read_study
 from job_server import are_local, can_serve, start_job_server
 
-# Snakemake prints a traceback for a Ctrl-C in its first seconds, before it handles one itself. It
-# finds the logger plugin `foretune` on the module path. Its log on a full disk would print more.
+# Snakemake prints a traceback for a Ctrl-C in its first seconds, before it handles one itself, and
+# for each line of its log on a full disk. It finds the logger plugin `foretune` on the module path.
 START = f"""
 import logging, signal, sys
 logging.raiseExceptions = False

@@ -261,9 +261,11 @@ def make_trainable(model: nn.Module, method: str, settings: MethodSettings) -> T
     trainable = METHODS[method](model, settings)
     for tower in TOWERS[settings["towers"]]:
         if not any(get_tower(name) == tower for name in trainable.parameters):
+            other = next(name for name in TOWERS["both"] if name != tower)
             raise ForetuneError(
                 f"methods.{method}: finds nothing to train in the {tower} tower of this model; "
-                f"leave the model out of methods.{method}.models"
+                f"leave the model out of methods.{method}.models, or try `towers: {other}`; the "
+                "method full fits every model"
             )
     for parameter in trainable.parameters.values():
         parameter.requires_grad_(True)
