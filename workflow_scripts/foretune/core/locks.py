@@ -114,8 +114,8 @@ def check_writable(folder: Path) -> None:
     """Create a folder for outputs, unless it exists. Raises ForetuneError if nobody can use it."""
     try:
         folder.mkdir(exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 16))  # a full disk still has room for empty files
     except FileExistsError:
         what = "is a link that leads nowhere" if folder.is_symlink() else "is no folder"
         raise ForetuneError(f"{folder} {what}; remove or rename it") from None
