@@ -320,7 +320,7 @@ def test_study_with_every_setting_runs_through_snakemake(checkout):
     tasks = pq.read_table(analysis / "tasks.parquet").to_pylist()
     assert {row["method"] for row in tasks} == set(study["methods"]) - {"attention"}
     report = (checkout / "results/report.html").read_text()
-    assert "Pairs without a result: 2." in report and "every &lt;setting&gt;" in report
+    assert "<strong>Without a result.</strong>" in report and "every &lt;setting&gt;" in report
     assert (checkout / "results/forecast/forecast.html").exists()
     weights = load_file(next(checkout.glob("results/trials/clip_mini/lora/mnist/*/*.safetensors")))
     assert weights and not any(name.startswith("visual.") for name in weights)
