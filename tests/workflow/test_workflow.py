@@ -21,6 +21,7 @@ from foretune.core.locks import acquire_lock
 from foretune.core.study_file import read_study
 from foretune.report.so_far import link_results, report_so_far, write_report
 from report_browser import opened
+from report_study import embedded, unpack
 from smoke import COMMAND, ENV, jobs, numbers, run
 
 pytestmark = pytest.mark.long
@@ -239,7 +240,8 @@ def test_external_embeddings_are_measured_and_reported(study):
     same = measures[measures.dataset == "mnist"].iloc[0]
     assert pd.isna(mine.model) and mine.iimm == same.iimm
     assert mine["iimm.low"] < mine.iimm < mine["iimm.high"]
-    assert '"mine"' in (checkout / "results/report.html").read_text()
+    shown = unpack(embedded((checkout / "results/report.html").read_text(), "data-measures"))
+    assert "mine" in set(shown.dataset)
     assert "Nothing to be done" in run(checkout, *external)
 
 
