@@ -15,11 +15,11 @@ CONTENTS = ContentDigests(Path(".snakemake/foretune_digests.json"))
 
 
 def of_wildcards(function):
-    """Make a function of wildcards' values, which its parameters name, one of a job's wildcards.
+    """Return an input function that calls `function` once for the same values of the wildcards.
 
-    Thousands of jobs share a model or a method: the function is called once for its values, and
-    gets None for a wildcard that a job lacks. Snakemake looks at the signature at each call, which
-    takes longer than that unless it is stored.
+    The parameters of `function` are names of wildcards; it gets None for one that a job lacks.
+    Thousands of jobs share a model or a method. Snakemake reads the signature at each call, which
+    takes longer than the call itself unless the signature is stored.
     """
     names, cached = list(inspect.signature(function).parameters), cache(function)
 

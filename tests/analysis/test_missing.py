@@ -1,4 +1,4 @@
-"""What a study has no result of, and how it is said."""
+"""Tests of the table of pairs without a result, and of the lines that describe it."""
 
 import json
 

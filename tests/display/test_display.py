@@ -1,4 +1,4 @@
-"""What Snakemake's records become: the state of a run, the display, and plain lines."""
+"""Tests of the display: the state of a run, the drawn view, and the plain lines."""
 
 import io
 import logging

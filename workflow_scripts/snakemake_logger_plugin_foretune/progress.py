@@ -1,4 +1,4 @@
-"""What Snakemake's records tell of a run: jobs done, running and failed, and the time that is left.
+"""Keep the state of a run from Snakemake's log records: its jobs, and the time that is left.
 
 `read_last_lines` reads what a job last wrote into its log.
 """

@@ -39,7 +39,7 @@ def list_unfinished(
         study: checked config.
         tested: pairs whose accuracy is known.
         selections: JSON files of the selected trials.
-        measures: JSON files of measures. A task without one is a row without a method.
+        measures: JSON files of measures. A task that has none gets a row with an empty method.
     """
     trained = {
         (run["model"], run["method"], run["dataset"]): run

@@ -37,7 +37,7 @@ SCORES = {"spearman": rank_scores, "kendall": sign_scores}
 
 
 class Weights(NamedTuple):
-    """How often each dataset counts, (b, n), and each pair of datasets, (b, n (n - 1) / 2)."""
+    """Weights of b resamples: of each dataset, (b, n), and of each pair, (b, n (n - 1) / 2)."""
 
     datasets: np.ndarray
     pairs: np.ndarray

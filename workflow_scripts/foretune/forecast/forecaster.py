@@ -75,7 +75,7 @@ OUTCOME_KINDS = {
 
 @dataclass(frozen=True)
 class HoldOut:
-    """How the cross-validation splits a study, and which predictors it may use.
+    """Settings of the cross-validation: the groups to leave out, and the predictors to choose from.
 
     unit: columns that define the groups to leave out; candidates: those of an outcome;
     add_predictors: a function (rows, study, outcome) that adds the predictors of rows that come

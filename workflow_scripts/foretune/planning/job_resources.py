@@ -69,7 +69,7 @@ def find_architecture(spec: ModelSpec) -> Architecture | None:
 def find_weights(spec: ModelSpec) -> Path | None:
     """Return the safetensors file of a model in a folder or in the hub's cache, if there is one."""
     folders = [Path(spec["folder"])] if "folder" in spec else []
-    if "hub" in spec:
+    if "hub" in spec:  # huggingface_hub knows the folder, but each dry run would import it
         home = os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface"
         cache_folder = Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub"))
         repository = "models--" + spec["hub"].removeprefix("hf-hub:").replace("/", "--")
