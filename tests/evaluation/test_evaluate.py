@@ -377,7 +377,8 @@ def evaluations():
             ("linear_probe", "a", "a", 0.7)]  # fmt: skip
     frame = pd.DataFrame(rows, columns=["method", "trained_on", "evaluated_on", "accuracy"])
     digests = "test of " + frame.evaluated_on
-    return frame.assign(model="m", split="test", n=10, chance=0.5, test_digest=digests, wise_ft=1.0)
+    frame = frame.assign(model="m", split="test", n=10, chance=0.5, test_digest=digests)
+    return frame.assign(ece=0.1, nll=1.0, wise_ft=1.0)
 
 
 def tasks_of(frame):
@@ -410,9 +411,8 @@ def shifted_evaluations():
             ("linear_probe", "a", "other", 0.2)]  # fmt: skip
     frame = pd.DataFrame(rows, columns=["method", "trained_on", "split", "accuracy"])
     digests = frame.split.map({"same": "test of b", "other": "of other"})
-    frame = frame.assign(
-        model="m", evaluated_on="a", n=10, chance=0.5, test_digest=digests, wise_ft=1.0
-    )
+    frame = frame.assign(model="m", evaluated_on="a", n=10, chance=0.5, test_digest=digests)
+    frame = frame.assign(ece=0.1, nll=1.0, wise_ft=1.0)
     return pd.concat([evaluations(), frame], ignore_index=True)
 
 
