@@ -297,7 +297,7 @@ def main() -> None:
     write_table(
         "large_study", "A large study: a simulation", rows,
         "The files of embeddings, training and evaluation are made up; Snakemake, the analysis and "
-        "the report are real. The machine had other load. The code before, measured once on "
+        "the report are real. The code before, measured once on "
         "the same day with a profiler attached, needed 163 CPU seconds for the first dry run, 123 "
         "(1,450 MB) for the analysis and 603 (3,515 MB) for a report of 56 MB, drawn after 14 s.",
     )  # fmt: skip
