@@ -16,7 +16,7 @@ rule evaluate_adapter:
     benchmark:
         "logs/benchmarks/evaluate_adapter/{model}/{method}.tsv"
     wildcard_constraints:
-        method=one_of(name for name in FITTED_METHODS if name not in PROBE_METHODS),
+        method=one_of(name for name in FITTED_METHODS if name not in PROBES),
     conda:
         "../envs/foretune.yaml"
     resources:
@@ -51,7 +51,7 @@ use rule evaluate_adapter as evaluate_probe with:
     benchmark:
         "logs/benchmarks/evaluate_probe/{model}/{method}.tsv"
     wildcard_constraints:
-        method=one_of(PROBE_METHODS),
+        method=one_of(PROBES),
     params:
         command="probe --selections",
         texts="",

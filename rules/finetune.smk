@@ -40,7 +40,7 @@ rule finetune_model:
         files=get_model_digest,
         recipe=get_recipe,
         trials=get_trials,
-        seed=STUDY["seed"],
+        seed=get_seed,
         code=code_digest("training.finetune"),
         dataset=subpath(input.manifest, parent=True),
         prepared="results/prepared",
@@ -84,7 +84,7 @@ rule fit_cached:
     params:
         recipe=get_recipe,
         trials=get_trials,
-        seed=STUDY["seed"],
+        seed=get_seed,
         code=code_digest("training.on_embeddings"),
         dataset=subpath(input.manifest, parent=True),
         embeddings=subpath(input.train, parent=True),

@@ -40,7 +40,7 @@ use rule test_forecast_adapter as test_forecast_probe with:
     benchmark:
         "logs/benchmarks/test_forecast_probe/{model}/{method}/{dataset}.tsv"
     wildcard_constraints:
-        method=one_of(PROBE_METHODS),
+        method=one_of(PROBES),
     params:
         command="probe --selections",
         texts="",

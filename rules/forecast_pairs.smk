@@ -54,11 +54,13 @@ rule forecast_pairs:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(30),
     params:
-        runs=[
-            f"{model}/{method}"
-            for method, recipe in STUDY["methods"].items()
-            for model in recipe["models"]
-        ],
+        runs=list(
+            dict.fromkeys(
+                f"{model}/{average_name(method)}"
+                for method, recipe in STUDY["methods"].items()
+                for model in recipe["models"]
+            )
+        ),
         datasets=[*DATASETS, *STUDY["without_images"]],
         outcomes="" if TRAINS else digest_contents(STUDY["outcomes"]),
         code=[code_digest("forecast.pairs"), code_digest("forecast.text")],

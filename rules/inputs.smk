@@ -190,6 +190,12 @@ def get_recipe(method):
 
 
 @of_wildcards
+def get_seed(method):
+    """Return the seed of a method's training: its variant's, or the study's."""
+    return STUDY["methods"][method].get("seed", STUDY["seed"])
+
+
+@of_wildcards
 def get_trials(method, part):
     """Return the points of a method's grid that one job trains."""
     return as_json(expand_grid(STUDY["methods"][method], int(part)))
@@ -205,7 +211,7 @@ def get_pilot_trial(method):
 @of_wildcards
 def get_adapter_captions(model, method, dataset):
     """Return the caption embeddings that an adapter trains on; a probe has its own head."""
-    if method in PROBE_METHODS:
+    if method in PROBES:
         return []
     return f"results/embeddings/{model}/{dataset}/text.parquet"
 

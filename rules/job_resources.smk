@@ -7,6 +7,7 @@ files that tell its size did not exist when the workflow was planned.
 from foretune.planning.job_resources import (
     CORE,
     ENCODED,
+    count_drawn,
     count_fitting_work,
     count_pilot_images,
     count_training_images,
@@ -102,6 +103,7 @@ def get_fitting_minutes(wildcards, input, attempt):
     """Return the minutes to train one job's trials on cached embeddings, on one core."""
     recipe = STUDY["methods"][wildcards.method]
     manifest = json.loads(Path(input.manifest).read_text())
-    trials, train = expand_grid(recipe, int(wildcards.part)), manifest["splits"]["train"]["rows"]
-    work = count_fitting_work(recipe, trials, train, len(manifest["classes"]))
+    trials, classes = expand_grid(recipe, int(wildcards.part)), len(manifest["classes"])
+    train = count_drawn(recipe, manifest["splits"]["train"]["rows"], classes)
+    work = count_fitting_work(recipe, trials, train, classes)
     return attempt * (60 + round(work / CORE / 60))

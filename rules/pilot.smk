@@ -27,7 +27,7 @@ rule pilot_model:
         recipe=get_recipe,
         trials=get_pilot_trial,
         steps=STUDY["forecast"].get("pilot", {}).get("steps"),
-        seed=STUDY["seed"],
+        seed=get_seed,
         code=code_digest("training.pilot"),
         dataset=subpath(input.manifest, parent=True),
         prepared="results/prepared",

@@ -12,12 +12,13 @@ from snakemake.io import contains_wildcard
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow_scripts"))
 
 from foretune.core.code_digest import remember_code_digests
-from foretune.core.config import CACHED_METHODS, PROBE_METHODS, check_config
+from foretune.core.config import PROBE_METHODS, check_config, trains_on_embeddings
 from foretune.core.errors import ForetuneError
 from foretune.core.grid import list_parts
 from foretune.core.locks import lock_results
 from foretune.core.slurm import refuse_orphans
 from foretune.core.study_file import read_study
+from foretune.core.variants import average_name, get_base_method, parse_variant
 
 # The thousands of job objects of a large study live until the end: with Python's default
 # thresholds, garbage collection among them takes a fifth of a dry run.
@@ -76,9 +77,11 @@ TESTS = {dataset: dataset for dataset in DATASETS} | {
 }
 # Methods that train the encoder on images, and those that train on cached embeddings.
 FINETUNED_METHODS, FITTED_METHODS = (
-    [method for method in STUDY["methods"] if (method in CACHED_METHODS) == cached]
+    [method for method in STUDY["methods"] if trains_on_embeddings(method) == cached]
     for cached in (False, True)
 )
+# Those of the latter that have no head for the classes of another task.
+PROBES = [method for method in FITTED_METHODS if get_base_method(method) in PROBE_METHODS]
 # Priority of the jobs on the way to what is tested last, fine-tuned models. The short ones beside
 # it (measures, fits on embeddings) can then fill the cores while the last long tests run.
 LONG_WAY = 1

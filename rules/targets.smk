@@ -45,7 +45,8 @@ def list_pilots(datasets):
     return [
         f"results/pilots/{model}/{method}/{dataset}.json"
         for model, method in runs
-        if method in FINETUNED_METHODS
+        # Few-shot training is as short as a pilot.
+        if method in FINETUNED_METHODS and parse_variant(method).shots is None
         for dataset in datasets
     ]
 

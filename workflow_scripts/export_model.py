@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from foretune.core import cli
-from foretune.core.config import CACHED_METHODS, check_config
+from foretune.core.config import check_config, trains_on_embeddings
 from foretune.core.entries import Selection
 from foretune.core.errors import ForetuneError
 from foretune.core.files import read_json
@@ -26,7 +26,7 @@ def find_selection(study: dict, model: str, method: str, dataset: str) -> Select
         if name not in study[room]:
             hint = suggest_name(name, list(study[room]))
             raise ForetuneError(f"{variable}={name}: is not in the study's {room}{hint}")
-    if method in CACHED_METHODS:
+    if trains_on_embeddings(method):
         raise ForetuneError(
             f"METHOD={method}: trains a head on embeddings, and its model is the base model; "
             "fine-tuned models can be exported"

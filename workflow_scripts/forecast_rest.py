@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from foretune.core import cli
-from foretune.core.config import CACHED_METHODS, check_config
+from foretune.core.config import check_config, trains_on_embeddings
 from foretune.core.errors import ForetuneError
 from foretune.core.locks import lock_results
 from foretune.core.study_file import read_study
@@ -25,7 +25,7 @@ def has_outcomes(study: dict) -> bool:
     return any(
         any(TRIALS.glob(f"{model}/{method}/{dataset}/*/best.json"))
         for method, recipe in study["methods"].items()
-        if method not in CACHED_METHODS
+        if not trains_on_embeddings(method)
         for model in recipe["models"]
         for dataset in study["datasets"]
     )

@@ -19,6 +19,7 @@ from foretune.analysis.outcomes import GAIN
 from foretune.analysis.paper_tables import format_markdown, make_paper_tables
 from foretune.analysis.pilots import read_pilots
 from foretune.analysis.published import tabulate_outcomes
+from foretune.analysis.seeds import average_seeds, tabulate_seeds
 from foretune.analysis.statistics import correlate_trade_offs, pooled_fits, study_statistics
 from foretune.analysis.table_files import read_tables, sort_by_run, stream_tables, write_tables
 from foretune.analysis.tables import STATISTICS_TABLE_NAMES
@@ -134,7 +135,8 @@ class StudyTasks:
 
     outcomes: see `join_outcomes`; tasks: see `summarize_tasks`; measures, names: see
     `tabulate_measures`; files: of the measures, with the predictors of the rehearsals, whose names
-    are `predictors`; pilots: see `read_pilots`; missing: see `tabulate_missing`.
+    are `predictors`; pilots: see `read_pilots`; missing: see `tabulate_missing`; seeds: see
+    `tabulate_seeds`. The seeds of a method are averaged in the tasks and the pilots.
     """
 
     outcomes: pd.DataFrame
@@ -145,6 +147,7 @@ class StudyTasks:
     predictors: list[str]
     pilots: pd.DataFrame
     missing: pd.DataFrame
+    seeds: pd.DataFrame
 
     @property
     def weights(self) -> dict[str, str]:
@@ -170,14 +173,18 @@ def tabulate_tasks(files: StudyFiles) -> StudyTasks:
     if len(pilots):
         tasks = tasks.merge(pilots, "left", ["model", "method", "dataset"])
     missing = tabulate_missing(files.selections, files.unfinished)
-    return StudyTasks(outcomes, tasks, measures, names, measured, predictors, pilots, missing)
+    seeds = tabulate_seeds(tasks)
+    tasks, pilots = average_seeds(tasks), average_seeds(pilots)
+    return StudyTasks(
+        outcomes, tasks, measures, names, measured, predictors, pilots, missing, seeds
+    )
 
 
 def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output: Path) -> None:
     """Write a study's tables into the folder `output`, each as Parquet and as CSV.
 
     The tables are those of `tables.TABLE_NAMES`. outcomes, class_accuracy, confusions, tasks,
-    missing, wise_ft, measures, curves and drift hold results; `write_statistics` derives the
+    missing, seeds, wise_ft, measures, curves and drift hold results; `write_statistics` derives the
     others.
     studies: the result of `paper_tables.identify_paper_study`.
     """
@@ -192,6 +199,7 @@ def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output:
         "wise_ft": all_tasks.loc[interpolated, wise_ft_columns],
         "tasks": tasks,
         "missing": study.missing,
+        "seeds": study.seeds,
         "measures": study.measures,
         "curves": tabulate_curves(study.files),
     }

@@ -10,6 +10,7 @@ RESULT_TABLE_NAMES = (
     "confusions",
     "tasks",
     "missing",
+    "seeds",
     "wise_ft",
     "measures",
     "curves",

@@ -21,6 +21,7 @@ from foretune.core.outcomes_file import check_outcomes
 from foretune.core.schema_errors import format_schema_error, suggest_name
 from foretune.core.study_file import copy_as_json
 from foretune.core.untrusted import check_condition
+from foretune.core.variants import expand_variants, get_base_method
 
 CONFIG_SCHEMA = Path(__file__).with_name("config.schema.yaml")
 MEASURES_ROOM = Path(__file__).parents[1] / "measures"
@@ -58,6 +59,8 @@ VALIDATOR = jsonschema.validators.extend(
 def check_config(config: dict) -> dict:
     """Check a config and return a copy with all defaults filled in.
 
+    Each method with `shots` or `seeds` becomes several; see `variants.expand_variants`.
+
     Raises:
         ForetuneError: the config has mistakes. The message has one line per mistake, and each
             line names the key.
@@ -72,6 +75,7 @@ def check_config(config: dict) -> dict:
     if not config["datasets"] and not config["without_images"]:
         raise ForetuneError("datasets: a study needs at least one")
     check_methods(config)
+    config["methods"] = expand_variants(config["methods"])
     check_forecast(config)
     check_measure_names(config)
     for where, entry in iterate_sources(config):
@@ -93,6 +97,11 @@ def check_methods(config: dict) -> None:
             if model not in models:
                 hint = suggest_name(model, models)
                 raise ForetuneError(f"methods.{name}.models: {model}: unknown model{hint}")
+
+
+def trains_on_embeddings(method: str) -> bool:
+    """Return whether a method, or the method of a variant, trains on cached embeddings."""
+    return get_base_method(method) in CACHED_METHODS
 
 
 def drop_job_keys(spec: ModelSpec) -> dict[str, Any]:

@@ -97,6 +97,9 @@ class Recipe(TypedDict):
     projections: NotRequired[str]  # "qv" or "qkvo"
     reduction: NotRequired[list[int]]  # of CLIP-Adapter
     ratio: NotRequired[float]
+    # In the config, `shots` and `seeds` are lists; see `core.variants`.
+    shots: NotRequired[int]  # training images per class that are drawn
+    seed: NotRequired[int]  # in place of the study's
 
 
 class Trial(TypedDict):

@@ -37,6 +37,8 @@ def format_schema_error(error: jsonschema.ValidationError) -> list[str]:
             return [f"{prefix}{key}: is missing" for key in missing]
         problem = f"has {', '.join(present)}" if present else "has no source"
         return [f"{path}: {problem}; give one of: {', '.join(choices)}"]
+    if error.validator == "anyOf":
+        return [f"{path}: {value!r} is not {describe_choices(expected)}"]
     if error.validator == "required" and isinstance(value, dict):
         return [f"{prefix}{key}: is missing" for key in expected if key not in value]
     if error.validator == "dependentRequired" and isinstance(value, dict):
@@ -71,6 +73,15 @@ def describe_expected_type(value: Any, expected: str | list[str]) -> str:
         return "a number (YAML reads 1e-3 as text: write 1.0e-3)"
     types = [expected] if isinstance(expected, str) else expected
     return " or ".join(TYPE_NAMES.get(name, name) for name in types)
+
+
+def describe_choices(schemas: list[dict]) -> str:
+    """Return the alternatives of an `anyOf` in words: integers from a minimum on, and words."""
+    return " or ".join(
+        str(schema["const"]) if "const" in schema
+        else f"{TYPE_NAMES[schema['type']]} from {schema['minimum']} to {schema['maximum']}"
+        for schema in schemas
+    )  # fmt: skip
 
 
 def suggest_name(key: str, known: list[str]) -> str:

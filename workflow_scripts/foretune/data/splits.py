@@ -1,4 +1,4 @@
-"""Draw the rows of a split at random: by class, and no group in part."""
+"""Draw the rows of a split at random, by class."""
 
 from collections.abc import Sequence
 
@@ -36,3 +36,20 @@ def draw_rows(
         count = min(max(count, least), len(class_units) - 1)
         drawn[rng.permutation(class_units)[:count]] = True
     return drawn[units]
+
+
+def draw_shots(labels: Sequence[int] | np.ndarray, shots: int, seed: int) -> np.ndarray:
+    """Draw `shots` images of each class at random, all of a class that has fewer.
+
+    A larger number of shots draws the same images and others.
+
+    Args:
+        labels: of the N images.
+
+    Returns:
+        The row numbers of the drawn images, ascending.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    of_rows = np.asarray(labels)[shuffled]
+    drawn = [shuffled[of_rows == label][:shots] for label in np.unique(of_rows)]
+    return np.sort(np.concatenate(drawn))

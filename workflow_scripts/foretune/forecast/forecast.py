@@ -18,9 +18,14 @@ from foretune.analysis.formatting import is_known
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.pilots import PILOT_ACCURACY
 from foretune.analysis.study_tables import gain_over_zero_shot_error
-from foretune.core.config import CACHED_METHODS
 from foretune.forecast.candidates import IIMM_LINE, MEAN
-from foretune.forecast.forecaster import MIN_DATASETS, OUTCOME_KINDS, Forecaster, fit_forecasters
+from foretune.forecast.forecaster import (
+    MIN_DATASETS,
+    OUTCOME_KINDS,
+    Forecaster,
+    can_have_pilot,
+    fit_forecasters,
+)
 from foretune.forecast.inputs import NewTask, check_model, read_study_results
 from foretune.forecast.learning_curve import extrapolate
 from foretune.forecast.ranking import RANKING_COLUMNS, rank_runs
@@ -80,7 +85,7 @@ def forecast_datasets(study: Path, new: list[NewTask], weight: float) -> Forecas
             for method, group in known[known.model == task.model].groupby("method"):
                 cells = forecast_run(task, str(method), group, forecasters)
                 add_notes(cells, task.notes)
-                if unused and str(method) not in CACHED_METHODS:
+                if unused and can_have_pilot(str(method)):
                     add_notes(cells, [describe_unused_pilot(task, str(method), unused)])
                 if left_out:
                     add_notes(cells, ["the study's dataset of the same name is left out"])
@@ -105,7 +110,7 @@ def find_unused_pilots(tasks: pd.DataFrame, new: list[NewTask]) -> str | None:
     pilots = [task.pilots for task in new if task.pilots is not None]
     if not pilots:
         return ""
-    trained = tasks[~tasks.method.isin(CACHED_METHODS)]
+    trained = tasks[tasks.method.map(can_have_pilot).astype(bool)]
     if PILOT_ACCURACY not in tasks or trained[PILOT_ACCURACY].isna().any():
         return "the study has no pilots to compare it with"
     steps = set(pd.concat(pilots).pilot_steps)

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from foretune.core.config import CACHED_METHODS
+from foretune.core.config import trains_on_embeddings
+from foretune.core.variants import parse_variant
 from foretune.forecast.candidates import (
     ACCURACY_CANDIDATES,
     CHANGE_CANDIDATES,
@@ -184,11 +185,19 @@ def fit_forecasters(
     known = known.astype({"run": object})  # pandas takes longer to read its own kind of texts
     counts = known.groupby("method").dataset.nunique()
     known = known[known.method.map(counts) >= MIN_DATASETS]
-    pools = known.method.where(known.method.isin(CACHED_METHODS), "trained")
+    pools = known.method.where(~known.method.map(can_have_pilot), "trained")
     forecasters: dict[str, Forecaster] = {}
     for _, pool in known.groupby(pools):
         forecasters |= fit_pool(pool.reset_index(drop=True), outcome, hold_out)
     return forecasters
+
+
+def can_have_pilot(method: str) -> bool:
+    """Return whether a method trains weights of the model, on more images than a few per class.
+
+    The forecasts of these methods share what they learn, and a pilot may be one of its predictors.
+    """
+    return not trains_on_embeddings(method) and parse_variant(method).shots is None
 
 
 def fit_pool(pool: pd.DataFrame, outcome: str, hold_out: HoldOut) -> dict[str, Forecaster]:

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foretune.core.config import CACHED_METHODS, PROBE_METHODS
+from foretune.core.config import PROBE_METHODS, trains_on_embeddings
 from foretune.core.grid import list_parts
+from foretune.core.variants import get_base_method
 from foretune.planning.dataset_sizes import DatasetSize, get_image_bytes
 
 if TYPE_CHECKING:  # it imports torch
@@ -24,7 +25,7 @@ def estimate_disk(
     methods, entries = study["methods"], study["datasets"] | study["forecast"]["datasets"]
     files, shown = 0.0, 0
     # A shard's job keeps no prepared images, but jobs that fine-tune and evaluate do.
-    tuned = study["datasets"] if methods.keys() - CACHED_METHODS else ()
+    tuned = () if all(map(trains_on_embeddings, methods)) else study["datasets"]
     for name, size in sizes.items():
         dataset, _, shift = name.partition("/")
         entry, folder = entries[dataset], results / "datasets" / dataset
@@ -57,9 +58,10 @@ def count_weight_bytes(cost: "ModelCost", method: str) -> float:
 
     The best trial's file is a hard link, so that it takes no space of its own.
     """
+    method = get_base_method(method)
     if method in PROBE_METHODS:
         return 4 * cost.width * 100
-    if method in CACHED_METHODS:
+    if trains_on_embeddings(method):
         return 4 * cost.width * cost.width
     return 4 * cost.parameters * TRAINED_SHARES[method]
 
@@ -75,9 +77,11 @@ def estimate_gpu_memory(
     needed = {}
     classes = max((sizes[name].classes for name in study["datasets"]), default=0)
     for method, recipe in study["methods"].items():
-        for model in recipe["models"] if method not in CACHED_METHODS else ():
+        for model in () if trains_on_embeddings(method) else recipe["models"]:
             cost = costs[model]
-            trained = cost.parameters if method == "full" else 0.05 * cost.parameters
+            trained = (
+                cost.parameters if get_base_method(method) == "full" else 0.05 * cost.parameters
+            )
             images = recipe["batch_size"] / study["models"][model]["gpus"]
             activations = images * cost.image_bytes + classes * cost.caption_bytes
             moments = OPTIMIZER_MOMENTS[recipe["optimizer"]]

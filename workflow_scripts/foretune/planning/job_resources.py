@@ -125,12 +125,18 @@ def get_minutes(spec: ModelSpec, images: float) -> int:
     return ceil(30 + images * 3 * count_operations(spec) / TRAINING_SPEED / 60)
 
 
+def count_drawn(recipe: Recipe, images: int, classes: int) -> int:
+    """Return how many of a training split's images a recipe uses: a few per class, or all."""
+    return min(images, recipe.get("shots", images) * classes)
+
+
 def count_training_images(recipe: Recipe, trials: int, manifest: "Manifest") -> float:
     """Return how many images and captions the trials see.
 
     Each training step encodes the captions of all classes.
     """
-    train, classes = manifest["splits"]["train"]["rows"], len(manifest["classes"])
+    classes = len(manifest["classes"])
+    train = count_drawn(recipe, manifest["splits"]["train"]["rows"], classes)
     steps = ceil(train / recipe["batch_size"])
     return trials * recipe["epochs"] * (train + steps * classes)
 

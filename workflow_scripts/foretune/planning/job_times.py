@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from foretune.core.entries import Recipe
 from foretune.core.grid import expand_grid
+from foretune.core.variants import get_base_method
 from foretune.planning.dataset_sizes import DatasetSize
-from foretune.planning.job_resources import CORE, PILOT_TESTED, count_fitting_work
+from foretune.planning.job_resources import CORE, PILOT_TESTED, count_drawn, count_fitting_work
 
 if TYPE_CHECKING:  # it imports torch
     from foretune.planning.model_costs import ModelEstimates
@@ -143,15 +144,20 @@ class JobTimes:
 
     def finetune_model(self, model: str, method: str, dataset: str, part: str) -> float:
         recipe, size, cost = self.methods[method], self.sizes[dataset], self.costs[model]
-        steps = math.ceil(size.train / recipe["batch_size"])
-        forward = size.train * cost.image + steps * size.classes * cost.caption
+        method = get_base_method(method)
+        train = count_drawn(recipe, size.train, size.classes)
+        steps = math.ceil(train / recipe["batch_size"])
+        forward = train * cost.image + steps * size.classes * cost.caption
         epoch = STEP_FACTORS[method] * forward / self.speeds.get((model, method), TRAINING_SPEED)
-        epoch += self.time_encoding(model, size.val, size.classes)
+        epoch += self.time_encoding(
+            model, count_drawn(recipe, size.val, size.classes), size.classes
+        )
         gpus = self.study["models"][model]["gpus"]
         return START_SECONDS + count_epochs(recipe, int(part)) * epoch / gpus
 
     def pilot_model(self, model: str, method: str, dataset: str) -> float:
         recipe, cost = self.methods[method], self.costs[model]
+        method = get_base_method(method)
         classes = self.sizes[dataset].classes
         epoch = math.ceil(self.sizes[dataset].train / recipe["batch_size"])
         steps = min(self.study["forecast"]["pilot"]["steps"], recipe["epochs"] * epoch)
@@ -166,8 +172,11 @@ class JobTimes:
 
     def fit_cached(self, model: str, method: str, dataset: str, part: str) -> float:
         recipe, size, width = self.methods[method], self.sizes[dataset], self.costs[model].width
-        trials = expand_grid(recipe, int(part))
-        return 2.5 + count_fitting_work(recipe, trials, size.train, size.classes, width) / CORE
+        trials, train = (
+            expand_grid(recipe, int(part)),
+            count_drawn(recipe, size.train, size.classes),
+        )
+        return 2.5 + count_fitting_work(recipe, trials, train, size.classes, width) / CORE
 
     def evaluate_model(self, model: str, method: str) -> float:
         # Only pairs whose checkpoint or test is new are predicted; the others are kept.

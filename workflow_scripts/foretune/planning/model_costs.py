@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from foretune.core.entries import ModelSpec, Recipe, Trial
 from foretune.core.errors import ForetuneError
 from foretune.core.grid import expand_grid
+from foretune.core.variants import get_base_method
 from foretune.encoders.encode import DEVICE, encode_images
 from foretune.encoders.hidden import watch_hidden_width
 from foretune.encoders.imports import open_clip
@@ -99,7 +100,8 @@ def get_model_costs(
             estimates.speeds |= {(model, method): training_speed for method in STEP_FACTORS}
             continue
         estimates.speeds[model, "encoding"] = cost.image / time_images(spec, TIMED_IMAGES)
-        for method, recipe in study["methods"].items():
+        recipes = {get_base_method(name): recipe for name, recipe in study["methods"].items()}
+        for method, recipe in recipes.items():
             if method in STEP_FACTORS and model in recipe["models"]:
                 step = time_step(spec, method, recipe, expand_grid(recipe)[0], classes)
                 forward = recipe["batch_size"] * cost.image + classes * cost.caption

@@ -29,6 +29,7 @@ from foretune.analysis.formatting import (
 )
 from foretune.analysis.missing import describe_missing
 from foretune.analysis.outcomes import GAIN
+from foretune.analysis.seeds import average_seeds, keep_first_seed
 from foretune.analysis.tables import REPORT_TABLE_NAMES
 from foretune.core.files import atomic_write, read_json
 from foretune.core.parquet import read_frame, read_metadata
@@ -86,6 +87,9 @@ def build_report(
     """
     study = {name: read_frame(Path(analysis) / f"{name}.parquet")
              for name in REPORT_TABLE_NAMES}  # fmt: skip
+    study["outcomes"] = average_seeds(study["outcomes"])
+    study["confusions"] = keep_first_seed(study["confusions"])
+    study["drift"] = average_seeds(study["drift"])
     metadata = read_metadata(Path(analysis) / "tasks.parquet")
     measures = metadata["measures"]
     facts = read_json(provenance)

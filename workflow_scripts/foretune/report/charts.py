@@ -261,10 +261,28 @@ def task_chart() -> AnyChart:
     return alt.layer(chance, *parts)
 
 
+def shots_chart() -> AnyChart:
+    """Return the mean of an outcome over datasets by images per class, with its interval."""
+    base = named_data("shots").encode(
+        alt.X("shots:O", sort=placeholder("shots"), title="training images per class",
+              axis=alt.Axis(labelAngle=0)),
+        color=alt.Color("method:N", title=None, sort=placeholder("methods")),
+        tooltip=["method:N", alt.Tooltip("shots:N", title="images per class"),
+                 alt.Tooltip("mean:Q", format=".3f"), *interval_tooltips(), "seeds:Q"],
+    )  # fmt: skip
+    y = alt.Y("mean:Q", title=placeholder("outcome"), scale=alt.Scale(zero=False, padding=15))
+    spans = base.mark_rule(strokeWidth=2, opacity=0.6).encode(
+        alt.Y("low:Q", title=placeholder("outcome")), alt.Y2("high:Q")
+    )
+    lines = base.mark_line(point={"size": 60, "filled": True}, strokeWidth=2).encode(y)
+    return alt.layer(spans, lines).properties(height=300)
+
+
 CHARTS: dict[str, Callable[[], AnyChart]] = {
     "matrix": matrix_chart, "confusion": confusion_chart, "scatter": scatter_chart,
     "ranking": ranking_chart, "trade_off": trade_off_chart, "epochs": epochs_chart,
     "convergence": convergence_chart, "evidence": evidence_chart, "task": task_chart,
+    "shots": shots_chart,
 }  # fmt: skip
 
 

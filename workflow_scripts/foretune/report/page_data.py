@@ -16,6 +16,7 @@ from pyarrow.dataset import dataset
 from foretune.analysis.measure_tables import count_enough_images
 from foretune.analysis.outcomes import GAIN
 from foretune.core.parquet import explain_parquet_errors
+from foretune.core.variants import average_name
 from foretune.training.trials import EPOCH_SCHEMA
 
 SIGNIFICANT_DIGITS = 6  # of numbers in the page; the tables in results/analysis are exact
@@ -133,15 +134,22 @@ def make_trial_rows(epochs: list, tasks: pd.DataFrame) -> pd.DataFrame:
 def read_epochs(paths: list[Path]) -> Iterator[pd.DataFrame]:
     """Yield the epochs of one model and method at a time: together they can be millions of rows.
 
-    They are sorted by trial and epoch.
+    They are sorted by trial and epoch. Of the seeds of a method the first is read, and the method
+    is named without it.
 
     paths: in the order of the rules, as `{model}/{method}/{dataset}/{part}/epochs.parquet`.
     """
+    seen = set()
     for (folder,), files in itertools.groupby(paths, key=lambda path: Path(path).parents[2:3]):
+        method = average_name(folder.name)
+        if folder.with_name(method) in seen:
+            continue
+        seen.add(folder.with_name(method))
         with explain_parquet_errors(folder):
             read = dataset([str(path) for path in files], schema=EPOCH_SCHEMA)
             table = read.to_table(EPOCH_COLUMNS)
-        yield table.sort_by([("trial", "ascending"), ("epoch", "ascending")]).to_pandas()
+        frame = table.sort_by([("trial", "ascending"), ("epoch", "ascending")]).to_pandas()
+        yield frame.assign(method=method)
 
 
 def make_trial_rows_of_run(

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from foretune.analysis.formatting import is_known
+from foretune.analysis.outcomes import GAIN
 from foretune.analysis.paper_tables import PAPER_TABLES, get_table_heads
 from foretune.report.page_data import (
     PageColumn,
@@ -44,6 +45,16 @@ SELECTION_COLUMN_SPECS = TASK_COLUMN_SPECS | {
     "rank": ("rank", "plain"), "reduction": ("reduction", "plain"),
     "learning_rate": ("learning rate", "plain"), "weight_decay": ("weight decay", "plain"),
     "best_epoch": ("best epoch", "plain"), "val_accuracy": ("validation accuracy", "percent"),
+}  # fmt: skip
+SEED_COLUMN_SPECS: ColumnSpecs = RUN_COLUMN_SPECS | {
+    "dataset": ("dataset (all if empty)", "text"),
+    "shots": ("images per class (all if empty)", "plain"),
+    "wise_ft": ("share of the tuned weights", "plain"), "seeds": ("seeds", "plain"),
+    "accuracy": ("accuracy", "percent", "accuracy_low", "accuracy_high"),
+    GAIN: ("gain", "number", f"{GAIN}_low", f"{GAIN}_high"),
+    "ood_change": ("other tasks (points)", "points", "ood_change_low", "ood_change_high"),
+    "shifted_change": ("shifted tests (points)", "points", "shifted_change_low",
+                       "shifted_change_high"),
 }  # fmt: skip
 DRIFT_COLUMN_SPECS = TASK_COLUMN_SPECS | {
     "iimm_before": ("IIMM before", "number"), "iimm_after": ("IIMM after", "number"),
@@ -176,6 +187,7 @@ def make_study_tables(
         "means": ("Means over the datasets", average_over_datasets(tasks), MEAN_COLUMN_SPECS),
         "results": ("Test results", tasks, RESULT_COLUMN_SPECS),
         "chosen": ("Selected trials", tasks, SELECTION_COLUMN_SPECS),
+        "seeds": ("Means over seeds, with 95% intervals", study["seeds"], SEED_COLUMN_SPECS),
         "measures": ("Measures with 95% intervals over images", measured,
                      make_measure_column_specs(measures)),
         "drift": ("Embedding drift during fine-tuning", study["drift"], DRIFT_COLUMN_SPECS),

@@ -20,6 +20,7 @@ from scipy import stats
 
 from foretune.analysis.formatting import format_number, format_plain, is_known
 from foretune.analysis.outcomes import GAIN
+from foretune.analysis.seeds import average_seeds
 from foretune.core.files import atomic_write
 from foretune.core.parquet import read_frame
 from foretune.report.charts import PALETTE
@@ -277,6 +278,7 @@ def draw_figures(analysis: Path, epochs: list[Path], models: list[str], output: 
         for name in ("tasks", "statistics", "outcomes", "wise_ft")
     }
     tasks, statistics = tables["tasks"], tables["statistics"]
+    outcomes = average_seeds(tables["outcomes"])
     # A name may contain a dollar sign, which must not start a formula.
     with mpl.rc_context(MATPLOTLIB_STYLE | {"text.parse_math": False}):
         save_figure(draw_fits(tasks, statistics, get_runs_by_model(tasks)), output / "models.svg")
@@ -284,4 +286,4 @@ def draw_figures(analysis: Path, epochs: list[Path], models: list[str], output: 
         save_figure(draw_trade_off(tasks, tables["wise_ft"]), output / "trade_off.svg")
         save_figure(draw_training(epochs, tasks), output / "training.svg")
         for model in models:
-            save_figure(draw_matrices(tables["outcomes"], model), output / f"accuracy_{model}.svg")
+            save_figure(draw_matrices(outcomes, model), output / f"accuracy_{model}.svg")

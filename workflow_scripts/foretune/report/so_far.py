@@ -56,10 +56,11 @@ def write_report(study: dict, snapshot: Snapshot, output: Path, paper: Path) -> 
     files = snapshot.files
     if not files.evaluations and not files.outcomes:
         return None
-    tasks = tabulate_tasks(files).tasks
-    if tasks.empty:
+    known = tabulate_tasks(files)
+    if known.tasks.empty:
         return None
-    tested = set(zip(tasks.model, tasks.method, tasks.dataset, strict=True))
+    own = known.outcomes[known.outcomes.trained_on == known.outcomes.evaluated_on]
+    tested = set(zip(own.model, own.method, own.trained_on, strict=True))
     unfinished = list_unfinished(study, tested, files.selections, files.measures)
     files = replace(files, unfinished=unfinished)
     datasets = [*study["datasets"], *study["without_images"]]

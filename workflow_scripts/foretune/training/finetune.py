@@ -52,7 +52,7 @@ class FineTuningJob:
             **trainer.made_from,
             "recipe": {k: v for k, v in job.recipe.items() if k != "search"},
             "seed": job.seed,
-            "method": job.run["method"],
+            "method": job.method,
             "code": code_digest("training.finetune"),
         }
         self.state = JobState(job.output / "state", made_from, log, writes=not distributed.rank())
@@ -155,7 +155,7 @@ class FineTuningJob:
             get_trial_key(trial),
             None if finished else training,
             weights if is_best else None,
-            describe_trained_weights(self.job.run["method"], settings),
+            describe_trained_weights(self.job.method, settings),
         )
 
     def report_progress(self, trial: Trial, row: EpochRow) -> None:

@@ -87,9 +87,10 @@ def read_training_data(
     manifest, data = read_manifest(job.dataset), {}
     for split in ("train", "val"):
         images = read_embeddings(embeddings / f"{split}.parquet", dataset=manifest["digest"])
-        labels = torch.from_numpy(images.columns["label"].copy()).long()
-        data[split] = LabelledVectors(torch.from_numpy(images.vectors.copy()), labels)
-    if job.run["method"] in PROBE_METHODS:  # which read no captions
+        rows = job.draw_rows(split, images.columns["label"])
+        labels = torch.from_numpy(images.columns["label"][rows].copy()).long()
+        data[split] = LabelledVectors(torch.from_numpy(images.vectors[rows].copy()), labels)
+    if job.method in PROBE_METHODS:  # which read no captions
         width = images.vectors.shape[1]
         return data, [StackedProbes(job.trials, width, len(manifest["classes"]))]
     path, weights = embeddings / "text.parquet", images.metadata["weights"]

@@ -65,7 +65,7 @@ class Trainer:
         prepared: Path | None = None,
         log: Callable[[str], object] = print,
     ):
-        self.method, self.recipe, self.seed = job.run["method"], job.recipe, job.seed
+        self.method, self.recipe, self.seed = job.method, job.recipe, job.seed
         self.model, self.preprocess, self.tokenizer = load_model(model_spec, DEVICE)
         dataset_digest = read_manifest(job.dataset)["digest"]
         weights_digest = digest_weights(self.model)
@@ -103,10 +103,11 @@ class Trainer:
     def read_split_images(
         self, job: JobSpec, split: str, prepared: Path | None, log: Callable[[str], object]
     ) -> tuple[np.ndarray, Tensor]:
-        """Return the prepared images (N, 3, H, W) and the labels (N,) of a split."""
+        """Return the prepared images (N, 3, H, W) and the labels (N,) of a split to use."""
         images = prepare_images(job.dataset, split, self.preprocess, prepared, log)
         labels = read_split(job.dataset, split, ["label"])["label"].to_numpy()
-        return images, torch.tensor(labels).long()
+        rows = job.draw_rows(split, labels)
+        return images[rows], torch.tensor(labels[rows]).long()
 
     def encode_frozen(self) -> dict[str, Tensor]:
         """Return the embeddings by a tower that is not trained, so that it runs only once.

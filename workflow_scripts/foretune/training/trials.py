@@ -15,15 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
+import numpy as np
 import pyarrow as pa
 
 from foretune.core.entries import Recipe, Run, Selection, Trial
 from foretune.core.files import atomic_write, digest_file, link_or_copy, read_json, write_json
 from foretune.core.grid import GRID_KEYS
 from foretune.core.parquet import write_parquet
+from foretune.core.variants import get_base_method
+from foretune.data.splits import draw_shots
 
 if TYPE_CHECKING:  # select_trial should not wait for torch
     from torch import Tensor
+
+FEW_SHOT_VALIDATION = 4  # images per class
 
 EPOCH_SCHEMA = pa.schema(
     [
@@ -55,6 +60,24 @@ class JobSpec:
     seed: int
     dataset: Path
     output: Path
+
+    @property
+    def method(self) -> str:
+        """The method of the run, which may be one of its variants."""
+        return get_base_method(self.run["method"])
+
+    def draw_rows(self, split: str, labels: np.ndarray) -> np.ndarray | slice:
+        """Return the rows of "train" or "val" that the job uses: a few per class, or all.
+
+        With `shots` in the recipe, at most FEW_SHOT_VALIDATION images per class validate, as in
+        CoOp (Zhou et al. 2022, arXiv:2109.01134).
+        """
+        if "shots" not in self.recipe:
+            return slice(None)
+        shots = self.recipe["shots"]
+        if split == "val":
+            shots = min(shots, FEW_SHOT_VALIDATION)
+        return draw_shots(labels, shots, self.seed)
 
 
 class TrialColumns(TypedDict):

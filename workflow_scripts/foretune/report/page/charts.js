@@ -100,6 +100,20 @@ function tradeOff() {
   };
 }
 
+function shots() {
+  const {model, outcome} = state, label = row => known(row.shots) ? String(row.shots) : "all";
+  const rows = find("seeds", {model, dataset: null}).filter(row => row.wise_ft === 1 && known(row[outcome])).map(row => ({
+    method: row.method.replace(/_\d+shot$/, ""), shots: label(row), mean: row[outcome],
+    low: row[`${outcome}_low`], high: row[`${outcome}_high`], seeds: row.seeds,
+  }));
+  const order = [...new Set(rows.map(row => row.shots))].sort((a, b) => (a === "all") - (b === "all") || a - b);
+  return {
+    data: {shots: rows}, places: {shots: order, methods: [...new Set(rows.map(row => row.method))], outcome: `mean ${settings.outcomes[outcome]}`},
+    label: `Mean ${settings.outcomes[outcome]} by training images per class, ${model}`, headings: {shots: "images per class"},
+    note: rows.length ? `Model: ${model}.` : NOTHING,
+  };
+}
+
 function epochs() {
   const {model, method, dataset} = state, trials = find("trials", {model, method, dataset});
   const text = value => shown(value, "plain"), values = name => [...new Set(trials.map(row => row[name]))].filter(known).sort((a, b) => a - b).map(text);
@@ -180,7 +194,7 @@ function expected(arg) {
 const KINDS = {
   scatter: [scatter, ["model", "method", "measure", "outcome"], ["measures", "tasks", "statistics"]],
   ranking: [ranking, ["model", "method", "measure", "outcome"], ["statistics"]],
-  matrix: [matrix, ["model", "method"], ["tests", "outcomes"]], trade_off: [tradeOff, ["model"], ["trade"]],
+  matrix: [matrix, ["model", "method"], ["tests", "outcomes"]], shots: [shots, ["model", "outcome"], ["seeds"]], trade_off: [tradeOff, ["model"], ["trade"]],
   epochs: [epochs, ["model", "method", "dataset"], ["trials"]], convergence: [convergence, ["model", "measure"], ["curves"]],
   evidence: [evidence, [], ["evidence"]], task: [task, [], ["own", "tests"]],
   confusion: [confusion, ["model", "method"], ["confusions", "own"]], expected: [expected, ["outcome"], ["rankings", "forecasts"]],

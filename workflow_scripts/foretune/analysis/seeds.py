@@ -1,0 +1,101 @@
+"""Means and intervals over the seeds of a method, on as many training images per class."""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from foretune.analysis.outcomes import GAIN
+from foretune.core.variants import average_name, parse_variant
+
+VALUES = ("accuracy", GAIN, "ood_change", "shifted_change")
+ROW_KEYS = ("model", "method", "dataset", "wise_ft", "trained_on", "evaluated_on", "split")
+SEED_KEY = ["model", "method", "wise_ft", "dataset"]
+SEED_COLUMNS = [*SEED_KEY, "shots", "seeds", *(f"{name}{end}" for name in VALUES
+                                               for end in ("", "_low", "_high"))]  # fmt: skip
+# Of a selected trial: their mean over different trials would be no setting of any of them.
+SETTINGS = ("trial", "learning_rate", "weight_decay", "rank", "reduction", "best_epoch")
+
+
+def average_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per method without its seed: the mean of the numbers over the seeds.
+
+    Args:
+        rows: one per run and what else of ROW_KEYS they have; see `core.variants` for the names
+            of the methods.
+
+    Returns:
+        The rows, sorted by these keys, or `rows` itself if no method has a seed. A setting of the
+        selected trials is NaN unless it is the same for all seeds.
+    """
+    keys = [name for name in ROW_KEYS if name in rows]
+    averaged = rows.assign(method=rows.method.map(average_name))
+    if (averaged.method == rows.method).all():
+        return rows
+    groups = averaged.groupby(keys, dropna=False)
+    how = {
+        name: "mean" if pd.api.types.is_numeric_dtype(rows[name]) else "first"
+        for name in rows.columns.drop(keys)
+    }
+    result = groups.agg(how)
+    for name in rows.columns.intersection(SETTINGS):
+        result[name] = result[name].where(groups[name].nunique(dropna=False) == 1)
+    return result.reset_index()[list(rows.columns)]
+
+
+def keep_first_seed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of each method's first seed, named without it."""
+    names = sorted(rows.method.unique(), key=parse_variant)
+    first = {average_name(name): name for name in reversed(names)}
+    chosen = rows[rows.method.isin(list(first.values()))]
+    return chosen.assign(method=chosen.method.map(average_name))
+
+
+def tabulate_seeds(tasks: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean of each outcome over the seeds of few-shot and repeated runs.
+
+    Args:
+        tasks: one row per run, dataset and coefficient of WiSE-FT; the methods have their seeds.
+
+    Returns:
+        One row per model, method without seed, wise_ft and dataset, and one whose dataset is None:
+        its values are the means over the datasets that every seed has, and then over the seeds.
+        `{outcome}_low` and `{outcome}_high` are the ends of the 95% interval of Student's t over
+        the seeds, which is about the draw of the training images and the training, not about that
+        of the test. They are NaN for a single seed. `shots` is NaN if all images are used.
+    """
+    variants = {name: parse_variant(name) for name in tasks.method.unique()}
+    chosen = [name for name, v in variants.items() if v.seed is not None or v.shots is not None]
+    # A method on all images is shown beside its few-shot runs.
+    methods = {variants[name].method for name in chosen}
+    runs = tasks[tasks.method.isin([n for n, v in variants.items() if v.method in methods])]
+    seeds = {name: -1 if v.seed is None else v.seed for name, v in variants.items()}
+    runs = runs.assign(seed=runs.method.map(seeds), method=runs.method.map(average_name))
+    rows = [
+        {**dict(zip(SEED_KEY, key, strict=True)), **summarize_seeds(group.set_index("seed"))}
+        for key, group in runs.groupby(SEED_KEY)
+    ]
+    for key, group in runs.groupby(SEED_KEY[:-1]):
+        everywhere = group.groupby("dataset").seed.nunique() == group.seed.nunique()
+        shared = group[group.dataset.isin(everywhere.index[everywhere])]
+        if len(shared):
+            means = shared.groupby("seed")[list(VALUES)].mean()
+            of_all = dict(zip(SEED_KEY, (*key, None), strict=True))
+            rows.append({**of_all, **summarize_seeds(means)})
+    frame = pd.DataFrame(rows, columns=SEED_COLUMNS)
+    numbers = [name for name in SEED_COLUMNS if name not in SEED_KEY[:2] and name != "dataset"]
+    shots = frame.method.map(lambda name: parse_variant(name).shots).astype(float)
+    frame = frame.assign(shots=shots).astype(dict.fromkeys(numbers, float))
+    return frame.sort_values(["model", "method", "wise_ft", "dataset"], ignore_index=True)
+
+
+def summarize_seeds(values: pd.DataFrame) -> dict[str, float]:
+    """Return the number of seeds, and mean and interval of each column of VALUES over the rows."""
+    summary: dict[str, float] = {"seeds": len(values)}
+    for name in VALUES:
+        known = values[name].dropna().to_numpy(float)
+        mean = known.mean() if len(known) else np.nan
+        reach = np.nan
+        if len(known) > 1:
+            reach = stats.t.ppf(0.975, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known))
+        summary |= {name: mean, f"{name}_low": mean - reach, f"{name}_high": mean + reach}
+    return summary
