@@ -129,6 +129,7 @@ rule embed_captions:
     input:
         manifest="results/datasets/{dataset}/dataset.json",
         own=get_dataset_captions,
+        captions=get_caption_file,
         model=get_model_files,
         script=local("workflow_scripts/embed_captions.py"),
     output:
@@ -147,12 +148,14 @@ rule embed_captions:
     params:
         spec=get_model_spec,
         files=get_model_digest,
-        template=get_caption_template,
+        caption=get_caption,
+        caption_digest=get_caption_digest,
         code=code_digest("encoders.encode"),
         dataset=subpath(input.manifest, parent=True),
     message:
         "Embedding the captions of {wildcards.dataset} with {wildcards.model}"
     shell:
-        "python {input.script:q} --model-spec {params.spec:q} --template {params.template:q} "
+        "printf %s {params.caption:q} | "
+        "python {input.script:q} --model-spec {params.spec:q} --caption - "
         "--own {input.own:q} --dataset {params.dataset:q} --output {output.text:q} "
         "2>&1 | tee {log:q}"

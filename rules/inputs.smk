@@ -4,6 +4,7 @@ import inspect
 from functools import cache
 
 from foretune.core.config import SOURCE_KEYS, drop_job_keys, get_source_kind
+from foretune.core.caption_templates import is_caption_file
 from foretune.core.content_digests import ContentDigests
 from foretune.core.files import digest_json
 from foretune.core.grid import expand_grid, grid_points
@@ -151,9 +152,23 @@ def get_dataset_captions(model, dataset):
 
 
 @of_wildcards
-def get_caption_template(dataset):
-    """Return the caption template of the config, or `null` for the dataset's own captions."""
+def get_caption(dataset):
+    """Return the config's caption: templates, or a file; `null` for the dataset's own template."""
     return as_json(DATASET_ENTRIES[dataset].get("caption"))
+
+
+@of_wildcards
+def get_caption_file(dataset):
+    """Return the file of captions per class that the config names, if it does."""
+    caption = DATASET_ENTRIES[dataset].get("caption")
+    return by_content(caption) if is_caption_file(caption) else []
+
+
+@of_wildcards
+def get_caption_digest(dataset):
+    """Return a digest of the contents of the file of captions per class, if there is one."""
+    caption = DATASET_ENTRIES[dataset].get("caption")
+    return digest_contents(caption) if is_caption_file(caption) else ""
 
 
 @of_wildcards

@@ -11,6 +11,7 @@ from snakemake.io import contains_wildcard
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow_scripts"))
 
+from foretune.core.caption_templates import is_caption_file
 from foretune.core.code_digest import remember_code_digests
 from foretune.core.config import PROBE_METHODS, check_config, trains_on_embeddings
 from foretune.core.errors import ForetuneError
@@ -33,6 +34,7 @@ def refuse_braces(study):
     entries = [*study["datasets"].values(), *study["forecast"]["datasets"].values()]
     entries += [shifted for entry in entries for shifted in entry.get("shifted", {}).values()]
     paths = [entry.get("parquet") for entry in entries]
+    paths += [e["caption"] for e in entries if is_caption_file(e.get("caption"))]
     paths += [
         spec.get(key) for spec in study["models"].values() for key in ("folder", "pretrained")
     ]

@@ -13,9 +13,9 @@ def work() -> None:
         "--model-spec", type=cli.parse_json, required=True, help="config entry, as JSON"
     )
     parser.add_argument(
-        "--template",
+        "--caption",
         type=cli.parse_json,
-        help="caption with {}, as JSON; null takes the dataset's own captions",
+        help="caption with {} or a list of them, or a file, as JSON; null takes the dataset's own",
     )
     parser.add_argument(
         "--own",
@@ -34,7 +34,7 @@ def work() -> None:
     take_devices(0)  # too little work to occupy a GPU
     from foretune.encoders.encode import embed_captions
 
-    embed_captions(args.model_spec, args.dataset, args.template, args.output)
+    embed_captions(args.model_spec, args.dataset, args.caption, args.output, cli.log)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from foretune.core import cli
+from foretune.core.caption_templates import format_caption
 from foretune.core.config import check_config, trains_on_embeddings
 from foretune.core.entries import Selection
 from foretune.core.errors import ForetuneError
@@ -71,6 +72,8 @@ def work() -> None:
     tested = all(table.is_file() for table in tables)
     outcomes = pd.concat(map(read_frame, tables)) if tested else None
     manifest = read_manifest(Path("results/datasets", args.dataset))
+    entry = study["datasets"][args.dataset]
+    manifest["caption"] = format_caption(entry.get("caption", manifest["caption"]))
     beside = output.with_name(f".{output.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)

@@ -9,8 +9,9 @@ def work() -> None:
     from foretune.core.files import write_json
     from foretune.data.prepared import read_manifest
     from foretune.encoders.cache import read_embeddings
+    from foretune.encoders.captions import note_equal_captions
     from foretune.encoders.streams import open_embedding_cache, read_matrix
-    from foretune.measures.compute import MeasureOptions, measure_task, note_equal_captions
+    from foretune.measures.compute import MeasureOptions, measure_task
 
     parser = cli.make_parser(__doc__)
     parser.add_argument("--model", required=True, help="name of the model in the config")

@@ -130,6 +130,7 @@ DATA_FILES = {
     "analysis/paper_tables.csv": "workflow_scripts/foretune/analysis/paper_tables.csv",  # an input
     "report/page/*": "REPORT_PAGE.glob",  # inputs
     "data/sources/known_sources.yaml": "get_known_source",  # its facts are a param
+    "core/openai_templates.yaml": "get_caption",  # the templates are a param
     "core/config.schema.yaml": "check_config",  # defaults reach the rules as params
 }
 

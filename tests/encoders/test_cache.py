@@ -87,11 +87,12 @@ def test_normalize_rows_returns_unit_rows_in_float64():
 
 def test_caption_cache_holds_raw_vectors_of_the_bundled_encoder(small_task):
     texts = read_embeddings(small_task / "embeddings/text.parquet")
-    assert list(texts.columns["caption"])[3] == 'a photo of the number: "3"'
+    assert texts.columns["captions"][3].tolist() == ['a photo of the number: "3"']
     assert not np.allclose(np.linalg.norm(texts.vectors, axis=1), 1)
     model, _, tokenizer = load_model(CLIP_MINI)
     # encode_text cuts the context after the longest caption; the result is equal up to rounding.
-    tokens = tokenizer([*texts.columns["caption"], "a much longer caption than the others are"])
+    captions = np.concatenate(texts.columns["captions"])
+    tokens = tokenizer([*captions, "a much longer caption than the others are"])
     whole = model.encode_text(tokens).detach().numpy()
     assert np.allclose(encode_text(model, tokens).detach().numpy(), whole, atol=1e-5)
     assert np.allclose(texts.vectors, whole[:10], atol=1e-5)

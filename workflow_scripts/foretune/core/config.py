@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema
 import yaml
 
+from foretune.core.caption_templates import read_caption
 from foretune.core.entries import ModelSpec, Recipe, SourceSpec
 from foretune.core.errors import ForetuneError
 from foretune.core.grid import grid_points
@@ -80,6 +81,10 @@ def check_config(config: dict) -> dict:
     check_measure_names(config)
     for where, entry in iterate_sources(config):
         check_source(where, entry)
+        if "caption" in entry:
+            source = entry.get("torchvision", entry.get("webdataset", entry.get("huggingface", "")))
+            names = [where.split(".")[-1], source]
+            entry["caption"] = read_caption(where, entry["caption"], names)
         set_source_root(where, entry, config["data"])
     check_paths(config)
     check_outcomes(config)

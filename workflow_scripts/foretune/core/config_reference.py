@@ -89,6 +89,11 @@ def resolve(schema: dict, definition: dict) -> dict:
     return {**target, **{key: value for key, value in definition.items() if key != "$ref"}}
 
 
+TYPE_NAMES = {
+    "string": "text", "object": "mapping", "boolean": "true or false", "array": "list",
+}  # fmt: skip
+
+
 def format_type(schema: dict, definition: dict) -> str:
     """Return a definition's type in words, with its bounds or choices."""
     if "enum" in definition:
@@ -97,8 +102,8 @@ def format_type(schema: dict, definition: dict) -> str:
     if kind == "array":
         return f"list of: {format_type(schema, resolve(schema, definition['items']))}"
     if isinstance(kind, list):
-        return "list or mapping"
-    name = {"string": "text", "object": "mapping", "boolean": "true or false"}.get(kind, kind)
+        return " or ".join(TYPE_NAMES[name] for name in kind)
+    name = TYPE_NAMES.get(kind, kind)
     bounds = [
         f"{sign} {format(limit, 'g') if isinstance(limit, float) else limit}"
         for bound, sign in (

@@ -44,7 +44,7 @@ class SourceSpec(TypedDict, total=False):
     splits: dict[str, str]
     licence: str
     source: str
-    caption: str
+    caption: str | list[str]  # templates with {}, or a JSON file of captions by class
     classes: list[str] | dict[str, str]
     shards: int
     shifted: dict[str, Any]  # name -> SourceSpec

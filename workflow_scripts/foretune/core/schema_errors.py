@@ -51,7 +51,7 @@ def format_schema_error(error: jsonschema.ValidationError) -> list[str]:
         return [f"{path}: {value!r} is not a commit: give all 40 hexadecimal digits"]
     if error.validator == "type":
         return [f"{path}: {value!r} is not {describe_expected_type(value, expected)}"]
-    if error.validator == "pattern" and path.endswith(".caption"):
+    if error.validator == "pattern" and ".caption" in path:
         return [f"{path}: {value!r} needs a {{}} where the class name goes"]
     if error.validator == "pattern" and path.endswith(".hub"):
         return [f"{path}: {value!r} is not owner/name of a model on the hub"]

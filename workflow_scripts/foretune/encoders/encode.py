@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -15,6 +16,13 @@ from foretune.core.entries import ModelSpec
 from foretune.core.errors import ForetuneError
 from foretune.data.prepared import Manifest, read_manifest, read_split
 from foretune.encoders.cache import write_embeddings
+from foretune.encoders.captions import (
+    Captions,
+    find_first_equal,
+    make_captions,
+    note_equal_captions,
+    read_class_captions,
+)
 from foretune.encoders.hidden import record_hidden_features
 from foretune.encoders.hub_models import get_revision
 from foretune.encoders.image_cache import load_batch, prepare_images
@@ -33,6 +41,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # On a CPU, the activations of more images do not fit in its caches: a mini encoder is half as fast
 # again with batches of 64 as with 256 (benchmarks/training.md).
 ENCODE_BATCH = 256 if DEVICE == "cuda" else 64
+CAPTION_BATCH = 512  # captions per forward pass: lists of templates make many thousands
 
 
 @torch.inference_mode()
@@ -80,10 +89,26 @@ def halve_batch(size: int) -> int:
 
 
 @torch.inference_mode()
-def encode_captions(model: DualEncoder, tokenizer: Tokenizer, captions: list[str]) -> Tensor:
-    """Return the raw embeddings (C, d) of captions, on the CPU."""
+def encode_captions(model: DualEncoder, tokenizer: Tokenizer, captions: Captions) -> Tensor:
+    """Return the raw embeddings (C, d) of the captions of C classes, on the CPU.
+
+    That of a class with several captions points along the mean of their unit vectors, and is as
+    long as they are on average (Radford et al. 2021, arXiv:2103.00020, section 3.1.4).
+    """
     device = next(model.parameters()).device
-    return encode_text(model, tokenizer(captions).to(device)).float().cpu()
+    flat = [caption for of_class in captions for caption in of_class]
+    batches = (flat[i : i + CAPTION_BATCH] for i in range(0, len(flat), CAPTION_BATCH))
+    # A batch is cut to its longest caption, so that batches of other captions have other lengths.
+    vectors = torch.cat([
+        encode_text(model, tokenizer(batch).to(device)).float().cpu() for batch in batches
+    ])  # fmt: skip
+    if len(flat) == len(captions):
+        return vectors
+    means = []
+    for of_class in vectors.split([len(of_class) for of_class in captions]):
+        direction = F.normalize(F.normalize(of_class, dim=1).mean(dim=0), dim=0)
+        means.append(direction * of_class.norm(dim=1).mean())
+    return torch.stack(means)
 
 
 def embed_images(
@@ -145,34 +170,51 @@ def embed_images(
             write_embeddings(path, features, columns, metadata | {"kind": "hidden"})
     if "parent" not in manifest:
         path = output / "own_text.parquet"
-        write_caption_embeddings(loaded, manifest, manifest["caption"], path)
+        captions = make_captions(manifest["classes"], manifest["caption"])
+        write_caption_embeddings(loaded, manifest, captions, path, log)
 
 
 def embed_captions(
-    model_spec: ModelSpec, dataset: Path, template: str | None, output: Path
+    model_spec: ModelSpec,
+    dataset: Path,
+    caption: str | list[str] | None,
+    output: Path,
+    log: Callable[[str], object] = print,
 ) -> None:
-    """Write the embeddings of one caption per class to the file `output`.
+    """Write the embeddings of the captions of a dataset's classes to the file `output`.
 
-    template: the caption with {} for the class name; None takes the dataset's own.
+    caption: a template with {} for the class name, several, or a JSON file that
+        `read_class_captions` reads; None takes the dataset's own template.
     """
     manifest = read_manifest(dataset)
-    write_caption_embeddings(
-        load_model(model_spec, DEVICE), manifest, template or manifest["caption"], output
-    )
+    if isinstance(caption, str) and "{}" not in caption:
+        captions = read_class_captions(Path(caption), manifest["classes"])
+    else:
+        captions = make_captions(manifest["classes"], caption or manifest["caption"])
+    write_caption_embeddings(load_model(model_spec, DEVICE), manifest, captions, output, log)
 
 
 def write_caption_embeddings(
-    loaded: LoadedModel, manifest: Manifest, template: str, output: Path
+    loaded: LoadedModel,
+    manifest: Manifest,
+    captions: Captions,
+    output: Path,
+    log: Callable[[str], object] = print,
 ) -> None:
-    """Write the embeddings of one caption per class, made from the template."""
-    captions = [template.replace("{}", name) for name in manifest["classes"]]
-    vectors = encode_captions(loaded.model, loaded.tokenizer, captions).numpy()
+    """Write the embeddings of the captions, one vector per class.
+
+    A line warns of classes that the model cannot tell apart, since their captions have the same
+    tokens.
+    """
+    same_as = find_first_equal(tokenize_classes(loaded.tokenizer, captions))
+    for note in note_equal_captions(same_as, manifest["classes"]):
+        log(f"warning: {note}")
     columns = {
         "label": np.arange(len(captions), dtype=np.int32),
         "class": manifest["classes"],
-        "caption": captions,
-        # The first label whose caption has the same tokens: a tokenizer may cut, or fold case.
-        "same_tokens_as": find_first_equal(np.asarray(loaded.tokenizer(captions))),
+        "captions": captions,
+        # The first label whose captions have the same tokens: a tokenizer may cut, or fold case.
+        "same_tokens_as": same_as,
     }
     metadata = {
         "kind": "captions",
@@ -180,13 +222,12 @@ def write_caption_embeddings(
         "precision": "float32",
         "dataset": manifest["digest"],
         "preprocessing": repr(loaded.preprocess.config),
-        "template": template,
         "logit_scale": loaded.model.logit_scale.exp().item(),  # for an adapter's logits
     }
+    vectors = encode_captions(loaded.model, loaded.tokenizer, captions).numpy()
     write_embeddings(output, vectors, columns, metadata)
 
 
-def find_first_equal(rows: np.ndarray) -> np.ndarray:
-    """Return, for each row of a matrix, the number of the first row that equals it: (N,) int32."""
-    _, first, group = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    return first[group.reshape(-1)].astype(np.int32)
+def tokenize_classes(tokenizer: Tokenizer, captions: Captions) -> list[bytes]:
+    """Return the tokens of all captions of each class, as bytes."""
+    return [np.asarray(tokenizer(of_class)).tobytes() for of_class in captions]

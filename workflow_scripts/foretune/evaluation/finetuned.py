@@ -21,6 +21,7 @@ from foretune.core.files import read_json, write_json
 from foretune.core.parquet import write_parquet
 from foretune.data.prepared import Manifest, get_dataset_title, read_manifest, read_split
 from foretune.encoders.cache import read_task_embeddings
+from foretune.encoders.captions import Captions, get_captions
 from foretune.encoders.encode import DEVICE, ENCODE_BATCH, encode_captions, encode_images
 from foretune.encoders.image_cache import prepare_images
 from foretune.encoders.loading import load_model
@@ -67,7 +68,7 @@ class CaptionedTest:
 
     folder: Path
     manifest: Manifest
-    captions: list[str]
+    captions: Captions
     made_from: list
 
     def is_own_test(self, run: Selection) -> bool:
@@ -123,7 +124,7 @@ def evaluate_model(
 
 def add_captions(test: EvaluationTest) -> CaptionedTest:
     manifest, texts = test.read_manifest(), test.read_captions()
-    captions = list(texts.columns["caption"])
+    captions = get_captions(texts)
     base = [texts.metadata["weights"], texts.metadata["preprocessing"]]
     return CaptionedTest(test.folder, manifest, captions, [*base, manifest["digest"], captions])
 
@@ -211,7 +212,7 @@ class FineTunedModel:
         rows.sort()  # they are read from a file in this order
         after = self.encode_split(dataset, "train", rows).numpy()
         model, _, tokenizer = self.get_model()
-        captions = encode_captions(model, tokenizer, list(texts.columns["caption"]))
+        captions = encode_captions(model, tokenizer, get_captions(texts))
         return measure_drift(
             ArraySource(before.vectors[rows], texts.vectors, labels[rows]),
             ArraySource(after, captions.numpy(), labels[rows]),

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file as load_arrays
 
 from foretune.data.prepared import Manifest, get_dataset_title
 from foretune.encoders.cache import Embeddings, normalize_rows
+from foretune.encoders.captions import get_captions
 from foretune.evaluation.scores import (
     EvaluationOutputs,
     EvaluationTest,
@@ -110,7 +111,7 @@ def write_cached_predictions(
     `predictor` is the digest of the trained weights, or "zero_shot". `texts` is None for
     predictors that use no captions; their similarities are logits.
     """
-    captions = None if texts is None else list(texts.columns["caption"])
+    captions = None if texts is None else get_captions(texts)
     path = get_predictions_path(
         folder, predictor, images.metadata["weights"], images.metadata["preprocessing"],
         manifest["digest"], captions, "from embeddings",

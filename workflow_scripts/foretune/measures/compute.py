@@ -140,29 +140,6 @@ def note_absent_classes(statistics: ClassStatistics, classes: list[str] | None) 
     return [f"{len(absent)} {verb} no image: {', '.join(names)}{more}"]
 
 
-def note_equal_captions(same_as: np.ndarray | None, classes: list[str]) -> list[str]:
-    """Return a note that names the classes whose captions have equal tokens, or no note.
-
-    same_as: (C,), the first class with the same tokens as each class; None if that is not known.
-    """
-    if same_as is None:
-        return []
-    groups: dict[int, list[str]] = {}
-    for label, first in enumerate(same_as.tolist()):
-        # Notes are joined by semicolons.
-        groups.setdefault(first, []).append(classes[label].replace(";", ","))
-    equal = [" = ".join(names[:10]) for names in groups.values() if len(names) > 1]
-    if not equal:
-        return []
-    n = sum(len(names) for names in groups.values() if len(names) > 1)
-    more = f" and {len(equal) - 10} more groups" if len(equal) > 10 else ""
-    return [
-        f"the captions of {n} classes are the same to the model's tokenizer, so that it cannot "
-        f"tell them apart by their names: {', '.join(equal[:10])}{more} "
-        "(`classes:` gives shorter or other names)"
-    ]
-
-
 def finite_or_none(value: float) -> float | None:
     """Return a finite value as it is and None for any other, since JSON has no NaN."""
     return value if np.isfinite(value) else None

@@ -131,7 +131,14 @@ class JobTimes:
     def embed_captions(self, model: str, dataset: str) -> float:
         if "caption" not in (self.study["datasets"] | self.study["forecast"]["datasets"])[dataset]:
             return 0.1  # the job that embeds the images has embedded the source's own captions
-        return START_SECONDS + self.time_encoding(model, 0, self.sizes[dataset].classes)
+        return START_SECONDS + self.time_encoding(model, 0, self.count_captions(dataset))
+
+    def count_captions(self, dataset: str) -> int:
+        """Return the captions of a dataset's classes, one per template."""
+        entries = self.study["datasets"] | self.study["forecast"]["datasets"]
+        caption = entries[dataset.split("/")[0]].get("caption", "")
+        templates = len(caption) if isinstance(caption, list) else 1
+        return templates * self.sizes[dataset].classes
 
     def measure_task(self, model: str, dataset: str) -> float:
         width = self.costs[model].width
@@ -186,7 +193,7 @@ class JobTimes:
             retrained = (model, method, dataset) in self.new_runs
             tests = [test for test in self.tests if retrained or (model, test) in self.new_tests]
             images = sum(self.sizes[test].test for test in tests)
-            captions = sum(self.sizes[test].classes for test in tests)
+            captions = sum(map(self.count_captions, tests))
             seconds += coefficients * self.time_encoding(model, images, captions)
             if retrained:  # the drift of its own training images
                 seconds += self.time_encoding(model, self.sizes[dataset].train) + 1

@@ -31,6 +31,7 @@ from foretune.analysis.missing import describe_missing
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.seeds import average_seeds, keep_first_seed
 from foretune.analysis.tables import REPORT_TABLE_NAMES
+from foretune.core.caption_templates import format_caption
 from foretune.core.files import atomic_write, read_json
 from foretune.core.parquet import read_frame, read_metadata
 from foretune.report.charts import CHARTS, PALETTE, make_specifications
@@ -239,7 +240,7 @@ def describe_study_datasets(paths: list[Path], facts: dict) -> list[DatasetDescr
         entry = facts.get("config", {}).get("datasets", {}).get(dataset["name"], {})
         # A shifted test has its own licence and source but uses the captions of its dataset.
         test_entry = entry.get("shifted", {}).get(dataset["split"], entry)
-        dataset["caption"] = entry.get("caption", dataset["caption"])
+        dataset["caption"] = format_caption(entry.get("caption", dataset["caption"]))
         dataset["licence"] = test_entry.get("licence", dataset["licence"])
         dataset["source"] = test_entry.get("source", dataset["source"])
     return descriptions

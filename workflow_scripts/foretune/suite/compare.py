@@ -15,6 +15,7 @@ from foretune.core.files import atomic_write, digest_file, digest_json
 from foretune.core.parquet import read_metadata, write_parquet
 from foretune.data.prepared import decode_image
 from foretune.data.sources.local import read_parquet_source
+from foretune.encoders.captions import make_captions
 from foretune.encoders.encode import encode_captions, encode_images
 from foretune.encoders.loading import CONFIG_NAME, WEIGHTS_NAME, load_model
 from foretune.encoders.zero_shot import predict_classes
@@ -44,7 +45,7 @@ def zero_shot_accuracies(encoder: Path, tasks: list[Path]) -> dict[str, float]:
         source = read_parquet_source(path)
         _, encoded, labels = zip(*source.rows["test"].read(), strict=True)
         images = np.stack([preprocess(decode_image(image, path.name)).numpy() for image in encoded])
-        captions = [source.caption.replace("{}", name) for name in source.classes]
+        captions = make_captions(source.classes, source.caption)
         vectors = encode_images(model, preprocess, images)
         predicted = predict_classes(vectors, encode_captions(model, tokenizer, captions)).numpy()
         accuracies[path.stem] = float(np.mean(predicted == np.array(labels)))

@@ -19,6 +19,7 @@ from foretune.core.entries import ModelSpec, Trial
 from foretune.core.errors import ForetuneError
 from foretune.data.prepared import read_manifest, read_split
 from foretune.encoders.cache import read_embeddings
+from foretune.encoders.captions import get_captions
 from foretune.encoders.encode import DEVICE, encode_captions, encode_images
 from foretune.encoders.image_cache import load_batch, prepare_images
 from foretune.encoders.imports import restore_compiler
@@ -70,7 +71,7 @@ class Trainer:
         dataset_digest = read_manifest(job.dataset)["digest"]
         weights_digest = digest_weights(self.model)
         texts = read_embeddings(text_cache, dataset=dataset_digest, weights=weights_digest)
-        self.captions = list(texts.columns["caption"])
+        self.captions = get_captions(texts)
         # What the numbers depend on besides the job's settings and the code.
         self.made_from = {
             "weights": weights_digest,
@@ -78,7 +79,12 @@ class Trainer:
             "dataset": dataset_digest,
             "captions": self.captions,
         }
-        self.tokens = self.tokenizer(self.captions).to(DEVICE)
+        # The captions of all classes, and where those of each class begin.
+        counts = [len(of_class) for of_class in self.captions]
+        self.caption_counts, self.caption_starts = np.array(counts), np.cumsum([0, *counts[:-1]])
+        flat = [caption for of_class in self.captions for caption in of_class]
+        self.all_tokens = self.tokenizer(flat).to(DEVICE)
+        self.tokens = self.all_tokens[self.caption_starts]
         self.images, self.labels = self.read_images(job, prepared, log)
         self.base = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.frozen = self.encode_frozen()
@@ -184,6 +190,7 @@ class Trainer:
             rate = compute_learning_rate(self.recipe, peak, step, len(batches))
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            self.draw_captions(step)
             draws = torch.rand(4, len(batch), generator=generator)
             loss = self.train_step(batch, draws, optimizer, trainable)
             losses += loss * len(batch)  # not .item(): a GPU would wait at every step
@@ -199,6 +206,12 @@ class Trainer:
             "images_per_second": n / seconds,
             "ended": None,
         }
+
+    def draw_captions(self, step: int) -> None:
+        """Draw the caption of each class that a step trains on, from the seed and the step."""
+        if (self.caption_counts > 1).any():
+            drawn = np.random.default_rng([self.seed, step]).integers(self.caption_counts)
+            self.tokens = self.all_tokens[self.caption_starts + drawn]
 
     def train_step(
         self,

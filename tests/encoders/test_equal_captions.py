@@ -6,13 +6,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from checkout import ROOT
-from foretune.encoders.encode import embed_captions, find_first_equal
-from foretune.measures.compute import note_equal_captions
+from foretune.encoders.captions import find_first_equal, note_equal_captions
+from foretune.encoders.encode import embed_captions
 
 
 def test_find_first_equal():
-    rows = np.array([[3, 1], [1, 2], [3, 1], [1, 2], [0, 0]])
-    assert find_first_equal(rows).tolist() == [0, 1, 0, 1, 4]
+    assert find_first_equal([b"31", b"12", b"31", b"12", b"0"]).tolist() == [0, 1, 0, 1, 4]
 
 
 def test_note_equal_captions_names_the_classes():
@@ -31,6 +30,9 @@ def test_embed_captions_records_equal_tokens(tmp_path):
     manifest = {"classes": classes, "caption": "a photo of {}", "digest": "-"}
     (tmp_path / "dataset.json").write_text(json.dumps(manifest))
     model = {"folder": str(ROOT / "resources/mini/siglip")}
-    embed_captions(model, tmp_path, None, tmp_path / "text.parquet")
+    lines: list[str] = []
+    embed_captions(model, tmp_path, None, tmp_path / "text.parquet", lines.append)
+    (warning,) = lines
+    assert warning.startswith("warning: the captions of 4 classes are the same")
     same = pq.read_table(tmp_path / "text.parquet")["same_tokens_as"].to_pylist()
     assert same == [0, 1, 0, 1]
