@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from foretune.analysis.outcomes import GAIN
-from foretune.analysis.seeds import average_seeds, tabulate_seeds
+from foretune.analysis.seeds import average_seeds, keep_first_seed, tabulate_seeds
 
 
 def make_tasks(rows):
@@ -54,3 +54,9 @@ def test_intervals_are_those_of_students_t():
     assert (row.accuracy, row.accuracy_low) == (pytest.approx(0.725), pytest.approx(low))
     # A method on all images stands beside its few-shot runs.
     assert np.isnan(rows.loc["lora", "a"].shots) and np.isnan(rows.loc["lora", "a"].accuracy_low)
+
+
+def test_the_first_seed_is_kept():
+    rows = keep_first_seed(TASKS)
+    assert sorted(rows.method) == ["full", "lora", "lora_4shot", "lora_4shot"]
+    assert rows.accuracy[rows.method == "lora_4shot"].tolist() == [0.5, 0.9]

@@ -44,7 +44,7 @@ def average_seeds(rows: pd.DataFrame) -> pd.DataFrame:
 
 def keep_first_seed(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of each method's first seed, named without it."""
-    names = sorted(rows.method.unique(), key=parse_variant)
+    names = sorted(rows.method.unique(), key=lambda name: parse_variant(name).seed or 0)
     first = {average_name(name): name for name in reversed(names)}
     chosen = rows[rows.method.isin(list(first.values()))]
     return chosen.assign(method=chosen.method.map(average_name))
