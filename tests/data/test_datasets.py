@@ -317,3 +317,25 @@ def test_test_digest_depends_on_images_and_classes_only(folder, parent, tmp_path
     (folder / "jay/04.png").rename(folder / "old_crow/jay.png")  # another class
     third = prepare_shifted_test("photo", {"folder": str(folder)}, parent, tmp_path / "d")
     assert third["test_digest"] != other["test_digest"]
+
+
+def test_halves_of_the_classes_are_datasets_of_their_own(tmp_path):
+    spec = {"parquet": str(ROOT / "resources/mini/digits.parquet")}
+    whole = prepare_dataset("digits", spec, tmp_path / "whole", 0)
+    labels = {}
+    for half in ("base", "new"):
+        manifest = prepare_dataset(f"d_{half}", spec | {"class_half": half}, tmp_path / half, 0)
+        rows = read_split(tmp_path / half, "test", ["id", "label"])
+        names = [manifest["classes"][label] for label in rows["label"].to_pylist()]
+        labels |= dict(zip(rows["id"].to_pylist(), names, strict=True))
+        assert len(manifest["classes"]) == 5
+    rows = read_split(tmp_path / "whole", "test", ["id", "label"])
+    names = [whole["classes"][label] for label in rows["label"].to_pylist()]
+    assert labels == dict(zip(rows["id"].to_pylist(), names, strict=True))
+
+
+def test_halves_need_four_classes(folder, tmp_path):
+    with pytest.raises(
+        ForetuneError, match="dataset birds: has 2 classes, and halves of them need"
+    ):
+        prepare_dataset("birds", {"folder": str(folder), "class_half": "new"}, tmp_path / "out", 0)

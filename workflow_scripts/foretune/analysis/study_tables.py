@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from foretune.analysis.base_to_new import tabulate_base_to_new
 from foretune.analysis.findings import answer_findings, collect_evidence
 from foretune.analysis.measure_tables import (
     MeasuresFile,
@@ -184,8 +185,8 @@ def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output:
     """Write a study's tables into the folder `output`, each as Parquet and as CSV.
 
     The tables are those of `tables.TABLE_NAMES`. outcomes, class_accuracy, confusions, tasks,
-    missing, seeds, wise_ft, measures, curves and drift hold results; `write_statistics` derives the
-    others.
+    missing, seeds, base_to_new, wise_ft, measures, curves and drift hold results;
+    `write_statistics` derives the others.
     studies: the result of `paper_tables.identify_paper_study`.
     """
     study = tabulate_tasks(files)
@@ -200,6 +201,7 @@ def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output:
         "tasks": tasks,
         "missing": study.missing,
         "seeds": study.seeds,
+        "base_to_new": tabulate_base_to_new(study.outcomes),
         "measures": study.measures,
         "curves": tabulate_curves(study.files),
     }

@@ -11,6 +11,7 @@ RESULT_TABLE_NAMES = (
     "tasks",
     "missing",
     "seeds",
+    "base_to_new",
     "wise_ft",
     "measures",
     "curves",

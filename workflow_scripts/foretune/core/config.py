@@ -15,6 +15,7 @@ import jsonschema
 import yaml
 
 from foretune.core.caption_templates import read_caption
+from foretune.core.class_halves import expand_class_halves
 from foretune.core.entries import ModelSpec, Recipe, SourceSpec
 from foretune.core.errors import ForetuneError
 from foretune.core.grid import grid_points
@@ -42,7 +43,7 @@ SOURCE_KINDS = {
     "huggingface": ("root", "revision", "splits", "subset", "image", "label", "group"),
 }
 # The keys that determine a dataset's rows: where they come from, and the classes.
-SOURCE_KEYS = {*SOURCE_KINDS, "classes"}.union(*SOURCE_KINDS.values())
+SOURCE_KEYS = {*SOURCE_KINDS, "classes", "class_half"}.union(*SOURCE_KINDS.values())
 # JSON Schema accepts 1.0 as an integer and NaN as a number. A training loop does not.
 VALIDATOR = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
@@ -60,7 +61,8 @@ VALIDATOR = jsonschema.validators.extend(
 def check_config(config: dict) -> dict:
     """Check a config and return a copy with all defaults filled in.
 
-    Each method with `shots` or `seeds` becomes several; see `variants.expand_variants`.
+    Each method with `shots` or `seeds` becomes several, and a dataset with halves of its classes
+    becomes two; see `variants.expand_variants` and `class_halves.expand_class_halves`.
 
     Raises:
         ForetuneError: the config has mistakes. The message has one line per mistake, and each
@@ -75,6 +77,7 @@ def check_config(config: dict) -> dict:
     fill_defaults(config, schema, schema)
     if not config["datasets"] and not config["without_images"]:
         raise ForetuneError("datasets: a study needs at least one")
+    config["datasets"] = expand_class_halves(config["datasets"])
     check_methods(config)
     config["methods"] = expand_variants(config["methods"])
     check_forecast(config)

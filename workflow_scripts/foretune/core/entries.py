@@ -46,6 +46,7 @@ class SourceSpec(TypedDict, total=False):
     source: str
     caption: str | list[str]  # templates with {}, or a JSON file of captions by class
     classes: list[str] | dict[str, str]
+    class_half: str  # "base" or "new"; see core/class_halves.py
     shards: int
     shifted: dict[str, Any]  # name -> SourceSpec
 

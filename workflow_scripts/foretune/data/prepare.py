@@ -15,6 +15,8 @@ own name as `split`, and the dataset's digest as `parent`.
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,13 @@ from foretune.core.entries import SourceSpec
 from foretune.core.errors import ForetuneError
 from foretune.data.notes import PreparationNotes, format_notes
 from foretune.data.prepared import SPLITS, DatasetFacts, Manifest, read_manifest
-from foretune.data.sources.base import ImageSource, format_class_names, join_names
+from foretune.data.sources.base import (
+    ImageRow,
+    ImageRows,
+    ImageSource,
+    format_class_names,
+    join_names,
+)
 from foretune.data.sources.read import read_source
 from foretune.data.splits import draw_rows
 from foretune.data.write import RowStream, check_splits, write_dataset
@@ -68,6 +76,8 @@ def plan_splits(
 ) -> tuple[ImageSource, DatasetFacts, list[RowStream]]:
     """Return a dataset's source, the facts of its manifest, and its rows with their splits."""
     source = read_source(spec)
+    if "class_half" in spec:
+        source = take_class_half(name, source, spec["class_half"])
     new_names = spec.get("classes", source.classes)
     classes = rename_classes(name, source.classes, new_names)
     if isinstance(new_names, list):
@@ -97,6 +107,38 @@ def plan_splits(
         "source": source.source,
     }
     return source, facts, streams
+
+
+def take_class_half(dataset: str, source: ImageSource, half: str) -> ImageSource:
+    """Return a source with the first half of its classes ("base") or the others ("new").
+
+    The first half has the middle class of an odd number.
+
+    Raises:
+        ForetuneError: there are fewer than four classes, so that a half would have a single one.
+    """
+    classes = source.classes
+    if len(classes) < 4:
+        raise ForetuneError(
+            f"dataset {dataset}: has {len(classes)} classes, and halves of them need at least 4"
+        )
+    middle = (len(classes) + 1) // 2
+    kept = range(middle) if half == "base" else range(middle, len(classes))
+    rows = {split: take_labels(split_rows, kept) for split, split_rows in source.rows.items()}
+    return replace(source, classes=[classes[label] for label in kept], rows=rows)
+
+
+def take_labels(rows: ImageRows, kept: range) -> ImageRows:
+    """Return the images with the labels `kept`, which are numbered from 0."""
+    chosen = [number for number, label in enumerate(rows.labels) if label in kept]
+
+    def read() -> Iterator[ImageRow]:
+        for row in rows.read():
+            if row.label in kept:
+                yield row._replace(label=row.label - kept.start)
+
+    labels = [rows.labels[number] - kept.start for number in chosen]
+    return ImageRows(labels, read, rows.groups and [rows.groups[number] for number in chosen])
 
 
 def rename_classes(

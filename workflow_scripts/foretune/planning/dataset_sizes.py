@@ -56,7 +56,12 @@ def get_dataset_sizes(study: dict, results: Path = Path("results")) -> dict[str,
     """Return the size of each dataset of a checked config, and of each `dataset/shifted test`."""
     sizes = {}
     for name, entry in (study["datasets"] | study["forecast"]["datasets"]).items():
-        sizes[name] = get_dataset_size(name, entry, results / "datasets" / name)
+        folder = results / "datasets" / name
+        sizes[name] = size = get_dataset_size(name, entry, folder)
+        if "class_half" in entry and not (folder / "dataset.json").is_file():
+            sizes[name] = DatasetSize(
+                size.train // 2, size.val // 2, size.test // 2, size.classes // 2, size.basis
+            )
         for shift, shifted_entry in entry.get("shifted", {}).items():
             folder = results / "datasets" / name / "shifted" / shift
             size = get_dataset_size(shift, shifted_entry, folder)

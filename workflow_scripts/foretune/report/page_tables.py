@@ -47,14 +47,21 @@ SELECTION_COLUMN_SPECS = TASK_COLUMN_SPECS | {
     "best_epoch": ("best epoch", "plain"), "val_accuracy": ("validation accuracy", "percent"),
 }  # fmt: skip
 SEED_COLUMN_SPECS: ColumnSpecs = RUN_COLUMN_SPECS | {
-    "dataset": ("dataset (all if empty)", "text"),
-    "shots": ("images per class (all if empty)", "plain"),
+    "dataset": ("dataset (– is all)", "text"),
+    "shots": ("images per class (– is all)", "plain"),
     "wise_ft": ("share of the tuned weights", "plain"), "seeds": ("seeds", "plain"),
     "accuracy": ("accuracy", "percent", "accuracy_low", "accuracy_high"),
     GAIN: ("gain", "number", f"{GAIN}_low", f"{GAIN}_high"),
     "ood_change": ("other tasks (points)", "points", "ood_change_low", "ood_change_high"),
     "shifted_change": ("shifted tests (points)", "points", "shifted_change_low",
                        "shifted_change_high"),
+}  # fmt: skip
+BASE_TO_NEW_COLUMN_SPECS = TASK_COLUMN_SPECS | {
+    "wise_ft": ("share of the tuned weights", "plain"),
+    "zero_shot_base": ("base, zero-shot", "percent"), "base": ("base", "percent"),
+    "zero_shot_new": ("new, zero-shot", "percent"), "new": ("new", "percent"),
+    "zero_shot_harmonic_mean": ("harmonic mean, zero-shot", "percent"),
+    "harmonic_mean": ("harmonic mean", "percent"),
 }  # fmt: skip
 DRIFT_COLUMN_SPECS = TASK_COLUMN_SPECS | {
     "iimm_before": ("IIMM before", "number"), "iimm_after": ("IIMM after", "number"),
@@ -187,6 +194,8 @@ def make_study_tables(
         "means": ("Means over the datasets", average_over_datasets(tasks), MEAN_COLUMN_SPECS),
         "results": ("Test results", tasks, RESULT_COLUMN_SPECS),
         "chosen": ("Selected trials", tasks, SELECTION_COLUMN_SPECS),
+        "base_to_new": ("From base classes to new ones", study["base_to_new"],
+                        BASE_TO_NEW_COLUMN_SPECS),
         "seeds": ("Means over seeds, with 95% intervals", study["seeds"], SEED_COLUMN_SPECS),
         "measures": ("Measures with 95% intervals over images", measured,
                      make_measure_column_specs(measures)),
