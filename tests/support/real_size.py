@@ -1,10 +1,10 @@
 """Measure time and memory of one model at its real size, with random weights.
 
-    python tests/support/real_size.py architecture tag folder
+    python tests/support/real_size.py architecture tag folder [method ...]
 
 The weights are written to where the hub's library would put them, so that the tag finds them. Then
-the model embeds, is trained by one step on four images with each method, and is evaluated. The last
-line printed is JSON.
+the model embeds, is trained by one step on four images with each method (all by default), and is
+evaluated. The last line printed is JSON.
 """
 
 import gc
@@ -50,19 +50,31 @@ def make_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
+def make_config_of_xlm_roberta(folder: Path) -> None:
+    """Write the config of xlm-roberta-base, which the hub's repository has."""
+    from transformers import XLMRobertaConfig
+
+    XLMRobertaConfig(
+        vocab_size=250002, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5
+    ).save_pretrained(folder)
+
+
 def make_weights(architecture: str, tag: str) -> int:
     """Write random weights in half precision as the file of the tag; return their number."""
     import torch
     from safetensors.torch import save_file
 
-    from foretune.encoders.imports import open_clip
+    from foretune.encoders.imports import open_clip, restore_transformers
 
     repository = open_clip.get_pretrained_cfg(architecture, tag)["hf_hub"].strip("/")
+    config = open_clip.get_model_config(architecture)["text_cfg"]
+    if config.get("hf_model_name") == "xlm-roberta-base":
+        restore_transformers()
+        make_config_of_xlm_roberta(cache("xlm-roberta-base"))
     torch.manual_seed(0)
-    model = open_clip.create_model(architecture)
+    model = open_clip.create_model(architecture, pretrained_text=False)
     state = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, cache(repository) / "open_clip_model.safetensors")
-    config = open_clip.get_model_config(architecture)["text_cfg"]
     if "hf_tokenizer_name" in config:
         make_tokenizer(cache(config["hf_tokenizer_name"]))
     return sum(parameter.numel() for parameter in model.parameters())
@@ -90,7 +102,7 @@ def make_dataset(folder: Path, output: Path) -> None:
     write_dataset(facts | names, [stream], SPLITS, output)
 
 
-def run(architecture: str, tag: str, folder: Path) -> dict:
+def run(architecture: str, tag: str, folder: Path, methods: list[str]) -> dict:
     """Run all steps; return the seconds of each, the peak memory and what was written."""
     from foretune.core.grid import expand_grid
     from foretune.encoders.encode import embed_captions, embed_images
@@ -126,13 +138,13 @@ def run(architecture: str, tag: str, folder: Path) -> dict:
     tables = [folder / f"{name}.parquet" for name in ("rows", "classes", "confusions")]
     outputs = EvaluationOutputs(predictions, *tables)
     evaluate_zero_shot("it", tests, outputs)
-    for method, more in METHODS.items():
+    for method in methods:
         recipe = {
             "learning_rate": [1e-5], "weight_decay": [0.0], "optimizer": "sgd", "momentum": 0.9,
             "epochs": 1, "batch_size": 4, "schedule": "constant", "warmup_epochs": 0,
             "label_smoothing": 0, "towers": "both", "precision": "auto", "compile": False,
             "augmentation": {"crop": 1, "flip": False}, "search": {"kind": "grid"}, "parts": 1,
-        } | more  # fmt: skip
+        } | METHODS[method]  # fmt: skip
         grid = {name: [recipe.pop(name)] for name in ("rank", "reduction") if name in recipe}
         trials = expand_grid(recipe | grid)
         settings = {k: v for k, v in recipe.items() if not isinstance(v, list) and k != "parts"}
@@ -169,6 +181,6 @@ def run(architecture: str, tag: str, folder: Path) -> dict:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT / "workflow_scripts"))
-    architecture, tag, folder = sys.argv[1:]
+    architecture, tag, folder, *methods = sys.argv[1:]
     os.environ["HF_HOME"] = str(Path(folder, "home"))
-    print(json.dumps(run(architecture, tag, Path(folder))))
+    print(json.dumps(run(architecture, tag, Path(folder), methods or list(METHODS))))
