@@ -21,6 +21,7 @@ from foretune.analysis.formatting import format_number, is_known
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.paper_tables import get_model_family
 from foretune.analysis.rank_correlation import correlate, percentile_interval
+from foretune.core.config import HEAD_METHODS
 
 RIVALS = ("emms", "ncti", "sfda", "transrate")
 MIN_PAIRED_DATASETS = 4  # of a paired comparison
@@ -220,7 +221,7 @@ def collect_evidence(
     """
     fits = statistics[(statistics.method == "full") & (statistics.measure == "iimm")]
     fits_without_clip = fits[fits.model.map(get_model_family).ne("CLIP")]
-    tuned = tasks[tasks.method != "linear_probe"]
+    tuned = tasks[~tasks.method.isin(HEAD_METHODS)]
     methods = list(dict.fromkeys(tuned.method))
 
     def list_others(*names: str) -> list[str]:

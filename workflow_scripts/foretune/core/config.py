@@ -26,9 +26,11 @@ from foretune.core.variants import expand_variants, get_base_method
 
 CONFIG_SCHEMA = Path(__file__).with_name("config.schema.yaml")
 MEASURES_ROOM = Path(__file__).parents[1] / "measures"
-# The methods that train on cached embeddings, and those of them that have no head for the classes
-# of another task.
-CACHED_METHODS = ("linear_probe", "clip_adapter")
+# The methods that train on cached embeddings.
+CACHED_METHODS = ("linear_probe", "text_probe", "lp_plus_plus", "clip_adapter")
+# Those of them that train a classifier for their own task and leave the embeddings as they are, and
+# those that read no captions, so that they predict no class of another task.
+HEAD_METHODS = ("linear_probe", "text_probe", "lp_plus_plus")
 PROBE_METHODS = ("linear_probe",)
 # The keys of a model's entry that say how its jobs run. They change no number.
 JOB_KEYS = ("gpus", "encode_batch_size", "parameters")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foretune.core.config import PROBE_METHODS, trains_on_embeddings
+from foretune.core.config import HEAD_METHODS, trains_on_embeddings
 from foretune.core.grid import list_parts
 from foretune.core.variants import get_base_method
 from foretune.planning.dataset_sizes import DatasetSize, get_image_bytes
@@ -59,7 +59,7 @@ def count_weight_bytes(cost: "ModelCost", method: str) -> float:
     The best trial's file is a hard link, so that it takes no space of its own.
     """
     method = get_base_method(method)
-    if method in PROBE_METHODS:
+    if method in HEAD_METHODS:
         return 4 * cost.width * 100
     if trains_on_embeddings(method):
         return 4 * cost.width * cost.width

@@ -1,4 +1,4 @@
-"""Training on cached embeddings: linear probes and adapters, all trials of a grid together.
+"""Training on cached embeddings: probes and adapters, all trials of a grid together.
 
 No image is read and no tower runs. Trials are trained in stacks of equal shapes; the trials of a
 stack share every batch and no parameter.
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,7 +23,9 @@ from foretune.data.prepared import read_manifest
 from foretune.encoders.cache import read_embeddings
 from foretune.training.clip_adapter import make_adapter_stacks
 from foretune.training.linear_probe import StackedProbes
+from foretune.training.lp_plus_plus import StackedLPPlusPlus
 from foretune.training.stacked_trials import StackedOptimizer, TrialStack
+from foretune.training.text_probe import StackedTextProbes
 from foretune.training.trials import (
     EpochRow,
     JobSpec,
@@ -81,6 +84,8 @@ def read_training_data(
 ) -> tuple[dict[str, LabelledVectors], list[TrialStack]]:
     """Return the vectors of "train" and "val", and the job's trials in stacks.
 
+    The vectors are of unit length for methods that compare them with captions as the model does.
+
     Raises:
         ForetuneError: a cache is missing its logit scale or was made from something else.
     """
@@ -98,7 +103,13 @@ def read_training_data(
     if "logit_scale" not in texts.metadata:
         raise ForetuneError(f"{path}: has no logit_scale; delete it and run again")
     captions, scale = torch.from_numpy(texts.vectors.copy()), texts.metadata["logit_scale"]
-    return data, [*make_adapter_stacks(job.trials, captions, scale, job.recipe, job.seed)]
+    if job.method == "clip_adapter":
+        return data, [*make_adapter_stacks(job.trials, captions, scale, job.recipe, job.seed)]
+    data = {split: part._replace(vectors=F.normalize(part.vectors)) for split, part in data.items()}
+    if job.method == "text_probe":
+        return data, [StackedTextProbes(job.trials, captions, scale)]
+    momentum = job.recipe["momentum"]
+    return data, [StackedLPPlusPlus(job.trials, captions, *data["train"], momentum)]
 
 
 def train_stack(
