@@ -24,6 +24,9 @@ SECTIONS = (
     ("Every method", "methods.{method}.", ("$defs", "recipe")),
     ("Methods that train the towers", "methods.{method}.", ("$defs", "tuned")),
     ("LoRA", "methods.lora.", ("properties", "methods", "properties", "lora")),
+    ("CLIP-LoRA", "methods.clip_lora.", ("properties", "methods", "properties", "clip_lora")),
+    ("FLYP", "methods.flyp.", ("properties", "methods", "properties", "flyp")),
+    ("LP-FT", "methods.lp_ft.", ("properties", "methods", "properties", "lp_ft")),
     ("CLIP-Adapter", "methods.clip_adapter.",
      ("properties", "methods", "properties", "clip_adapter")),
     ("Probes from captions", "methods.text_probe.",
@@ -36,10 +39,14 @@ SECTIONS = (
      ("properties", "embeddings", "additionalProperties")),
 )  # fmt: skip
 NOTES = {
-    "Methods that train the towers": "`full`, `bitfit`, `attention` and `lora` also take these.",
-    "LoRA": "`lora` also takes these.",
+    "Methods that train the towers": "`full`, `flyp`, `lp_ft`, `bitfit`, `attention`, `lora` and "
+    "`clip_lora` also take these.",
+    "LoRA": "`lora` and `clip_lora` also take these.",
+    "CLIP-LoRA": "`clip_lora` has other defaults of these.",
+    "FLYP": "`flyp` has other bounds of this.",
+    "LP-FT": "`lp_ft` also takes these, or fewer choices.",
     "CLIP-Adapter": "`clip_adapter` also takes these.",
-    "Probes from captions": "`text_probe` also takes these, or has another default.",
+    "Probes from captions": "`text_probe` takes this as follows.",
     "LP++": "`lp_plus_plus` also takes these, or has another default.",
     "Datasets": "An entry below `shifted` takes the same keys, except `caption`, `classes`, "
     "`shards` and `shifted`.",

@@ -14,7 +14,11 @@ if TYPE_CHECKING:  # it imports torch
 # Copies of the trained parameters that an optimizer keeps, besides weights and gradients.
 OPTIMIZER_MOMENTS = {"adamw": 2, "sgd": 1}
 # Share of a model's parameters that a method trains, and so of the bytes of its trained weights.
-TRAINED_SHARES = {"full": 1, "attention": 0.25, "bitfit": 0.002, "lora": 0.01}
+TRAINED_SHARES = {
+    "full": 1, "flyp": 1, "lp_ft": 0.6, "attention": 0.25, "bitfit": 0.002, "lora": 0.01,
+    "clip_lora": 0.01,
+}  # fmt: skip
+SMALLEST_SHARE = 0.05  # that is allowed for a method's memory
 
 
 def estimate_disk(
@@ -79,9 +83,8 @@ def estimate_gpu_memory(
     for method, recipe in study["methods"].items():
         for model in () if trains_on_embeddings(method) else recipe["models"]:
             cost = costs[model]
-            trained = (
-                cost.parameters if get_base_method(method) == "full" else 0.05 * cost.parameters
-            )
+            share = TRAINED_SHARES[get_base_method(method)]
+            trained = max(share, SMALLEST_SHARE) * cost.parameters
             images = recipe["batch_size"] / study["models"][model]["gpus"]
             activations = images * cost.image_bytes + classes * cost.caption_bytes
             moments = OPTIMIZER_MOMENTS[recipe["optimizer"]]

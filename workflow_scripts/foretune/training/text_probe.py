@@ -6,14 +6,27 @@ image embeddings of unit length. At the start, the logits are therefore the mode
 same way.)
 """
 
+from collections.abc import Callable
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor
 
-from foretune.core.entries import Trial
-from foretune.training.linear_probe import StackedProbes
+from foretune.core.entries import Recipe, Trial
+from foretune.core.errors import ForetuneError
+from foretune.core.grid import grid_points
+from foretune.training.fit_stacks import LabelledVectors, fit_stacks
+from foretune.training.stacked_trials import StackedLayers, TrialStack
+from foretune.training.trials import JobSpec
+
+# The settings of the probe that fine-tuning starts from, besides its grid and epochs.
+PROBE_RECIPE = {
+    "weight_decay": [0.0], "optimizer": "sgd", "momentum": 0.9, "batch_size": 128,
+    "schedule": "constant", "warmup_epochs": 0, "label_smoothing": 0,
+}  # fmt: skip
 
 
-class StackedTextProbes(StackedProbes):
+class StackedTextProbes(StackedLayers):
     """The linear layers of G trials that start from the zero-shot classifier, trained together.
 
     The parameters are the differences from the start, (G, C, d), and biases (G, C): weight decay
@@ -37,3 +50,34 @@ class StackedTextProbes(StackedProbes):
         """Return a copy of one trial's layer: weight (d, C) and bias (C,)."""
         layer = super().get_trained_weights(index)
         return {**layer, "weight": layer["weight"] + self.start.T}
+
+
+def fit_text_probe(
+    job: JobSpec, data: dict[str, LabelledVectors], texts: Tensor, scale: float,
+    log: Callable[[str], object],
+) -> dict[str, Tensor]:  # fmt: skip
+    """Return the layer of the best text probe, as the start of fine-tuning.
+
+    It is fitted by SGD with the settings PROBE_RECIPE and those of `probe` in the job's recipe.
+
+    Args:
+        data: the raw image embeddings of "train" and "val".
+        texts: raw caption embeddings (C, d).
+        scale: the logit scale, as a factor.
+
+    Raises:
+        ForetuneError: every learning rate diverges.
+    """
+    probe = job.recipe["probe"]
+    recipe = cast(Recipe, {**PROBE_RECIPE, **probe})
+    trials = grid_points(recipe)
+    unit = {split: part._replace(vectors=F.normalize(part.vectors)) for split, part in data.items()}
+    name = f"{job.run['dataset']} probe of {job.run['method']}"
+    stacks: list[TrialStack] = [StackedTextProbes(trials, texts, scale)]
+    fitted = fit_stacks(stacks, unit, recipe, job.seed, name, log)
+    if fitted.best is None or fitted.trained_weights is None:
+        raise ForetuneError(
+            f"methods.{job.method}.probe.learning_rate: every one diverges; lower it"
+        )
+    log(f"{name}: validation {fitted.best['val_accuracy']:.3f}")
+    return fitted.trained_weights
