@@ -23,7 +23,7 @@ rule evaluate_adapter:
         mem_mb=memory_by_size(),
         runtime=per_attempt(30),
     params:
-        command="adapter --selections",
+        command=get_adapter_command,
         texts="--texts",
         code=code_digest("evaluation.on_embeddings"),
         predictions="results/predictions",

@@ -22,6 +22,8 @@ use rule evaluate_adapter as test_forecast_adapter with:
         "logs/test_forecast_adapter/{model}/{method}/{dataset}.log",
     benchmark:
         "logs/benchmarks/test_forecast_adapter/{model}/{method}/{dataset}.tsv"
+    params:
+        command="adapter --selections",
     message:
         "Testing {wildcards.model} with {wildcards.method} on {wildcards.dataset}"
 

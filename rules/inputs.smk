@@ -232,6 +232,14 @@ def get_adapter_captions(model, method, dataset):
 
 
 @of_wildcards
+def get_adapter_command(method):
+    """Return the command that tests an adapter, at each WiSE-FT coefficient if it has some."""
+    coefficients = STUDY["methods"][method].get("wise_ft")
+    wise_ft = ["--wise-ft", *map(str, coefficients)] if coefficients else []
+    return " ".join(["adapter", *wise_ft, "--selections"])
+
+
+@of_wildcards
 def get_part_selections(model, method, dataset):
     """Return the best.json of each part of a method's grid, for one model and dataset."""
     return list_part_files(model, method, dataset, "best.json")

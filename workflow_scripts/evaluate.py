@@ -17,15 +17,18 @@ def work() -> None:
         "probe", help="linear probes on the tests of their own tasks, from cached embeddings"
     )
     adapter = commands.add_parser(
-        "adapter", help="CLIP-Adapters on every test, from cached embeddings"
+        "adapter",
+        help="CLIP-Adapters, and probes that start from captions, on every test, from cached "
+        "embeddings",
     )
     tuned = commands.add_parser("model", help="fine-tuned models on every test")
     tuned.add_argument(
         "--model-spec", type=cli.parse_json, required=True, help="the model's config entry as JSON"
     )
-    tuned.add_argument(
-        "--wise-ft", type=float, nargs="*", default=[], help="WiSE-FT coefficients below 1"
-    )
+    for command in (adapter, tuned):
+        command.add_argument(
+            "--wise-ft", type=float, nargs="*", default=[], help="WiSE-FT coefficients below 1"
+        )
     cli.add_path_options(
         tuned,
         embeddings="folder of the base model's embeddings",
@@ -84,7 +87,7 @@ def work() -> None:
     elif args.command == "probe":
         on_embeddings.evaluate_probe(args.selections, tests, outputs)
     else:
-        on_embeddings.evaluate_adapter(args.selections, tests, outputs)
+        on_embeddings.evaluate_adapter(args.selections, tests, outputs, args.wise_ft)
 
 
 if __name__ == "__main__":

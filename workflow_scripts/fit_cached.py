@@ -1,4 +1,4 @@
-"""Train on cached embeddings (linear_probe, clip_adapter): all trials of the grid together."""
+"""Train on cached embeddings (probes and adapters): all trials of the grid together."""
 
 from foretune.core import cli
 

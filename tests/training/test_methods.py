@@ -6,29 +6,32 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
+from torch.nn.utils import parametrize
 
 from checkout import ROOT
 from foretune.core.errors import ForetuneError
 from foretune.encoders.imports import open_clip
 from foretune.encoders.loading import encode_text, load_model
 from foretune.encoders.zero_shot import classification_logits
+from foretune.training.lora import LoraParametrization, add_dropout
 from foretune.training.methods import (
     METHODS,
-    TOWERS,
     apply_trained_weights,
     describe_trained_weights,
-    find_transformer_blocks,
-    get_method_settings,
-    get_tower,
     make_trainable,
 )
+from foretune.training.towers import TOWERS, find_transformer_blocks, get_tower, split_qkv_rows
+from foretune.training.trainable import get_method_settings
 
 FAMILIES = ("clip", "siglip", "coca", "eva02")
 SETTINGS = {
     "full": {}, "bitfit": {}, "attention": {},
     "lora": {"rank": 4, "alpha": 8, "projections": "qv"},
     "lora qkvo": {"rank": 4, "alpha": 8, "projections": "qkvo"},
+    "clip_lora": {"rank": 2, "alpha": 1.4, "projections": "qkv", "dropout": 0.25},
+    "flyp": {}, "lp_ft": {"towers": "image", "head": [3, 128]},
 }  # fmt: skip
 BLOCKS = 12  # per tower, at real size
 # Slack for logits, which are cosines times up to 100: two orders of operations in float32, whose
@@ -45,7 +48,8 @@ COUNTS = {
     "ViT-B-32": {
         "full": (12 * BLOCKS + 8, 12 * BLOCKS + 5), "bitfit": (6 * BLOCKS, 6 * BLOCKS),
         "attention": (BLOCKS, BLOCKS), "lora": (4 * BLOCKS, 4 * BLOCKS),
-        "lora qkvo": (4 * BLOCKS, 4 * BLOCKS),
+        "lora qkvo": (4 * BLOCKS, 4 * BLOCKS), "clip_lora": (6 * BLOCKS, 6 * BLOCKS),
+        "flyp": (12 * BLOCKS + 8, 12 * BLOCKS + 5), "lp_ft": (12 * BLOCKS + 8, 0),
     },
     # In addition 11 of the pooling head (query, three projections, their bias, out-projection, two
     # norms), and a class token in the text tower.
@@ -66,7 +70,7 @@ COUNTS = {
     "EVA02-B-16": {
         "full": (21 * BLOCKS + 8, 12 * BLOCKS + 5), "bitfit": (10 * BLOCKS, 6 * BLOCKS),
         "attention": (3 * BLOCKS, BLOCKS), "lora": (4 * BLOCKS, 4 * BLOCKS),
-        "lora qkvo": (8 * BLOCKS, 4 * BLOCKS),
+        "lora qkvo": (8 * BLOCKS, 4 * BLOCKS), "clip_lora": (6 * BLOCKS, 6 * BLOCKS),
     },
 }  # fmt: skip
 # The first block's tensors of the image and of the text tower.
@@ -127,7 +131,9 @@ def test_make_trainable_finds_the_tensors_of_each_tower_at_real_size(architectur
                  for tower in ("image", "text", None)}  # fmt: skip
         assert (len(names["image"]), len(names["text"])) == expected, named
         scalars = {"logit_scale", "logit_bias"} & dict(model.named_parameters()).keys()
-        assert set(names[None]) == (scalars if named == "full" else set())
+        head = {"task_head.weight", "task_head.bias"}
+        others = {"full": scalars, "flyp": scalars, "lp_ft": head}
+        assert set(names[None]) == others.get(named, set())
         unfrozen = [p for p in model.parameters() if p.requires_grad]
         assert {id(p) for p in unfrozen} == {id(p) for p in trainable.parameters.values()}
         if (architecture, named) in FIRST:
@@ -180,7 +186,8 @@ def test_merge_keeps_the_logits_and_the_file_restores_them(family, named, tmp_pa
     trainable.merge()
     assert model.state_dict().keys() == base.keys()
     torch.testing.assert_close(logits(), unmerged, **ROUNDING)
-    frozen = set(base) - set(trained_weights) if named in ("full", "bitfit", "attention") else {
+    whole = named in ("full", "bitfit", "attention", "flyp", "lp_ft")
+    frozen = set(base) - set(trained_weights) if whole else {
         name for name in base if "attn" not in name
     }  # fmt: skip
     assert all(torch.equal(model.state_dict()[name], base[name]) for name in frozen)
@@ -191,7 +198,9 @@ def test_merge_keeps_the_logits_and_the_file_restores_them(family, named, tmp_pa
     )
     merged = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.load_state_dict(base)
-    apply_trained_weights(model, tmp_path / "trained_weights.safetensors")
+    head = apply_trained_weights(model, tmp_path / "trained_weights.safetensors")
+    assert head.keys() == ({"weight", "bias"} if named == "lp_ft" else set())
+    assert all(torch.equal(head[name], trained_weights[f"task_head.{name}"]) for name in head)
     assert all(torch.equal(tensor, merged[name]) for name, tensor in model.state_dict().items())
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
@@ -252,6 +261,75 @@ def test_describe_trained_weights_has_the_settings_of_the_method():
     trial = {"trial": 0, "learning_rate": 1, "rank": settings["rank"]}
     described = describe_trained_weights("lora", get_method_settings(recipe, trial))
     assert json.loads(described["foretune"]) == {"method": "lora", **settings}
+
+
+@torch.no_grad()
+def test_dropout_of_lora_keeps_the_frozen_weights_whole_and_the_mean_of_the_updates(family):
+    """In training mode, a unit's inputs are dropped; in evaluation mode, none are."""
+    model, logits = family
+    trainable = make_trainable(model, *make_settings("clip_lora", dropout=0.5))
+    before = logits()
+    model.train()
+    # Without an update, dropout changes nothing: the model computes what torch's attention does.
+    torch.testing.assert_close(logits(), before, **ROUNDING)
+    disturb(trainable.parameters)
+    model.eval()
+    whole = logits()
+    model.train()
+    drawn = torch.stack([logits() for _ in range(200)])
+    assert not torch.equal(drawn[0], drawn[1])
+    mean_error = (drawn.mean(dim=0) - whole).abs().mean()
+    assert mean_error < 0.5 * (drawn - whole).abs().mean()
+    trainable.merge()
+    torch.testing.assert_close(logits(), whole, **ROUNDING)
+
+
+@pytest.mark.parametrize("kind", ["batch_first", "length_first", "bool_mask", "linear"])
+def test_dropout_of_lora_equals_that_of_separate_updates(kind):
+    """y = W x + alpha / rank * B A dropout(x), with a mask of its own for each of q, k and v."""
+    torch.manual_seed(0)
+    if kind == "linear":
+        owner, name = torch.nn.Linear(6, 18), "weight"
+        rows = split_qkv_rows(owner.weight)
+    else:
+        owner = torch.nn.MultiheadAttention(6, 2, batch_first=kind != "length_first")
+        name, rows = "in_proj_weight", split_qkv_rows(owner.in_proj_weight)
+    update = LoraParametrization(getattr(owner, name), rows, 2, 3.0)
+    for parameter in update.parameters():
+        torch.nn.init.normal_(parameter)
+    inputs = torch.randn(3, 4, 6)
+    W = getattr(owner, name).detach().clone()
+    parametrize.register_parametrization(owner, name, update)
+    remove = add_dropout(owner, update, 0.5)
+    owner.train()
+    torch.manual_seed(1)
+    masks = [F.dropout(torch.ones_like(inputs), 0.5) for _ in rows]
+    projected = [
+        inputs @ W[part_rows].T
+        + 1.5 * (inputs * mask) @ getattr(update, f"{part}_lora_A").T
+        @ getattr(update, f"{part}_lora_B").T
+        for (part, part_rows), mask in zip(rows.items(), masks, strict=True)
+    ]  # fmt: skip
+    torch.manual_seed(1)
+    if kind == "linear":
+        torch.testing.assert_close(owner(inputs), torch.cat(projected, dim=2) + owner.bias)
+    else:
+        length = 3 if kind == "length_first" else 4
+        causal = torch.full((length, length), -torch.inf).triu(1)
+        given = causal < 0 if kind == "bool_mask" else causal
+        output = owner(inputs, inputs, inputs, need_weights=False, attn_mask=given)[0]
+        # torch's own attention of the projected inputs, by an in-projection that is the identity.
+        identity = torch.nn.MultiheadAttention(6, 2, batch_first=owner.batch_first)
+        identity.out_proj.load_state_dict(owner.out_proj.state_dict())
+        with torch.no_grad():
+            identity.in_proj_weight.copy_(torch.eye(6).repeat(3, 1))
+            identity.in_proj_bias.copy_(owner.in_proj_bias)
+        expected = identity(*projected, need_weights=False, attn_mask=causal)[0]
+        torch.testing.assert_close(output, expected)
+    remove()
+    owner.eval()
+    if kind != "linear":
+        assert "forward" not in vars(owner)
 
 
 # The attention's weights that `projections: qkvo` adapts in a block of each tower, and the tensors

@@ -200,6 +200,8 @@ def test_stacked_probes_gradients_equal_autograds():
 
 GRIDS = {
     "linear_probe": grid(learning_rate=[1.0, 0.1, 0.01], weight_decay=[0.0, 0.1]),
+    "text_probe": grid(learning_rate=[10.0, 0.1], weight_decay=[0.0, 0.1]),
+    "lp_plus_plus": grid(learning_rate=[1.0, 0.1], weight_decay=[0.0, 0.1]),
     "clip_adapter": grid(
         learning_rate=[0.3, 0.03], weight_decay=[0.0, 0.1], reduction=[4, 16, 128]
     ),

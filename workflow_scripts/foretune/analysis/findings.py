@@ -21,6 +21,8 @@ from foretune.analysis.formatting import format_number, is_known
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.paper_tables import get_model_family
 from foretune.analysis.rank_correlation import correlate, percentile_interval
+from foretune.core.config import HEAD_METHODS
+from foretune.core.variants import get_base_method
 
 RIVALS = ("emms", "ncti", "sfda", "transrate")
 MIN_PAIRED_DATASETS = 4  # of a paired comparison
@@ -63,18 +65,18 @@ PARTS = {
     (4, "a"): Claim(
         "LoRA and BitFit forget most where IIMM is high",
         "for each model, the mean difference of ood_change between LoRA or BitFit and each other "
-        "method except the linear probe, over the datasets whose IIMM is at or above the model's "
+        "method except the probes, over the datasets whose IIMM is at or above the model's "
         "median. A cell votes for the claim if the paired t interval is below 0",
     ),
     (4, "b"): Claim(
         "CLIP-Adapter gains least",
         "for each model, the mean difference of gain between CLIP-Adapter and each other method "
-        "except the linear probe. A cell votes for the claim if the paired t interval is below 0",
+        "except the probes. A cell votes for the claim if the paired t interval is below 0",
     ),
     (4, "c"): Claim(
         "CLIP-Adapter forgets least",
         "for each model, the mean difference of ood_change between CLIP-Adapter and each other "
-        "method except the linear probe. A cell votes for the claim if the paired t interval is "
+        "method except the probes. A cell votes for the claim if the paired t interval is "
         "above 0",
     ),
     (5, "a"): Claim(
@@ -88,7 +90,7 @@ PARTS = {
         "tuning the input projections of attention (A-CLIP) balances domain generalisation and "
         "forgetting",
         "for each model, the mean difference of the average of shifted_change and ood_change "
-        "between A-CLIP and each other method except the linear probe. A cell votes for the claim "
+        "between A-CLIP and each other method except the probes. A cell votes for the claim "
         "if the paired t interval is above 0",
     ),
 }
@@ -220,7 +222,7 @@ def collect_evidence(
     """
     fits = statistics[(statistics.method == "full") & (statistics.measure == "iimm")]
     fits_without_clip = fits[fits.model.map(get_model_family).ne("CLIP")]
-    tuned = tasks[tasks.method != "linear_probe"]
+    tuned = tasks[~tasks.method.map(get_base_method).isin(HEAD_METHODS)]
     methods = list(dict.fromkeys(tuned.method))
 
     def list_others(*names: str) -> list[str]:

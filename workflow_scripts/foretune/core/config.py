@@ -27,9 +27,11 @@ from foretune.core.variants import expand_variants, get_base_method
 
 CONFIG_SCHEMA = Path(__file__).with_name("config.schema.yaml")
 MEASURES_ROOM = Path(__file__).parents[1] / "measures"
-# The methods that train on cached embeddings, and those of them that have no head for the classes
-# of another task.
-CACHED_METHODS = ("linear_probe", "clip_adapter")
+# The methods that train on cached embeddings.
+CACHED_METHODS = ("linear_probe", "text_probe", "lp_plus_plus", "clip_adapter")
+# Those of them that train a classifier for their own task and leave the embeddings as they are, and
+# those that read no captions, so that they predict no class of another task.
+HEAD_METHODS = ("linear_probe", "text_probe", "lp_plus_plus")
 PROBE_METHODS = ("linear_probe",)
 # The keys of a model's entry that say how its jobs run. They change no number.
 JOB_KEYS = ("gpus", "encode_batch_size", "parameters")
@@ -100,6 +102,10 @@ def check_methods(config: dict) -> None:
         if "learning_rate" not in recipe and "outcomes" not in config:
             raise ForetuneError(f"methods.{name}.learning_rate: is missing")
         check_search(name, recipe)
+        if recipe.get("dropout") and recipe["projections"] == "qkvo":
+            raise ForetuneError(
+                f"methods.{name}.dropout: peft has none for `projections: qkvo`; use qkv or qv"
+            )
         models = list(config["models"])
         for model in recipe.setdefault("models", models):
             if model not in models:

@@ -24,17 +24,30 @@ SECTIONS = (
     ("Every method", "methods.{method}.", ("$defs", "recipe")),
     ("Methods that train the towers", "methods.{method}.", ("$defs", "tuned")),
     ("LoRA", "methods.lora.", ("properties", "methods", "properties", "lora")),
+    ("CLIP-LoRA", "methods.clip_lora.", ("properties", "methods", "properties", "clip_lora")),
+    ("FLYP", "methods.flyp.", ("properties", "methods", "properties", "flyp")),
+    ("LP-FT", "methods.lp_ft.", ("properties", "methods", "properties", "lp_ft")),
     ("CLIP-Adapter", "methods.clip_adapter.",
      ("properties", "methods", "properties", "clip_adapter")),
+    ("Probes from captions", "methods.text_probe.",
+     ("properties", "methods", "properties", "text_probe")),
+    ("LP++", "methods.lp_plus_plus.",
+     ("properties", "methods", "properties", "lp_plus_plus")),
     ("Measures", "measures.", ("properties", "measures")),
     ("Forecasts", "forecast.", ("properties", "forecast")),
     ("Embeddings from elsewhere", "embeddings.{name}.",
      ("properties", "embeddings", "additionalProperties")),
 )  # fmt: skip
 NOTES = {
-    "Methods that train the towers": "`full`, `bitfit`, `attention` and `lora` also take these.",
-    "LoRA": "`lora` also takes these.",
+    "Methods that train the towers": "`full`, `flyp`, `lp_ft`, `bitfit`, `attention`, `lora` and "
+    "`clip_lora` also take these.",
+    "LoRA": "`lora` and `clip_lora` also take these.",
+    "CLIP-LoRA": "`clip_lora` has other defaults of these.",
+    "FLYP": "`flyp` has other bounds of this.",
+    "LP-FT": "`lp_ft` also takes these, or fewer choices.",
     "CLIP-Adapter": "`clip_adapter` also takes these.",
+    "Probes from captions": "`text_probe` takes this as follows.",
+    "LP++": "`lp_plus_plus` also takes these, or has another default.",
     "Datasets": "An entry below `shifted` takes the same keys, except `caption`, `classes`, "
     "`shards` and `shifted`.",
     "Forecasts": "An entry below `datasets` takes the keys of a dataset, except `shifted`.",
@@ -45,9 +58,9 @@ def render_reference(schema: dict) -> str:
     """Return docs/configuration.md for the schema: one table row per key.
 
     Each key has its type, default, an example and a description. A key is listed in the first
-    section that has it.
+    section that has it, and again if it differs for a method.
     """
-    lines, listed = [INTRODUCTION], set[str]()
+    lines, listed = [INTRODUCTION], dict[str, dict]()
     for heading, prefix, path in SECTIONS:
         entry: dict = schema
         for step in path:
@@ -59,15 +72,18 @@ def render_reference(schema: dict) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def iterate_keys(schema: dict, entry: dict, prefix: str, listed: set[str]) -> Iterator[str]:
-    """Yield the table rows of an entry's keys and of the keys of its nested objects."""
+def iterate_keys(schema: dict, entry: dict, prefix: str, listed: dict[str, dict]) -> Iterator[str]:
+    """Yield the table rows of an entry's keys and of the keys of its nested objects.
+
+    `listed` has the definitions of the rows so far, by place; it grows.
+    """
     for key, reference in entry.get("properties", {}).items():
         # A key that several methods take is listed once, in the first section that has it.
         place = re.sub(r"^methods\.[^.]+\.", "methods.*.", f"{prefix}{key}")
-        if place in listed:
-            continue
-        listed.add(place)
         definition = resolve(schema, reference)
+        if listed.get(place) == definition:
+            continue
+        listed.setdefault(place, definition)
         cells = (
             f"`{prefix}{key}`",
             format_type(schema, definition),

@@ -95,7 +95,9 @@ class Recipe(TypedDict):
     wise_ft: NotRequired[list[float]]
     rank: NotRequired[list[int]]  # of LoRA
     alpha: NotRequired[float]
-    projections: NotRequired[str]  # "qv" or "qkvo"
+    projections: NotRequired[str]  # "qv", "qkv" or "qkvo"
+    dropout: NotRequired[float]  # of the input of LoRA's updates
+    probe: NotRequired[dict[str, Any]]  # of LP-FT
     reduction: NotRequired[list[int]]  # of CLIP-Adapter
     ratio: NotRequired[float]
     # In the config, `shots` and `seeds` are lists; see `core.variants`.

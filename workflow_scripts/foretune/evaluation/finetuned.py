@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from foretune.core.entries import ModelSpec, Selection
 from foretune.core.files import read_json, write_json
 from foretune.core.parquet import write_parquet
+from foretune.core.variants import get_base_method
 from foretune.data.prepared import Manifest, get_dataset_title, read_manifest, read_split
 from foretune.encoders.cache import read_task_embeddings
 from foretune.encoders.captions import Captions, get_captions
@@ -96,13 +97,14 @@ def evaluate_model(
     captioned = [add_captions(test) for test in tests]
     for run in read_selections(selections):
         for coefficient in (*wise_ft, 1.0):
-            model.choose(run["trained_weights"], coefficient)
+            model.choose(run["trained_weights"], coefficient, run["dataset"])
             paths = [
                 get_predictions_path(
-                    outputs.predictions, run["sha256"], coefficient, test.made_from, code
+                    outputs.predictions, run["sha256"], coefficient, test.made_from, code,
+                    *(["head"] if has_own_head(run, test) else []),
                 )
                 for test in captioned
-            ]
+            ]  # fmt: skip
             for path, test in zip(paths, captioned, strict=True):
                 title = get_dataset_title(test.manifest)
                 if not path.exists():
@@ -120,6 +122,11 @@ def evaluate_model(
                     drifts.append(read_or_measure_drift(model, run, test, path))
     write_scores(scores, outputs)
     write_parquet(pa.Table.from_pylist(drifts, DRIFT_SCHEMA), outputs.drift, {"kind": "drift"})
+
+
+def has_own_head(run: Selection, test: CaptionedTest) -> bool:
+    """Return whether a checkpoint predicts a test by a classifier, in place of captions."""
+    return get_base_method(run["method"]) == "lp_ft" and test.manifest["name"] == run["dataset"]
 
 
 def add_captions(test: EvaluationTest) -> CaptionedTest:
@@ -149,11 +156,18 @@ class FineTunedModel:
     def __init__(self, base: BaseModel, log=print):
         self.base, self.log = base, log
         self.chosen = self.current = ("", 0.0)  # file of trained weights, coefficient
+        self.dataset = ""  # on which they were trained
+        self.head: dict[
+            str, torch.Tensor
+        ] = {}  # their classifier of that dataset, if they have one
         self.vectors: dict[str, torch.Tensor] = {}  # of each test's images, by its rows' digest
 
-    def choose(self, trained_weights: str, coefficient: float) -> None:
-        """Choose the weights (1 - coefficient) base + coefficient fine-tuned; 1 is exact."""
-        self.chosen = trained_weights, coefficient
+    def choose(self, trained_weights: str, coefficient: float, dataset: str = "") -> None:
+        """Choose the weights (1 - coefficient) base + coefficient fine-tuned; 1 is exact.
+
+        `dataset` is the name of the one that they were trained on.
+        """
+        self.chosen, self.dataset = (trained_weights, coefficient), dataset
 
     @functools.cached_property
     def loaded(self) -> tuple:
@@ -170,8 +184,9 @@ class FineTunedModel:
             trained_weights, coefficient = self.chosen
             self.vectors.clear()
             model.load_state_dict(base_weights)
+            self.head = {}
             if coefficient > 0:
-                apply_trained_weights(model, trained_weights)
+                self.head = apply_trained_weights(model, trained_weights)
             if 0 < coefficient < 1:
                 for name, tensor in model.state_dict().items():
                     if tensor.is_floating_point():
@@ -188,15 +203,23 @@ class FineTunedModel:
         return encode_images(model, preprocess, images[rows], self.base.batch_size)
 
     def compare(self, test: CaptionedTest) -> tuple[torch.Tensor, float]:
-        """Return the cosines (N, C) of a test's images and captions, and the logit scale."""
+        """Return the cosines (N, C) of a test's images and captions, and the logit scale.
+
+        If the chosen weights have a classifier of the test's dataset, return its logits, and 1.
+        """
         model, _, tokenizer = self.get_model()
         # A test can be another task's shifted test too: the same rows with other captions.
         digest = test.manifest["splits"]["test"]["digest"]
         if digest not in self.vectors:
             self.vectors[digest] = self.encode_split(test.folder, "test")
         captions = encode_captions(model, tokenizer, test.captions)
-        cosines = F.normalize(self.vectors[digest], dim=-1) @ F.normalize(captions, dim=-1).T
-        return cosines, model.logit_scale.exp().item()
+        images, texts = F.normalize(self.vectors[digest], dim=-1), F.normalize(captions, dim=-1)
+        scale, (_, coefficient) = model.logit_scale.exp().item(), self.current
+        if not self.head or test.manifest["name"] != self.dataset:
+            return images @ texts.T, scale
+        # The classifier started as the captions' (as in WiSE-FT's own code), which are not trained.
+        weight = torch.lerp(scale * texts, self.head["weight"].to(texts), coefficient)
+        return images @ weight.T + coefficient * self.head["bias"].to(texts), 1.0
 
     def measure_drift(self, dataset: Path) -> dict[str, float]:
         """Measure how far a dataset's training images are from the base model's embeddings.

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foretune.core.config import PROBE_METHODS, trains_on_embeddings
+from foretune.core.config import HEAD_METHODS, trains_on_embeddings
 from foretune.core.grid import list_parts
 from foretune.core.variants import get_base_method
 from foretune.planning.dataset_sizes import DatasetSize, get_image_bytes
@@ -14,7 +14,11 @@ if TYPE_CHECKING:  # it imports torch
 # Copies of the trained parameters that an optimizer keeps, besides weights and gradients.
 OPTIMIZER_MOMENTS = {"adamw": 2, "sgd": 1}
 # Share of a model's parameters that a method trains, and so of the bytes of its trained weights.
-TRAINED_SHARES = {"full": 1, "attention": 0.25, "bitfit": 0.002, "lora": 0.01}
+TRAINED_SHARES = {
+    "full": 1, "flyp": 1, "lp_ft": 0.6, "attention": 0.25, "bitfit": 0.002, "lora": 0.01,
+    "clip_lora": 0.01,
+}  # fmt: skip
+SMALLEST_SHARE = 0.05  # that is allowed for a method's memory
 
 
 def estimate_disk(
@@ -59,7 +63,7 @@ def count_weight_bytes(cost: "ModelCost", method: str) -> float:
     The best trial's file is a hard link, so that it takes no space of its own.
     """
     method = get_base_method(method)
-    if method in PROBE_METHODS:
+    if method in HEAD_METHODS:
         return 4 * cost.width * 100
     if trains_on_embeddings(method):
         return 4 * cost.width * cost.width
@@ -79,9 +83,8 @@ def estimate_gpu_memory(
     for method, recipe in study["methods"].items():
         for model in () if trains_on_embeddings(method) else recipe["models"]:
             cost = costs[model]
-            trained = (
-                cost.parameters if get_base_method(method) == "full" else 0.05 * cost.parameters
-            )
+            share = TRAINED_SHARES[get_base_method(method)]
+            trained = max(share, SMALLEST_SHARE) * cost.parameters
             images = recipe["batch_size"] / study["models"][model]["gpus"]
             activations = images * cost.image_bytes + classes * cost.caption_bytes
             moments = OPTIMIZER_MOMENTS[recipe["optimizer"]]

@@ -130,21 +130,30 @@ def count_drawn(recipe: Recipe, images: int, classes: int) -> int:
     return min(images, recipe.get("shots", images) * classes)
 
 
+def count_step_captions(recipe: Recipe, classes: int) -> int:
+    """Return how many captions a training step encodes: none if the text tower is frozen."""
+    return 0 if recipe["towers"] == "image" else classes
+
+
 def count_training_images(recipe: Recipe, trials: int, manifest: "Manifest") -> float:
-    """Return how many images and captions the trials see.
+    """Return how many images and captions the trials see, and the probe of LP-FT before them.
 
     Each training step encodes the captions of all classes.
     """
     classes = len(manifest["classes"])
     train = count_drawn(recipe, manifest["splits"]["train"]["rows"], classes)
     steps = ceil(train / recipe["batch_size"])
-    return trials * recipe["epochs"] * (train + steps * classes)
+    probed = ENCODED * train if "probe" in recipe else 0
+    return (
+        trials * recipe["epochs"] * (train + steps * count_step_captions(recipe, classes)) + probed
+    )
 
 
 def count_pilot_images(recipe: Recipe, steps: int, manifest: "Manifest") -> float:
     """Return how many images and captions the steps of a pilot see, and its tests encode."""
     tested = ENCODED * PILOT_TESTED * recipe["epochs"]
-    return steps * (recipe["batch_size"] + len(manifest["classes"])) + tested
+    captions = count_step_captions(recipe, len(manifest["classes"]))
+    return steps * (recipe["batch_size"] + captions) + tested
 
 
 def count_fitting_work(

@@ -13,7 +13,13 @@ from foretune.core.entries import Recipe
 from foretune.core.grid import expand_grid
 from foretune.core.variants import get_base_method
 from foretune.planning.dataset_sizes import DatasetSize
-from foretune.planning.job_resources import CORE, PILOT_TESTED, count_drawn, count_fitting_work
+from foretune.planning.job_resources import (
+    CORE,
+    PILOT_TESTED,
+    count_drawn,
+    count_fitting_work,
+    count_step_captions,
+)
 
 if TYPE_CHECKING:  # it imports torch
     from foretune.planning.model_costs import ModelEstimates
@@ -25,7 +31,10 @@ DECODING_SPEED = 150  # images of 224 x 224 pixels per second and core, decoded 
 START_SECONDS = 5.0  # until a job has loaded torch and a model; other jobs take one second
 # Operations of a training step over those of its forward pass. The backward pass computes the
 # gradients of the activations (1) and, in part or in full, those of the weights (up to 1).
-STEP_FACTORS = {"full": 3.0, "attention": 2.25, "bitfit": 2.0, "lora": 2.0}
+STEP_FACTORS = {
+    "full": 3.0, "flyp": 3.0, "lp_ft": 3.0, "attention": 2.25, "bitfit": 2.0, "lora": 2.0,
+    "clip_lora": 2.0,
+}  # fmt: skip
 GPU_RULES = {
     "embed_images", "embed_shard", "embed_shifted_test", "finetune_model", "evaluate_model",
     "evaluate_finished_models", "pilot_model",
@@ -154,13 +163,15 @@ class JobTimes:
         method = get_base_method(method)
         train = count_drawn(recipe, size.train, size.classes)
         steps = math.ceil(train / recipe["batch_size"])
-        forward = train * cost.image + steps * size.classes * cost.caption
+        captions = count_step_captions(recipe, size.classes)
+        forward = train * cost.image + steps * captions * cost.caption
         epoch = STEP_FACTORS[method] * forward / self.speeds.get((model, method), TRAINING_SPEED)
         epoch += self.time_encoding(
             model, count_drawn(recipe, size.val, size.classes), size.classes
         )
+        probe = self.time_encoding(model, train) if "probe" in recipe else 0
         gpus = self.study["models"][model]["gpus"]
-        return START_SECONDS + count_epochs(recipe, int(part)) * epoch / gpus
+        return START_SECONDS + probe + count_epochs(recipe, int(part)) * epoch / gpus
 
     def pilot_model(self, model: str, method: str, dataset: str) -> float:
         recipe, cost = self.methods[method], self.costs[model]
@@ -168,7 +179,8 @@ class JobTimes:
         classes = self.sizes[dataset].classes
         epoch = math.ceil(self.sizes[dataset].train / recipe["batch_size"])
         steps = min(self.study["forecast"]["pilot"]["steps"], recipe["epochs"] * epoch)
-        step = recipe["batch_size"] * cost.image + classes * cost.caption
+        captions = count_step_captions(recipe, classes)
+        step = recipe["batch_size"] * cost.image + captions * cost.caption
         training = steps * STEP_FACTORS[method] * step
         tested = min(PILOT_TESTED, self.sizes[dataset].train / 5) * math.ceil(steps / epoch)
         return (

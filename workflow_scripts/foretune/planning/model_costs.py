@@ -26,15 +26,22 @@ from foretune.encoders.imports import open_clip
 from foretune.encoders.loading import encode_text, get_open_clip_name, load_model, load_model_folder
 from foretune.encoders.zero_shot import classification_logits
 from foretune.planning.dataset_sizes import DatasetSize
-from foretune.planning.job_resources import BASE_PARAMETERS, CORE, count_parameters
+from foretune.planning.job_resources import (
+    BASE_PARAMETERS,
+    CORE,
+    count_parameters,
+    count_step_captions,
+)
 from foretune.planning.job_times import (
     DECODING_SPEED,
     ENCODING_SPEED,
     STEP_FACTORS,
     TRAINING_SPEED,
 )
-from foretune.training.methods import get_method_settings, make_trainable
+from foretune.training.methods import make_trainable
 from foretune.training.optim import make_optimizer
+from foretune.training.towers import TASK_HEAD
+from foretune.training.trainable import get_method_settings
 
 CPU = DEVICE == "cpu"
 CAPTION_TOKENS = 16  # assumed length of captions, to which `encode_text` cuts causal text towers
@@ -103,8 +110,9 @@ def get_model_costs(
         recipes = {get_base_method(name): recipe for name, recipe in study["methods"].items()}
         for method, recipe in recipes.items():
             if method in STEP_FACTORS and model in recipe["models"]:
-                step = time_step(spec, method, recipe, expand_grid(recipe)[0], classes)
-                forward = recipe["batch_size"] * cost.image + classes * cost.caption
+                step = time_step(spec, method, recipe, expand_grid(recipe)[0], classes, cost.width)
+                captions = count_step_captions(recipe, classes)
+                forward = recipe["batch_size"] * cost.image + captions * cost.caption
                 estimates.speeds[model, method] = STEP_FACTORS[method] * forward / step
         timed.append(model)
     estimates.notes += describe_speeds(list(estimates.costs), timed, training_speed)
@@ -208,11 +216,21 @@ def time_images(spec: ModelSpec, count: int) -> float:
     return time_seconds(lambda: encode_images(model, preprocess, images)) / count
 
 
-def time_step(spec: ModelSpec, method: str, recipe: Recipe, trial: Trial, classes: int) -> float:
-    """Return the seconds of one training step with the recipe's batch, after a step untimed."""
+def time_step(
+    spec: ModelSpec, method: str, recipe: Recipe, trial: Trial, classes: int, width: int
+) -> float:
+    """Return the seconds of one training step with the recipe's batch, after a step untimed.
+
+    A frozen text tower does not run, as in training. `width` is that of an embedding.
+    """
     model, preprocess, tokenizer = load_model(spec, DEVICE)
     tokens = tokenizer([f"a photo of a class {i}" for i in range(classes)]).to(DEVICE)
-    trainable = make_trainable(model, method, get_method_settings(recipe, trial))
+    settings = get_method_settings(recipe, trial)
+    if "probe" in recipe:
+        settings["head"] = [classes, width]
+    trainable = make_trainable(model, method, settings)
+    with torch.no_grad():
+        frozen = None if count_step_captions(recipe, 1) else encode_text(model, tokens)
     optimizer = make_optimizer(recipe, trial, list(trainable.parameters.values()))
     size = recipe["batch_size"]
     images = torch.zeros(size, 3, *get_image_size(model), dtype=torch.uint8, device=DEVICE)
@@ -223,7 +241,11 @@ def time_step(spec: ModelSpec, method: str, recipe: Recipe, trial: Trial, classe
     def step() -> None:
         with torch.autocast(DEVICE, torch.bfloat16, enabled=half):
             vectors = model.encode_image(preprocess.normalize(images), normalize=False)
-            logits = classification_logits(model, vectors, encode_text(model, tokens))
+            if head := getattr(model, TASK_HEAD, None):
+                logits = head(vectors)
+            else:
+                texts = encode_text(model, tokens) if frozen is None else frozen
+                logits = classification_logits(model, vectors, texts)
         optimizer.zero_grad()
         nn.functional.cross_entropy(logits.float(), labels).backward()
         optimizer.step()

@@ -100,6 +100,36 @@ def all_reduce_sum(value: Tensor) -> Tensor:
     return value
 
 
+class SumOverRanks(torch.autograd.Function):
+    """The sum of a tensor over all ranks; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(_, value: Tensor) -> Tensor:  # type: ignore[override]
+        return all_reduce_sum(value.clone())
+
+    @staticmethod
+    def backward(_, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return all_reduce_sum(gradient.clone())
+
+
+def gather_rows(vectors: Tensor, size: int) -> Tensor:
+    """Return the vectors (B, d) of a whole batch, of which each rank has those of `rank_indices`.
+
+    If every rank computes the whole batch's loss, the average of the gradients over the ranks is
+    the gradient of that loss.
+
+    Args:
+        vectors: of this rank's rows of the batch, (b, d).
+        size: the rows of the batch, B.
+    """
+    if world_size() == 1:
+        return vectors
+    rows = torch.arange(rank(), size, world_size(), device=vectors.device)
+    whole = vectors.new_zeros(size, vectors.shape[1])
+    # A rank without a row of its own has read the first one, which is another rank's.
+    return SumOverRanks.apply(whole.index_add(0, rows, vectors[: len(rows)]))
+
+
 def average_gradients(model: nn.Module, loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return `loss`, a function of the model, with gradients that are averaged over the ranks."""
     if world_size() == 1:

@@ -23,11 +23,8 @@ from foretune.encoders.image_cache import prepare_images
 from foretune.encoders.loading import load_model
 from foretune.training import distributed
 from foretune.training.checkpoint import JobState, TrialState
-from foretune.training.methods import (
-    TrainableModel,
-    describe_trained_weights,
-    get_method_settings,
-)
+from foretune.training.methods import describe_trained_weights
+from foretune.training.trainable import TrainableModel
 from foretune.training.trainer import Trainer
 from foretune.training.trials import (
     EpochRow,
@@ -150,7 +147,7 @@ class FineTuningJob:
         finished = row["ended"] or row["epoch"] == self.recipe["epochs"]
         weights = {name: p.detach().cpu().clone() for name, p in trainable.parameters.items()}
         training: TrialState = {"weights": weights, "optimizer": optimizer.state_dict()}
-        settings = get_method_settings(self.recipe, trial)
+        settings = self.trainer.get_settings(trial)
         self.state.save(
             get_trial_key(trial),
             None if finished else training,

@@ -1,7 +1,7 @@
 """The epoch loop and the validation of fine-tuning, for one trial at a time.
 
 As in the first paper, the loss is the cross-entropy over the scaled cosine logits of the captions
-of all classes.
+of all classes. FLYP has the contrastive loss of a batch, and LP-FT that of a classifier of its own.
 """
 
 import math
@@ -27,13 +27,12 @@ from foretune.encoders.loading import digest_weights, encode_text, load_model
 from foretune.encoders.zero_shot import classification_logits, predict_classes
 from foretune.training import distributed
 from foretune.training.augment import augment
-from foretune.training.methods import (
-    TOWERS,
-    TrainableModel,
-    get_method_settings,
-    make_trainable,
-)
+from foretune.training.fit_stacks import LabelledVectors
+from foretune.training.methods import make_trainable
 from foretune.training.optim import compute_learning_rate, make_optimizer
+from foretune.training.text_probe import fit_text_probe
+from foretune.training.towers import TASK_HEAD, TOWERS
+from foretune.training.trainable import MethodSettings, TrainableModel, get_method_settings
 from foretune.training.trials import EpochRow, JobSpec, get_trial_columns
 
 
@@ -88,6 +87,7 @@ class Trainer:
         self.images, self.labels = self.read_images(job, prepared, log)
         self.base = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.frozen = self.encode_frozen()
+        self.probe = self.fit_probe(job, log) if "probe" in self.recipe else {}
         if len(self.labels["val"]) < distributed.world_size():
             raise ForetuneError(
                 f"{job.dataset}: has fewer validation images than the model has GPUs; set gpus to "
@@ -95,6 +95,7 @@ class Trainer:
             )
         if self.recipe["compile"]:
             restore_compiler()
+        self.contrastive = False
         self.batch_loss = torch.compile(self.loss) if self.recipe["compile"] else self.loss
         self.step_loss: Callable[..., Tensor] = self.batch_loss
 
@@ -131,6 +132,28 @@ class Trainer:
                 frozen[split] = vectors.to(DEVICE)
         return frozen
 
+    def fit_probe(self, job: JobSpec, log: Callable[[str], object]) -> dict[str, Tensor]:
+        """Return the classifier from which LP-FT starts: weight (C, d) and bias (C,).
+
+        It is the best probe by validation accuracy, see `fit_text_probe`.
+        """
+        data = {
+            split: LabelledVectors(
+                encode_images(self.model, self.preprocess, self.images[split]), self.labels[split]
+            )
+            for split in ("train", "val")
+        }
+        texts, scale = self.frozen["text"].cpu(), self.model.logit_scale.exp().item()
+        weights = fit_text_probe(job, data, texts, scale, log)
+        return {"weight": weights["weight"].T, "bias": weights["bias"]}
+
+    def get_settings(self, trial: Trial) -> MethodSettings:
+        """Return the settings that the method needs for a trial."""
+        settings = get_method_settings(self.recipe, trial)
+        if self.probe:
+            settings["head"] = [*self.probe["weight"].shape]
+        return settings
+
     def start_trial(self, trial: Trial) -> tuple[TrainableModel, torch.optim.Optimizer]:
         """Return the base model, prepared for training by the trial's settings, and an optimizer.
 
@@ -138,19 +161,22 @@ class Trainer:
         """
         self.model.load_state_dict(self.base)
         torch.manual_seed(self.seed)  # LoRA's weights start from random numbers
-        settings = get_method_settings(self.recipe, trial)
-        trainable = make_trainable(self.model, self.method, settings)
+        trainable = make_trainable(self.model, self.method, self.get_settings(trial))
+        with torch.no_grad():
+            for name, tensor in self.probe.items():
+                trainable.parameters[f"{TASK_HEAD}.{name}"].copy_(tensor)
+        self.contrastive = trainable.contrastive
         optimizer = make_optimizer(self.recipe, trial, list(trainable.parameters.values()))
         self.step_loss = distributed.average_gradients(self.model, self.batch_loss)
         return trainable, optimizer
 
     def loss(self, images: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
-        """Return the mean cross-entropy of a batch.
+        """Return the mean cross-entropy of this rank's images, or a batch's contrastive loss.
 
         Args:
-            images: normalized, (B, 3, H, W).
-            labels: (B,).
-            rows: row numbers of the images in the training split, (B,).
+            images: this rank's of the batch, normalized, (b, 3, H, W).
+            labels: (b,), or for the contrastive loss those of the whole batch, (B,).
+            rows: row numbers of the images in the training split, (b,).
         """
         device, precision = images.device.type, self.recipe["precision"]
         half = precision == "bf16" or (precision == "auto" and device == "cuda")
@@ -159,11 +185,21 @@ class Trainer:
                 vectors = self.frozen["train"][rows]
             else:
                 vectors = self.model.encode_image(images, normalize=False)
-            texts = self.frozen.get("text")
-            texts = encode_text(self.model, self.tokens) if texts is None else texts
-            logits = classification_logits(self.model, vectors, texts)
-        smoothing = self.recipe["label_smoothing"]
-        return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+            if head := getattr(self.model, TASK_HEAD, None):
+                logits = head(F.normalize(vectors, dim=-1))
+            else:
+                texts = self.frozen.get("text")
+                texts = encode_text(self.model, self.tokens) if texts is None else texts
+                if self.contrastive:
+                    vectors, texts = distributed.gather_rows(vectors, len(labels)), texts[labels]
+                logits = classification_logits(self.model, vectors, texts)
+        smoothing, logits = self.recipe["label_smoothing"], logits.float()
+        if self.contrastive:
+            # Each image is paired with one caption, also if others of its class are there (FLYP).
+            labels = torch.arange(len(labels), device=labels.device)
+            of_captions = F.cross_entropy(logits.T, labels, label_smoothing=smoothing)
+            return (F.cross_entropy(logits, labels, label_smoothing=smoothing) + of_captions) / 2
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
     def train_epoch(
         self,
@@ -230,8 +266,10 @@ class Trainer:
         images = self.preprocess.normalize(load_batch(self.images["train"], batch[local], DEVICE))
         images = augment(images, self.recipe["augmentation"], draws[:, local])
         rows = torch.from_numpy(batch[local])
-        loss = self.step_loss(images, self.labels["train"][rows].to(DEVICE), rows)
-        loss = loss * distributed.loss_weight(batch)
+        labelled = torch.from_numpy(batch) if self.contrastive else rows
+        loss = self.step_loss(images, self.labels["train"][labelled].to(DEVICE), rows)
+        if not self.contrastive:  # whose loss is the whole batch's on every rank
+            loss = loss * distributed.loss_weight(batch)
         optimizer.zero_grad()
         loss.backward()
         if "clip_norm" in self.recipe:
@@ -254,9 +292,13 @@ class Trainer:
                 images = encode_images(self.model, self.preprocess, self.images["val"][local])
             else:
                 images = images[local]
-            if texts is None:
-                texts = encode_captions(self.model, self.tokenizer, self.captions)
-        correct = predict_classes(images.cpu(), texts.cpu()) == labels[local]
+            if head := getattr(self.model, TASK_HEAD, None):
+                predicted = head(F.normalize(images.to(DEVICE), dim=-1)).argmax(dim=1).cpu()
+            else:
+                if texts is None:
+                    texts = encode_captions(self.model, self.tokenizer, self.captions)
+                predicted = predict_classes(images.cpu(), texts.cpu())
+        correct = predicted == labels[local]
         return distributed.all_reduce_sum(correct.double().sum().to(DEVICE)).item() / len(labels)
 
     def suggest_batch_size(self) -> str:
