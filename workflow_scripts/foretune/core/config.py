@@ -102,10 +102,6 @@ def check_methods(config: dict) -> None:
         if "learning_rate" not in recipe and "outcomes" not in config:
             raise ForetuneError(f"methods.{name}.learning_rate: is missing")
         check_search(name, recipe)
-        if recipe.get("dropout") and recipe["projections"] == "qkvo":
-            raise ForetuneError(
-                f"methods.{name}.dropout: peft has none for `projections: qkvo`; use qkv or qv"
-            )
         models = list(config["models"])
         for model in recipe.setdefault("models", models):
             if model not in models:

@@ -104,11 +104,11 @@ class SumOverRanks(torch.autograd.Function):
     """The sum of a tensor over all ranks; its gradient is the sum of theirs."""
 
     @staticmethod
-    def forward(_, value: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(_, value: Tensor) -> Tensor:
         return all_reduce_sum(value.clone())
 
     @staticmethod
-    def backward(_, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(_, gradient: Tensor) -> Tensor:
         return all_reduce_sum(gradient.clone())
 
 

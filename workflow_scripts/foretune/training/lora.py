@@ -1,17 +1,19 @@
 """LoRA (Hu et al. 2022) of the attention's projections."""
 
 import math
-import re
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from foretune.encoders.imports import restore_compiler
-from foretune.training.towers import find_in_projections, find_transformer_blocks
+from foretune.training.towers import (
+    find_in_projections,
+    find_out_projection,
+    find_transformer_blocks,
+)
 from foretune.training.trainable import MethodSettings, TrainableModel
 
 
@@ -57,18 +59,16 @@ class LoraParametrization(nn.Module):
 def lora(model: nn.Module, settings: MethodSettings) -> TrainableModel:
     """Train low-rank updates of the query and value projections, as in the first paper.
 
-    With `projections: qkv`, the key projections have one too. With `projections: qkvo`, use peft's
-    LoRA of the query, key, value and output projections. `dropout` drops inputs of the updates, and
-    none of the frozen weights, while the model is in training mode.
+    With `projections: qkv`, the key projections have one too, and with `qkvo` also the output
+    projections. `dropout` drops inputs of the updates, and none of the frozen weights, while the
+    model is in training mode.
     """
     blocks = find_transformer_blocks(model, settings["towers"])
-    if settings["projections"] == "qkvo":
-        return peft_lora(model, blocks, settings)
     adapted: list[tuple[nn.Module, str]] = []
     remove: list[Callable[[], None]] = []
     parameters = {}
     for block_name, block in blocks.items():
-        for projection in find_in_projections(block):
+        for projection in [*find_in_projections(block), find_out_projection(block)]:
             rows = {
                 part: part_rows
                 for part, part_rows in projection.rows.items()
@@ -99,7 +99,8 @@ def add_dropout(
     """Drop inputs of an update in training mode; return a function that undoes this.
 
     Args:
-        owner: a linear layer, or an nn.MultiheadAttention that only attends to its own input.
+        owner: a linear layer, or an attention with `in_proj_weight` that only attends to its own
+            input: nn.MultiheadAttention, or open_clip's own from version 4 on.
     """
     if isinstance(owner, nn.Linear):
 
@@ -109,15 +110,19 @@ def add_dropout(
             return output + update.change_by_dropout(inputs[0], dropout)
 
         return owner.register_forward_hook(correct).remove
-    attention = cast(nn.MultiheadAttention, owner)
-    plain_forward = attention.forward
+    attention: Any = owner
+    plain_forward, of_torch = attention.forward, isinstance(attention, nn.MultiheadAttention)
 
-    def forward(query: Tensor, key: Tensor, value: Tensor, **options) -> tuple[Tensor, None]:
+    def forward(query: Tensor, *others: Tensor, **options) -> Any:
         if not attention.training:
-            return plain_forward(query, key, value, **options)
-        return attend(attention, query, options.get("attn_mask"), update, dropout), None
+            return plain_forward(query, *others, **options)
+        mask = options.get("attn_mask")
+        if mask is not None and mask.dtype == torch.bool and of_torch:
+            mask = ~mask  # True is not to attend there, and to attend elsewhere
+        output = attend(attention, query, mask, update, dropout)
+        return (output, None) if of_torch else output
 
-    attention.forward = forward  # type: ignore[method-assign]
+    attention.forward = forward
 
     def remove() -> None:
         del attention.forward  # the class's own is found again
@@ -126,7 +131,7 @@ def add_dropout(
 
 
 def attend(
-    attention: nn.MultiheadAttention, inputs: Tensor, mask: Tensor | None,
+    attention: Any, inputs: Tensor, mask: Tensor | None,
     update: LoraParametrization, dropout: float,
 ) -> Tensor:  # fmt: skip
     """Return self-attention as nn.MultiheadAttention does, with dropout of the update's inputs.
@@ -135,67 +140,21 @@ def attend(
 
     Args:
         inputs: (N, L, d), or (L, N, d) if the module is not `batch_first`.
-        mask: of the module's kinds: True where not to attend, or numbers to add.
+        mask: True where to attend, or numbers to add.
     """
     projected = F.linear(inputs, attention.in_proj_weight, attention.in_proj_bias)
     projected = projected + update.change_by_dropout(inputs, dropout)
-    if not attention.batch_first:
+    batch_first = getattr(attention, "batch_first", True)
+    if not batch_first:
         projected = projected.transpose(0, 1)
     query, key, value = (
         part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
         for part in projected.chunk(3, dim=-1)
     )
     if mask is not None:
-        mask = ~mask if mask.dtype == torch.bool else mask.to(query.dtype)
+        mask = mask if mask.dtype == torch.bool else mask.to(query.dtype)
         if mask.dim() == 3:  # one of each head of each row
             mask = mask.unflatten(0, (-1, attention.num_heads))
     attended = F.scaled_dot_product_attention(query, key, value, mask).transpose(1, 2).flatten(2)
     output = attention.out_proj(attended)
-    return output if attention.batch_first else output.transpose(0, 1)
-
-
-def peft_lora(
-    model: nn.Module, blocks: dict[str, nn.Module], settings: MethodSettings
-) -> TrainableModel:
-    """Train peft's LoRA; its adapter of nn.MultiheadAttention covers the output projection too.
-
-    At every forward pass that adapter adds its update to the frozen weights and subtracts it
-    again, which leaves a rounding error in them: `restore` removes it.
-    """
-    restore_compiler()  # peft imports it, and transformers: seconds that only this method pays
-    from peft import LoraConfig, LoraModel
-
-    targets: list[str] = []
-    exact_weights: list[tuple[Any, Tensor, Tensor]] = []
-    for name, block in blocks.items():
-        attention_module: Any = block.attn
-        if isinstance(attention_module, nn.MultiheadAttention):
-            targets.append(f"{name}.attn")
-            in_projection = attention_module.in_proj_weight.detach().clone()
-            out_projection = attention_module.out_proj.weight.detach().clone()
-            exact_weights.append((attention_module, in_projection, out_projection))
-        else:
-            targets += [f"{name}.{projection.name}" for projection in find_in_projections(block)]
-            targets.append(f"{name}.attn.proj")
-    config = LoraConfig(
-        r=settings["rank"],
-        lora_alpha=settings["alpha"],  # type: ignore[arg-type]  # annotated as int; floats work
-        # A pattern: a name in a list would also match each module whose name ends with it, such as
-        # `visual.transformer.resblocks.0.attn` for the text tower's `transformer.resblocks.0.attn`.
-        target_modules="|".join(map(re.escape, targets)),
-    )
-    tuner = LoraModel(model, config, "default")
-
-    def restore() -> None:
-        # New parameters: a forward pass in inference mode leaves some that cannot be written to.
-        for adapted, in_projection, out_projection in exact_weights:
-            adapted.in_proj_weight = nn.Parameter(in_projection.clone(), requires_grad=False)
-            out_layer = adapted.out_proj.base_layer
-            out_layer.weight = nn.Parameter(out_projection.clone(), requires_grad=False)
-
-    def merge() -> None:
-        restore()
-        tuner.merge_and_unload()
-
-    parameters = {name: p for name, p in model.named_parameters() if "lora_" in name}
-    return TrainableModel(parameters, merge, restore)
+    return output if batch_first else output.transpose(0, 1)

@@ -30,11 +30,12 @@ def get_tower(name: str) -> str | None:
 
 
 @dataclass
-class InProjection:
-    """One weight of an attention's in-projection, and its rows that give queries, keys and values.
+class Projection:
+    """One weight of an attention's projections, and its rows by what they give.
 
     owner: the module that has the weight. name: the owner's name within the block. weight: the
-    weight's name within the owner. rows: by "q", "k" and "v".
+    weight's name within the owner. rows: of queries, keys and values ("q", "k", "v"), or of the
+    output ("o").
     """
 
     owner: nn.Module
@@ -43,21 +44,28 @@ class InProjection:
     rows: dict[str, slice]
 
 
-def find_in_projections(block: nn.Module) -> list[InProjection]:
+def find_in_projections(block: nn.Module) -> list[Projection]:
     """Return the in-projection of a transformer block's attention, or an empty list."""
     attention: Any = getattr(block, "attn", None)
     in_projection = getattr(attention, "in_proj_weight", None)
     if isinstance(in_projection, Tensor):
-        return [InProjection(attention, "attn", "in_proj_weight", split_qkv_rows(in_projection))]
+        return [Projection(attention, "attn", "in_proj_weight", split_qkv_rows(in_projection))]
     qkv = getattr(attention, "qkv", None)
     if isinstance(qkv, nn.Linear):
-        return [InProjection(qkv, "attn.qkv", "weight", split_qkv_rows(qkv.weight))]
+        return [Projection(qkv, "attn.qkv", "weight", split_qkv_rows(qkv.weight))]
     return [
-        InProjection(getattr(attention, f"{part}_proj"), f"attn.{part}_proj", "weight",
+        Projection(getattr(attention, f"{part}_proj"), f"attn.{part}_proj", "weight",
                    {part: slice(None)})
         for part in "qkv"
         if isinstance(getattr(attention, f"{part}_proj", None), nn.Linear)
     ]  # fmt: skip
+
+
+def find_out_projection(block: nn.Module) -> Projection:
+    """Return the output projection of a transformer block's attention."""
+    attention: Any = block.attn
+    name = "out_proj" if hasattr(attention, "out_proj") else "proj"
+    return Projection(getattr(attention, name), f"attn.{name}", "weight", {"o": slice(None)})
 
 
 def split_qkv_rows(weight: Tensor) -> dict[str, slice]:

@@ -32,11 +32,9 @@ class TrainableModel:
     """The parameters to train of a model that was prepared for training, by name.
 
     merge(): fold the trained parameters into the model's own weights, which makes it plain again.
-    restore(): undo the rounding errors that forward passes leave in the frozen weights.
     contrastive: train by the contrastive loss of a batch's images and captions.
     """
 
     parameters: dict[str, nn.Parameter]
     merge: Callable[[], None] = field(default=lambda: None)
-    restore: Callable[[], None] = field(default=lambda: None)
     contrastive: bool = False

@@ -219,7 +219,6 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.seed * 10_000 + epoch)
         torch.manual_seed(self.seed * 10_000 + epoch)  # dropout, if a tower has it
         set_train_mode(self.model)
-        trainable.restore()
         started, losses = time.monotonic(), torch.zeros((), device=DEVICE)
         for step, batch in enumerate(batches, start=epoch * len(batches)):
             peak = trial["learning_rate"]
@@ -232,7 +231,6 @@ class Trainer:
             losses += loss * len(batch)  # not .item(): a GPU would wait at every step
         mean_loss = distributed.all_reduce_sum(losses).item() / distributed.world_size() / n
         seconds = time.monotonic() - started
-        trainable.restore()
         return {
             **get_trial_columns(trial),
             "epoch": epoch + 1,
