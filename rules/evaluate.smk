@@ -90,6 +90,7 @@ rule evaluate_model:
         manifests=list_manifests(),
         tests=ancient(expand("results/datasets/{test}/test.parquet", test=TESTS)),
         train=ancient(expand("results/datasets/{dataset}/train.parquet", dataset=DATASETS)),
+        val=ancient(list_validation_files("results/datasets/{dataset}")),
         texts=expand("results/embeddings/{{model}}/{dataset}/text.parquet", dataset=TESTS.values()),
         trained=expand(
             "results/embeddings/{{model}}/{dataset}/{file}.parquet",
@@ -126,6 +127,7 @@ rule evaluate_model:
         embeddings=lambda wildcards, input: str(Path(input.trained[0]).parents[1]),
         prepared="results/prepared",
         wise_ft=lambda wildcards: STUDY["methods"][wildcards.method]["wise_ft"],
+        scaling="--temperature-scaling" if STUDY["temperature_scaling"] else "",
     message:
         "Testing {wildcards.model} as fine-tuned by {wildcards.method} on every dataset"
     shell:
@@ -134,4 +136,4 @@ rule evaluate_model:
         "--texts {input.texts:q} --embeddings {params.embeddings:q} --prepared {params.prepared:q} "
         "--predictions {params.predictions:q} --code {params.code:q} --output {output.rows:q} "
         "--classes {output.classes:q} --confusions {output.confusions:q} --drift {output.drift:q} "
-        "--batch-size {resources.encode_batch_size} 2>&1 | tee {log:q}"
+        "--batch-size {resources.encode_batch_size} {params.scaling} 2>&1 | tee {log:q}"

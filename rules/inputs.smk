@@ -105,6 +105,11 @@ def get_shards(model, dataset):
     )
 
 
+def list_validation_files(folder):
+    """Return the file of each task's validation images in its folder, if they set temperatures."""
+    return expand(f"{folder}/val.parquet", dataset=DATASETS if STUDY["temperature_scaling"] else [])
+
+
 def list_model_files(model):
     """Return the files of a local model, so that its jobs rerun when its weights change."""
     spec = STUDY["models"][model]

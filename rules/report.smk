@@ -54,7 +54,7 @@ rule draw_figures:
         tasks="results/analysis/tasks.parquet",
         statistics="results/analysis/statistics.parquet",
         outcomes="results/analysis/outcomes.parquet",
-        wise_ft="results/analysis/wise_ft.parquet",
+        front="results/analysis/front.parquet",
         epochs=list_trial_files("epochs.parquet"),
         script=local("workflow_scripts/draw_figures.py"),
     output:

@@ -45,7 +45,7 @@ def work() -> None:
         **{name: getattr(args, name) for name in FILE_OPTIONS}, outcomes=args.outcomes
     )
     studies = identify_paper_study(args.models, args.datasets, args.paper)
-    analyze_study(files, studies, args.seed, args.output)
+    analyze_study(files, args.models, studies, args.seed, args.output)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,10 @@ def work() -> None:
         drift="output, Parquet: how far each checkpoint moved the embeddings of its task",
     )
     cli.add_batch_option(tuned)
+    tuned.add_argument(
+        "--temperature-scaling", action="store_true",
+        help="fit a temperature on the validation images of each checkpoint's task",
+    )  # fmt: skip
     tuned.add_argument("--code", required=True, help="digest of the evaluation's code")
     helps = {
         "selections": "best.json of each trained model",
@@ -77,7 +81,8 @@ def work() -> None:
         size = args.batch_size or ENCODE_BATCH
         base = BaseModel(args.model_spec, args.embeddings, args.prepared, size)
         outputs = FineTunedOutputs(*tables, args.drift)
-        evaluate_model(args.selections, base, tests, outputs, args.code, args.wise_ft, cli.log)
+        evaluate_model(args.selections, base, tests, outputs, args.code, args.wise_ft,
+                       args.temperature_scaling, cli.log)  # fmt: skip
         return
     from foretune.evaluation import on_embeddings  # without torch, unlike the fine-tuned models
 

@@ -26,7 +26,8 @@ def tables(tmp_path_factory):
     """Return the tables of the analysis of the published accuracies, without any measures."""
     folder = tmp_path_factory.mktemp("analysis")
     files = StudyFiles([], [], [], [], [], outcomes=PUBLIC / "outcomes.csv")
-    analyze_study(files, dict.fromkeys([*NAMES, "all"], OTHER), 0, folder)
+    models = {name: {"architecture": "ViT-B-32"} for name in NAMES}
+    analyze_study(files, models, dict.fromkeys([*NAMES, "all"], OTHER), 0, folder)
     return {path.stem: pd.read_parquet(path) for path in folder.glob("*.parquet")}
 
 

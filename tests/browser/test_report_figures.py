@@ -126,11 +126,14 @@ def test_scatter_names_the_point_under_the_pointer(page, report):
 
 
 def test_trade_off_has_a_point_per_method_and_the_curve_of_wise_ft(page):
-    # Full fine-tuning has a point at coefficients 0, 0.5 and 1; a linear probe has none.
+    # Full fine-tuning has a point at coefficients 0.5 and 1, and zero-shot one; a probe has none.
     figure = page.locator("#trade_off")
     assert figure.locator(".mark-symbol.role-mark path").count() == 3
-    assert figure.locator(".mark-line path").count() == 1
+    # One line is the curve of full, and one the front.
+    assert figure.locator(".mark-line path").count() == 2
+    assert figure.locator(".mark-rule.role-mark line").count() == 4
     assert figure.locator(".role-legend-label text").all_text_contents() == ["full"]
+    assert "on the front of the means over 5 datasets" in figure.locator(".note").text_content()
 
 
 def read_column(page, table: str, key: str) -> list[str]:
@@ -203,7 +206,7 @@ def test_figure_shows_its_numbers_as_a_table(page):
     button = page.locator("#trade_off figcaption button")
     button.click()
     assert button.get_attribute("aria-expanded") == "true"
-    assert read_column(page, "trade_off-numbers", "method") == ["full"] * 3
+    assert read_column(page, "trade_off-numbers", "method") == ["zero_shot", "full", "full"]
     button.click()
     assert page.locator("#trade_off table").count() == 0
 
@@ -307,7 +310,7 @@ def test_report_draws_few_datasets_without_errors(browser, tmp_path, names):
 
 def test_report_opens_without_fine_tuning(browser, tmp_path):
     study = make_study(tmp_path)
-    for name in ("tasks", "statistics", "wise_ft", "drift"):
+    for name in ("tasks", "statistics", "front", "drift"):
         table = study["analysis"] / f"{name}.parquet"
         write_parquet(pq.read_table(table).slice(0, 0), table, {"measures": []})
     build_report(**study | {"epochs": []}, output=tmp_path / "report.html", title="Zero-shot only")

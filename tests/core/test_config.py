@@ -95,6 +95,7 @@ MISTAKES = [
     ("methods/full/parts", 0, "methods.full.parts: 0 is less than the minimum of 1"),
     ("methods/full/epochs", 1.0, "methods.full.epochs: 1.0 is not an integer"),
     ("methods/full/learning_rate", [float("nan")], "nan is not a number"),
+    ("temperature_scaling", "val", "temperature_scaling: 'val' is not"),
     ("methods/full/learning_rate", 0.1, "0.1 is not a list: write [0.1]"),
     ("models", {}, "models: {}"),
     (

@@ -129,6 +129,8 @@ def test_check_config_needs_outcomes_for_datasets_without_images(tmp_path):
     both = make_config(path, datasets={"cats": {"parquet": DIGITS}})
     with pytest.raises(ForetuneError, match="without_images: cats: is among datasets"):
         check_config(both)
+    with pytest.raises(ForetuneError, match="temperature_scaling: needs predictions"):
+        check_config(make_config(path, temperature_scaling=True))
 
 
 def test_check_config_needs_a_learning_rate_to_train(tmp_path):

@@ -13,15 +13,21 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from checkout import CLIP_MINI
-from foretune.analysis.study_tables import gain_over_zero_shot_error, join_outcomes, summarize_tasks
+from foretune.analysis.study_tables import (
+    CALIBRATION,
+    gain_over_zero_shot_error,
+    join_outcomes,
+    summarize_tasks,
+)
 from foretune.core.errors import ForetuneError
 from foretune.core.files import digest_file
 from foretune.core.parquet import read_metadata, write_parquet
 from foretune.data.prepare import prepare_shifted_test
 from foretune.data.prepared import read_manifest
-from foretune.encoders.cache import read_task_embeddings
+from foretune.encoders.cache import normalize_rows, read_task_embeddings
 from foretune.encoders.loading import load_model
 from foretune.evaluation import finetuned
+from foretune.evaluation.calibration import fit_temperature
 from foretune.evaluation.finetuned import BaseModel, FineTunedOutputs, evaluate_model
 from foretune.evaluation.on_embeddings import evaluate_adapter, evaluate_probe, evaluate_zero_shot
 from foretune.evaluation.scores import EvaluationOutputs, EvaluationTest
@@ -72,14 +78,14 @@ def write_selection(folder, weights, **run) -> Path:
     return folder / "best.json"
 
 
-def evaluate(selections, small_task, tmp_path, code="c", wise_ft=(), tests=()):
+def evaluate(selections, small_task, tmp_path, code="c", wise_ft=(), tests=(), scaling=False):
     if not (tmp_path / "base").exists():
         (tmp_path / "base").mkdir(parents=True)
         (tmp_path / "base/mnist").symlink_to(small_task / "embeddings")
     base = BaseModel(CLIP_MINI, tmp_path / "base", tmp_path / "prepared")
     outputs = FineTunedOutputs(**vars(get_outputs(tmp_path)), drift=tmp_path / "drift.parquet")
     tests = tests or get_tests(small_task)
-    evaluate_model(selections, base, tests, outputs, code, wise_ft, log=lambda line: None)
+    evaluate_model(selections, base, tests, outputs, code, wise_ft, scaling, lambda line: None)
     return pd.read_parquet(tmp_path / "rows.parquet")
 
 
@@ -109,6 +115,30 @@ def test_evaluate_model_of_base_weights_agrees_with_evaluate_zero_shot(
         ),
     )
     assert rows.test_digest.nunique() == 2
+
+
+def test_evaluate_model_fits_a_temperature_on_validation_images(
+    untuned, small_task, tmp_path, forward_passes
+):
+    plain = evaluate([untuned], small_task, tmp_path)
+    assert plain.temperature.isna().all() and plain.nll_scaled.isna().all()
+    forward_passes.clear()
+    rows = evaluate([untuned], small_task, tmp_path, scaling=True)
+    assert forward_passes == [10, 50, 10, 90]  # the validation images first, the drift last
+    images, texts = read_task_embeddings(
+        small_task / "embeddings", "val", read_manifest(small_task / "dataset")["digest"]
+    )
+    cosines = normalize_rows(images.vectors) @ normalize_rows(texts.vectors).T
+    scale, labels = texts.metadata["logit_scale"], images.columns["label"]
+    expected = fit_temperature(cosines, scale, labels)
+    assert list(rows.temperature) == pytest.approx([expected] * 2, rel=1e-3)
+    unscaled = ["accuracy", "ece", "nll"]
+    pd.testing.assert_frame_equal(rows[unscaled], plain[unscaled])
+    assert not (rows.predictions == plain.predictions).any()
+    # The kept predictions know their temperature.
+    forward_passes.clear()
+    pd.testing.assert_frame_equal(rows, evaluate([untuned], small_task, tmp_path, scaling=True))
+    assert forward_passes == []
 
 
 def test_evaluate_model_keeps_tests_of_the_same_images_apart(untuned, small_task, tmp_path):
@@ -378,7 +408,7 @@ def evaluations():
     frame = pd.DataFrame(rows, columns=["method", "trained_on", "evaluated_on", "accuracy"])
     digests = "test of " + frame.evaluated_on
     frame = frame.assign(model="m", split="test", n=10, chance=0.5, test_digest=digests)
-    return frame.assign(ece=0.1, nll=1.0, wise_ft=1.0)
+    return frame.assign(**dict.fromkeys(CALIBRATION, 0.1), wise_ft=1.0)
 
 
 def tasks_of(frame):
@@ -412,7 +442,7 @@ def shifted_evaluations():
     frame = pd.DataFrame(rows, columns=["method", "trained_on", "split", "accuracy"])
     digests = frame.split.map({"same": "test of b", "other": "of other"})
     frame = frame.assign(model="m", evaluated_on="a", n=10, chance=0.5, test_digest=digests)
-    frame = frame.assign(ece=0.1, nll=1.0, wise_ft=1.0)
+    frame = frame.assign(**dict.fromkeys(CALIBRATION, 0.1), wise_ft=1.0)
     return pd.concat([evaluations(), frame], ignore_index=True)
 
 

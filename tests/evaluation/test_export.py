@@ -139,7 +139,8 @@ def test_export_writes_a_model_card_and_explains_what_is_missing(base, tmp_path)
         pd.DataFrame({
             "model": "mine", "method": method, "wise_ft": c,
             "trained_on": None if c is None else "digits", "evaluated_on": ["digits", "birds"],
-            "split": "test", "n": 40, "accuracy": accuracies,
+            "split": "test", "n": 40, "accuracy": accuracies, "ece": [0.1, 0.25],
+            "nll": [0.5, 1.5], "temperature": c, "ece_scaled": 0.05, "nll_scaled": 0.45,
         }).to_parquet(evaluations / f"{method}.parquet")  # fmt: skip
     done = run_script(tmp_path)
     assert done.returncode == 0, done.stderr
@@ -148,7 +149,10 @@ def test_export_writes_a_model_card_and_explains_what_is_missing(base, tmp_path)
     assert yaml.safe_load(facts)["library_name"] == "open_clip"
     for line in ("# mine fine-tuned on digits", "90 training images of 2 classes. Licence: CC0",
                  "(learning_rate 0.001, weight_decay 0.0001, rank 4), 3 epochs", "birds: a study",
-                 "| digits | 40 | 50.0% | 90.0% |\n| birds | 40 | 75.0% | 62.5% |",
+                 "| digits | 40 | 50.0% → 90.0% | 10.0% → 10.0% | 0.500 → 0.500 |\n"
+                 "| birds | 40 | 75.0% → 62.5% | 25.0% → 25.0% | 1.50 → 1.50 |\n\n",
+                 "Divided by 1.00, the temperature that fits its validation images best, its",
+                 "a calibration error of 5.0% and a negative log-likelihood of 0.450",
                  'create_model_and_transforms("local-dir:out")', "`the digit {}.`"):  # fmt: skip
         assert line in text, line
     assert "out: exists already; name a new folder" in run_script(tmp_path).stderr

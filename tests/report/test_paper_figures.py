@@ -30,7 +30,7 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tables(study):
-    names = ("tasks", "statistics", "outcomes", "wise_ft")
+    names = ("tasks", "statistics", "outcomes", "front")
     return {name: pd.read_parquet(study["analysis"] / f"{name}.parquet") for name in names}
 
 
@@ -72,9 +72,17 @@ def test_draw_matrices_draws_the_accuracies(tables):
 
 
 def test_draw_trade_off_starts_curves_at_the_zero_shot_model(tables):
-    figure = draw_trade_off(tables["tasks"], tables["wise_ft"])
-    line = figure.axes[0].lines[2]  # after the two lines at 0
+    figure = draw_trade_off(tables["front"])
+    axes = figure.axes[0]
+    front, line = axes.lines[2:4]  # after the two lines at 0
     assert line.get_xydata()[0].tolist() == [0, 0] and len(line.get_xydata()) == 3
+    model = tables["front"][tables["front"].model == axes.get_title()]
+    assert set(front.get_xdata()) == set(model.ood_change[model.on_front])
+    # The cross spans the intervals of the fine-tuned model.
+    end = model[model.wise_ft == 1].iloc[0]
+    for bars, outcome, way in zip(axes.collections, ("ood_change", GAIN), (0, 1), strict=True):
+        ends = np.sort(bars.get_segments()[0][:, way])
+        np.testing.assert_allclose(ends, [end[f"{outcome}_low"], end[f"{outcome}_high"]])
 
 
 def test_draw_training_draws_the_selected_trial(study, tables):
@@ -95,7 +103,7 @@ def test_draw_figures_writes_the_same_bytes_each_time(study, tmp_path):
 
 
 def test_draw_figures_writes_messages_for_a_study_without_data(study, tmp_path):
-    for name in ("tasks", "statistics", "wise_ft"):
+    for name in ("tasks", "statistics", "front"):
         frame = pd.read_parquet(study["analysis"] / f"{name}.parquet")
         save(frame.iloc[:0], tmp_path / f"{name}.parquet")
     outcomes = pd.read_parquet(study["analysis"] / "outcomes.parquet")

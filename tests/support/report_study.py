@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image
 
+from foretune.analysis.front import compute_front
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.paper_tables import OTHER
 from foretune.analysis.study_tables import WISE_FT, write_statistics
@@ -188,6 +189,7 @@ def make_tables(shape: StudyShape, rng) -> dict[str, pd.DataFrame]:
         "outcomes": outcomes,
         "tasks": tasks,
         "wise_ft": halves,
+        "front": compute_front(pd.concat([tasks.assign(wise_ft=1.0), halves]), shape.seed),
         "measures": make_measure_table(tasks, shape.measures),
         "curves": pd.DataFrame(curves, columns=columns),
         "drift": pd.DataFrame(drift, columns=DRIFT_SCHEMA.names),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from foretune.core.outcomes_file import read_outcomes
 from foretune.data.prepared import read_manifest
@@ -31,5 +32,5 @@ def tabulate_outcomes(path: Path, manifests: list[Path]) -> pd.DataFrame:
             "test_digest": manifest["test_digest"] if manifest else "/".join(row.test),
         })  # fmt: skip
     frame = pd.DataFrame(rows, columns=OUTCOME_SCHEMA.names)
-    numbers = dict.fromkeys(["wise_ft", "mean_class_accuracy", "chance", "ece", "nll"], float)
+    numbers = {field.name: float for field in OUTCOME_SCHEMA if field.type == pa.float64()}
     return frame.astype(numbers | {"n": "Int64"})

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from foretune.analysis.base_to_new import tabulate_base_to_new
+from foretune.analysis.clip_benchmark import tabulate_clip_benchmark
 from foretune.analysis.findings import answer_findings, collect_evidence
+from foretune.analysis.front import compute_front
 from foretune.analysis.measure_tables import (
     MeasuresFile,
     join_rehearsals,
@@ -24,6 +26,7 @@ from foretune.analysis.seeds import average_seeds, tabulate_seeds
 from foretune.analysis.statistics import correlate_trade_offs, pooled_fits, study_statistics
 from foretune.analysis.table_files import read_tables, sort_by_run, stream_tables, write_tables
 from foretune.analysis.tables import STATISTICS_TABLE_NAMES
+from foretune.core.entries import ModelSpec
 from foretune.core.files import atomic_write, read_json, write_json
 from foretune.core.parquet import read_table
 from foretune.evaluation.scores import (
@@ -41,7 +44,8 @@ SELECTION_COLUMNS = [
     "model", "method", "dataset", "trial", "learning_rate", "weight_decay", "best_epoch",
     "val_accuracy",
 ]  # fmt: skip
-CALIBRATION = ("ece", "nll")  # of evaluations; accuracies from elsewhere have none
+# Of evaluations; accuracies from elsewhere have none.
+CALIBRATION = ("ece", "nll", "temperature", "ece_scaled", "nll_scaled")
 TASK_COLUMNS = [
     "model", "method", "dataset", "wise_ft", "chance", "n_test", "zero_shot_accuracy", "accuracy",
     *WISE_FT, *(f"{model}{name}" for name in CALIBRATION for model in ("zero_shot_", "")),
@@ -181,13 +185,18 @@ def tabulate_tasks(files: StudyFiles) -> StudyTasks:
     )
 
 
-def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output: Path) -> None:
+def analyze_study(
+    files: StudyFiles, models: dict[str, ModelSpec], studies: dict[str, str], seed: int,
+    output: Path,
+) -> None:  # fmt: skip
     """Write a study's tables into the folder `output`, each as Parquet and as CSV.
 
     The tables are those of `tables.TABLE_NAMES`. outcomes, class_accuracy, confusions, tasks,
-    missing, seeds, base_to_new, wise_ft, measures, curves and drift hold results;
-    `write_statistics` derives the others.
-    studies: the result of `paper_tables.identify_paper_study`.
+    missing, seeds, base_to_new, wise_ft, measures, curves and drift hold results, and
+    clip_benchmark the outcomes in other columns; front rests on the tasks of all weights, and
+    `write_statistics` derives the others from those of fine-tuned ones.
+    models: the config's entries by name; studies: the result of
+    `paper_tables.identify_paper_study`.
     """
     study = tabulate_tasks(files)
     all_tasks, names = study.tasks, study.names
@@ -197,7 +206,9 @@ def analyze_study(files: StudyFiles, studies: dict[str, str], seed: int, output:
     wise_ft_columns = ["model", "method", "dataset", "wise_ft", "accuracy", *WISE_FT]
     tables = {
         "outcomes": study.outcomes,
+        "clip_benchmark": tabulate_clip_benchmark(study.outcomes, models),
         "wise_ft": all_tasks.loc[interpolated, wise_ft_columns],
+        "front": compute_front(all_tasks, seed),
         "tasks": tasks,
         "missing": study.missing,
         "seeds": study.seeds,

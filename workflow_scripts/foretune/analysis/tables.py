@@ -6,6 +6,7 @@ The rules import this module, so it must not import pandas or torch.
 # Results of the study's jobs, tidied and joined.
 RESULT_TABLE_NAMES = (
     "outcomes",
+    "clip_benchmark",
     "class_accuracy",
     "confusions",
     "tasks",
@@ -13,6 +14,7 @@ RESULT_TABLE_NAMES = (
     "seeds",
     "base_to_new",
     "wise_ft",
+    "front",
     "measures",
     "curves",
     "drift",
@@ -33,7 +35,7 @@ TABLE_NAMES = RESULT_TABLE_NAMES + STATISTICS_TABLE_NAMES
 FORECAST_TABLE_NAMES = ("forecasts", "candidates", "rankings", "learning")
 # The forecasts of a half-done study's other half, in `results/forecast`.
 PAIR_TABLE_NAMES = ("pairs", "pair_candidates")
-# The report derives the findings from their evidence, does not list accuracies per class, and
-# reads the pairs without a result from the metadata of the tasks.
-TABLES_OUTSIDE_REPORT = ("class_accuracy", "findings", "missing")
+# The report derives the findings from their evidence, does not list accuracies per class or of
+# each WiSE-FT coefficient, and reads the pairs without a result from the metadata of the tasks.
+TABLES_OUTSIDE_REPORT = ("clip_benchmark", "class_accuracy", "findings", "missing", "wise_ft")
 REPORT_TABLE_NAMES = tuple(name for name in TABLE_NAMES if name not in TABLES_OUTSIDE_REPORT)

@@ -126,7 +126,8 @@ def check_outcomes(config: dict[str, Any]) -> None:
 
     Raises:
         ForetuneError: a name is unknown, a row comes twice, a fine-tuned model was not tested on
-            its own dataset, or the zero-shot accuracy on a test is missing.
+            its own dataset, or the zero-shot accuracy on a test is missing, or temperatures are
+            to be fitted.
     """
     path, listed = config.get("outcomes"), config["without_images"]
     if path is None:
@@ -136,6 +137,10 @@ def check_outcomes(config: dict[str, Any]) -> None:
                 "accuracies"
             )
         return
+    if config["temperature_scaling"]:
+        raise ForetuneError(
+            "temperature_scaling: needs predictions, which outcomes does not have; leave out one"
+        )
     for name in listed:
         if name in config["datasets"]:
             raise ForetuneError(f"without_images: {name}: is among datasets, so it has images")

@@ -27,6 +27,7 @@ from foretune.encoders.encode import DEVICE, ENCODE_BATCH, encode_captions, enco
 from foretune.encoders.image_cache import prepare_images
 from foretune.encoders.loading import load_model
 from foretune.encoders.streams import ArraySource
+from foretune.evaluation.calibration import fit_temperature
 from foretune.evaluation.scores import (
     DRIFT_SCHEMA,
     EvaluationOutputs,
@@ -79,7 +80,8 @@ class CaptionedTest:
 
 def evaluate_model(
     selections: list[Path], base: BaseModel, tests: list[EvaluationTest],
-    outputs: FineTunedOutputs, code: str, wise_ft: Sequence[float] = (), log=print,
+    outputs: FineTunedOutputs, code: str, wise_ft: Sequence[float] = (),
+    temperature_scaling: bool = False, log=print,
 ) -> None:  # fmt: skip
     """Evaluate every selected checkpoint of a base model on every test with that test's captions.
 
@@ -92,6 +94,7 @@ def evaluate_model(
         code: digest of the code that evaluates; a new one makes all predictions anew.
         wise_ft: coefficients c in [0, 1). The weights (1 - c) zero-shot + c fine-tuned are
             evaluated too (WiSE-FT; Wortsman et al. 2022, equation 1).
+        temperature_scaling: fit each checkpoint's temperature on its own task's validation images.
     """
     model, scores, drifts = FineTunedModel(base, log), [], []
     captioned = [add_captions(test) for test in tests]
@@ -101,15 +104,22 @@ def evaluate_model(
             paths = [
                 get_predictions_path(
                     outputs.predictions, run["sha256"], coefficient, test.made_from, code,
-                    *(["head"] if has_own_head(run, test) else []),
+                    *(["head"] if has_own_head(run, test) else []), scaled=temperature_scaling,
                 )
                 for test in captioned
             ]  # fmt: skip
+            temperature = None
             for path, test in zip(paths, captioned, strict=True):
                 title = get_dataset_title(test.manifest)
                 if not path.exists():
+                    if temperature_scaling and temperature is None:
+                        own = next(test for test in captioned if test.is_own_test(run))
+                        labels = read_split(own.folder, "val", ["label"])["label"]
+                        temperature = fit_temperature(*model.compare(own, "val"), labels)
                     rows = read_split(test.folder, "test", ["id", "label"])
-                    write_predictions(path, rows["id"], rows["label"], *model.compare(test), title)
+                    write_predictions(
+                        path, rows["id"], rows["label"], *model.compare(test), title, temperature
+                    )
                 key = run["model"], run["method"], run["dataset"], coefficient
                 scores.append(score_predictions(*key, test.manifest, path))
                 at_coefficient = f" at {coefficient}" if wise_ft else ""
@@ -202,16 +212,18 @@ class FineTunedModel:
         images = prepare_images(dataset, split, preprocess, self.base.prepared, self.log)
         return encode_images(model, preprocess, images[rows], self.base.batch_size)
 
-    def compare(self, test: CaptionedTest) -> tuple[torch.Tensor, float]:
+    def compare(self, test: CaptionedTest, split: str = "test") -> tuple[torch.Tensor, float]:
         """Return the cosines (N, C) of a test's images and captions, and the logit scale.
 
         If the chosen weights have a classifier of the test's dataset, return its logits, and 1.
+
+        split: "test", or "val" for the validation images of the test's dataset.
         """
         model, _, tokenizer = self.get_model()
         # A test can be another task's shifted test too: the same rows with other captions.
-        digest = test.manifest["splits"]["test"]["digest"]
+        digest = test.manifest["splits"][split]["digest"]
         if digest not in self.vectors:
-            self.vectors[digest] = self.encode_split(test.folder, "test")
+            self.vectors[digest] = self.encode_split(test.folder, split)
         captions = encode_captions(model, tokenizer, test.captions)
         images, texts = F.normalize(self.vectors[digest], dim=-1), F.normalize(captions, dim=-1)
         scale, (_, coefficient) = model.logit_scale.exp().item(), self.current

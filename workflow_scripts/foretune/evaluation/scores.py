@@ -17,6 +17,7 @@ from foretune.core.files import digest_file, digest_json
 from foretune.core.parquet import read_table, write_parquet
 from foretune.data.prepared import Manifest, read_manifest
 from foretune.encoders.cache import Embeddings, read_embeddings
+from foretune.evaluation.calibration import calibration_error, compute_probabilities
 from foretune.evaluation.confusions import count_confusions
 from foretune.training.trials import read_selection_file
 
@@ -36,10 +37,15 @@ OUTCOME_SCHEMA = pa.schema(
         *OUTCOME_KEY,
         ("accuracy", pa.float64()),
         ("mean_class_accuracy", pa.float64()),  # mean over the classes that occur in the test
+        ("accuracy_top5", pa.float64()),  # null with fewer than five classes
         ("n", pa.int64()),
         ("chance", pa.float64()),
         ("ece", pa.float64()),  # expected calibration error; see `calibration_error`
         ("nll", pa.float64()),  # mean negative log-likelihood of the true classes
+        # With the logits divided by a temperature that was fitted on validation images.
+        ("temperature", pa.float64()),
+        ("ece_scaled", pa.float64()),
+        ("nll_scaled", pa.float64()),
         ("test_digest", pa.string()),
         ("predictions", pa.string()),  # name of the file
     ]
@@ -125,50 +131,47 @@ class Scores(NamedTuple):
     confusions: list[dict[str, Any]]
 
 
-def get_predictions_path(folder: Path, *made_from) -> Path:
-    """Return the file of predictions, named by the digest of the JSON values they depend on."""
-    return folder / f"{digest_json(made_from)}.parquet"
+def get_predictions_path(folder: Path, *made_from, scaled: bool = False) -> Path:
+    """Return the file of predictions, named by the digest of the JSON values they depend on.
+
+    scaled: whether a temperature was fitted.
+    """
+    return folder / f"{digest_json((*made_from, 'scaled') if scaled else made_from)}.parquet"
 
 
-def write_predictions(path: Path, ids, labels, similarities, scale: float, title: str) -> None:
+def write_predictions(
+    path: Path, ids, labels, similarities, scale: float, title: str,
+    temperature: float | None = None,
+) -> None:  # fmt: skip
     """Write the predictions for a test's N images: a row (id, label, predicted) of each.
 
-    `confidence` is the probability of the predicted class, and `log_likelihood` the logarithm of
-    the true one's.
+    `rank` is the number of classes that are more similar than the true one, `confidence` the
+    probability of the predicted class, and `log_likelihood` the logarithm of the true one's. With a
+    temperature, `confidence_scaled` and `log_likelihood_scaled` are those of the scaled logits.
 
     Args:
         similarities: (N, C); the class of the largest is predicted.
         scale: logits are the similarities times this factor.
         title: names the test for people.
+        temperature: that the logits are divided by; see `calibration.fit_temperature`.
     """
     similarities, labels = np.asarray(similarities), np.asarray(labels)
     predicted = similarities.argmax(axis=1)
     rows = np.arange(len(labels))
-    # Relative to the largest, so that no exponential overflows.
-    logits = scale * (similarities - similarities[rows, predicted][:, None])
-    log_sums = np.log(np.exp(logits).sum(axis=1))
-    table = pa.table({
+    columns = {
         "id": ids,
         "label": pa.array(labels, pa.int32()),
         "predicted": pa.array(predicted, pa.int32()),
-        "confidence": pa.array(np.exp(-log_sums), pa.float32()),
-        "log_likelihood": pa.array(logits[rows, labels] - log_sums, pa.float32()),
-    })  # fmt: skip
-    write_parquet(table, path, {"kind": "predictions", "test": title})
-
-
-def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
-    """Return the expected calibration error of N predictions (Guo et al. 2017, equation 3).
-
-    It is the mean distance between the confidence and the accuracy of the predictions in bins of
-    equal width.
-
-    Args:
-        confidence: probability of the predicted class, (N,), between 0 and 1.
-        correct: whether the prediction is right, (N,).
-    """
-    numbers = np.minimum((confidence * bins).astype(int), bins - 1)
-    return float(np.abs(np.bincount(numbers, correct - confidence)).sum() / len(correct))
+        "rank": pa.array((similarities > similarities[rows, labels][:, None]).sum(1), pa.int32()),
+    }
+    divisors = {"": 1.0} | ({} if temperature is None else {"_scaled": temperature})
+    for suffix, divisor in divisors.items():
+        confidence, log_likelihood = compute_probabilities(similarities, labels, scale / divisor)
+        columns[f"confidence{suffix}"] = pa.array(confidence, pa.float32())
+        columns[f"log_likelihood{suffix}"] = pa.array(log_likelihood, pa.float32())
+    if temperature is not None:
+        columns["temperature"] = pa.array(np.full(len(labels), temperature))
+    write_parquet(pa.table(columns), path, {"kind": "predictions", "test": title})
 
 
 def score_predictions(
@@ -182,7 +185,7 @@ def score_predictions(
     """
     table = read_table(predictions)
     labels, predicted = table["label"].to_numpy(), table["predicted"].to_numpy()
-    correct = labels == predicted
+    correct, many = labels == predicted, len(manifest["classes"]) >= 5
     key = {
         "model": model, "method": method, "wise_ft": wise_ft, "trained_on": trained_on,
         "evaluated_on": manifest["name"], "split": manifest["split"],
@@ -200,13 +203,19 @@ def score_predictions(
         **key,
         "accuracy": float(correct.mean()),
         "mean_class_accuracy": float(np.mean([row["accuracy"] for row in classes])),
+        "accuracy_top5": float((table["rank"].to_numpy() < 5).mean()) if many else None,
         "n": len(correct),
         "chance": 1 / len(manifest["classes"]),
-        "ece": calibration_error(table["confidence"].to_numpy(), correct),
-        "nll": -float(table["log_likelihood"].to_numpy().mean(dtype=np.float64)),
         "test_digest": manifest["test_digest"],
         "predictions": predictions.name,
     }
+    scaled = "temperature" in table.column_names
+    outcome["temperature"] = table["temperature"][0].as_py() if scaled else None
+    for suffix in ("", "_scaled") if scaled else ("",):
+        confidence = table[f"confidence{suffix}"].to_numpy()
+        log_likelihood = table[f"log_likelihood{suffix}"].to_numpy()
+        outcome[f"ece{suffix}"] = calibration_error(confidence, correct)
+        outcome[f"nll{suffix}"] = -float(log_likelihood.mean(dtype=np.float64))
     confusions = []
     if trained_on in (None, manifest["name"]) and wise_ft in (None, 1):
         test_key = {name: key[name] for name in ("model", "method", "evaluated_on", "split")}

@@ -207,6 +207,10 @@ class JobTimes:
             images = sum(self.sizes[test].test for test in tests)
             captions = sum(map(self.count_captions, tests))
             seconds += coefficients * self.time_encoding(model, images, captions)
+            if self.study["temperature_scaling"] and tests:
+                captions = self.sizes[dataset].classes
+                validation = self.time_encoding(model, self.sizes[dataset].val, captions)
+                seconds += coefficients * validation
             if retrained:  # the drift of its own training images
                 seconds += self.time_encoding(model, self.sizes[dataset].train) + 1
         return seconds

@@ -48,8 +48,13 @@ from foretune.report.page_data import (
     pack_tables,
 )
 from foretune.report.page_tables import make_study_tables
-from foretune.report.summary import make_overview_answers, summarize_findings
+from foretune.report.summary import (
+    describe_fronts,
+    make_overview_answers,
+    summarize_findings,
+)
 from foretune.report.thumbnails import DatasetDescription, describe_dataset
+from foretune.report.trade_off_chart import trade_off_chart
 
 PAGE_FOLDER = Path(__file__).with_name("page")
 PAGE_SCRIPTS = ("data.js", "tables.js", "charts.js", "page.js")
@@ -103,7 +108,9 @@ def build_report(
     page_tables = {name: table | {"rows": len(frame)} for name, (table, frame) in tables.items()}
     write_page(
         output, "report.html.j2", PAGE_SCRIPTS, packed,
-        specs=make_specifications(CHARTS | {"expected": outlook_chart}),
+        specs=make_specifications(
+            CHARTS | {"trade_off": trade_off_chart, "expected": outlook_chart}
+        ),
         title=title, facts=facts, datasets=descriptions, cards=cards, tables=page_tables,
         settings=settings, trained=bool(epochs), **summarize_study(study, settings),
         forecast_study=facts.get("config", {}).get("forecast", {}).get("study"),
@@ -160,6 +167,7 @@ def make_settings(
             if ((tasks.model == model) & (tasks.method == method)).any()
         ],
         "titles": [dataset["title"] for dataset in datasets], "zero_shot": ZERO_SHOT,
+        "fronts": describe_fronts(study["front"]),
         "enough": describe_enough_images(study["curves"], measures),
         # Half width of a 95% band in standard errors, by the number of points of a line.
         "t": {int(n): stats.t.ppf(0.975, n - 2) for n in set(statistics.n) if n > 2},
@@ -178,7 +186,7 @@ def summarize_study(study: dict[str, pd.DataFrame], settings: dict[str, Any]) ->
         "counts": describe_counts(tasks, settings["order"]),
         "few": check_few_datasets(study["statistics"]),
         "shifted": "shifted_change" in settings["outcomes"],
-        "trades": bool(tasks.ood_change.notna().any()),
+        "trades": bool(len(study["front"])),
         "notes": count_notes(study["measures"]),
         "converging": [m for m in measures if m in set(study["curves"].measure.unique())],
         "initial": {"measure": "iimm" if "iimm" in measures else next(iter(measures), None)},

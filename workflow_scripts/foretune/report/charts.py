@@ -151,27 +151,6 @@ def ranking_chart() -> AnyChart:
     return alt.layer(zero_line(), spans, dots, filled.encode(x))
 
 
-def trade_off_chart() -> AnyChart:
-    """Return mean gain against mean forgetting: a point per method, and WiSE-FT's curves."""
-    base = named_data("means").encode(
-        alt.X("ood_change:Q", title="mean change on other tasks", scale=alt.Scale(padding=30),
-              axis=alt.Axis(format="+.1~%", labelExpr="datum.value ? datum.label : '0%'",
-                            tickCount=8)),
-        alt.Y("gain:Q", title="mean gain over zero-shot error",
-              axis=alt.Axis(tickCount=6), scale=alt.Scale(padding=20)),
-        color=alt.Color("method:N", title=None, sort=placeholder("methods")),
-        tooltip=["method:N", alt.Tooltip("wise_ft:Q", title="weight of the fine-tuned model"),
-                 alt.Tooltip("ood_change:Q", title="change on other tasks", format="+.2%"),
-                 alt.Tooltip("gain:Q", title="gain over zero-shot error", format=".3f")],
-    )  # fmt: skip
-    line = base.mark_line(strokeWidth=2).encode(order="wise_ft:Q")
-    dots = base.mark_point(filled=True, opacity=1).encode(
-        alt.Shape("method:N", legend=None, sort=placeholder("methods")),
-        size=alt.condition("datum.wise_ft == 1", alt.value(130), alt.value(50)),
-    )
-    return alt.layer(line, dots).properties(height=340)
-
-
 def epochs_chart() -> AnyChart:
     """Return validation accuracy by epoch: a line per trial, and a ring at the chosen epoch."""
     integers = alt.Axis(tickMinStep=1, format="d", grid=False)
@@ -280,9 +259,8 @@ def shots_chart() -> AnyChart:
 
 CHARTS: dict[str, Callable[[], AnyChart]] = {
     "matrix": matrix_chart, "confusion": confusion_chart, "scatter": scatter_chart,
-    "ranking": ranking_chart, "trade_off": trade_off_chart, "epochs": epochs_chart,
+    "ranking": ranking_chart, "shots": shots_chart, "epochs": epochs_chart,
     "convergence": convergence_chart, "evidence": evidence_chart, "task": task_chart,
-    "shots": shots_chart,
 }  # fmt: skip
 
 

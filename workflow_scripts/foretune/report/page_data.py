@@ -190,19 +190,6 @@ def average_over_datasets(tasks: pd.DataFrame) -> pd.DataFrame:
     return runs[names].mean().assign(n=runs.size()).reset_index()
 
 
-def make_trade_off_rows(tasks: pd.DataFrame, wise_ft: pd.DataFrame) -> pd.DataFrame:
-    """Return mean gain and forgetting over datasets by model, method and WiSE-FT coefficient."""
-    rows = pd.concat([tasks.assign(wise_ft=1.0), wise_ft[wise_ft.wise_ft < 1]])
-    rows = rows[rows.ood_change.notna() & rows[GAIN].notna()]
-    keys = ["model", "method", "wise_ft"]
-    means = rows.astype({GAIN: float, "ood_change": float}).groupby(keys, sort=False)
-    means = means[[GAIN, "ood_change"]].mean().rename(columns={GAIN: "gain"}).reset_index()
-    # All curves start at coefficient 0, the zero-shot model, which neither gains nor forgets.
-    starts = means[means.wise_ft < 1][["model", "method"]].drop_duplicates()
-    starts = starts.assign(wise_ft=0.0, gain=0.0, ood_change=0.0)
-    return pd.concat([means[means.wise_ft > 0], starts]).sort_values(keys, ignore_index=True)
-
-
 def title_tests(tests: pd.DataFrame) -> pd.Series:
     """Return the title of each test: the dataset's name, then a shifted test's own name."""
     suffix = " · " + tests.split
@@ -217,7 +204,7 @@ def pack_figure_data(
     Those of SPLIT_TABLES are split by model, as `name-0` for the first of the models and so on.
     """
     outcomes = study["outcomes"]
-    outcomes = outcomes[outcomes.wise_ft.fillna(1) == 1]  # interpolated weights: see "trade"
+    outcomes = outcomes[outcomes.wise_ft.fillna(1) == 1]  # interpolated weights: see "front"
     outcomes = outcomes.assign(test=title_tests(outcomes))
     own = outcomes[
         (outcomes.method == "zero_shot") | (outcomes.trained_on == outcomes.evaluated_on)
@@ -227,7 +214,6 @@ def pack_figure_data(
     packed = {
         "own": pack_columns(own, ["model", "method", "test", "accuracy"], digits=4),
         "tests": pack_columns(outcomes.drop_duplicates("test"), ["test", "n", "chance"]),
-        "trade": pack_columns(make_trade_off_rows(study["tasks"], study["wise_ft"])),
     }
     split: dict[str, tuple[pd.DataFrame, list[str]]] = {
         "outcomes": (outcomes, ["model", "method", "trained_on", "test", "accuracy"]),
@@ -254,6 +240,7 @@ def pack_tables(tables: dict[str, PageTableData]) -> dict[str, dict]:
     columns: dict[str, list[str]] = {
         "statistics": list(BAND_COLUMNS),
         "tasks": ["trial", "shifted_change"],
+        "front": ["on_front"],
     }
     frames = {}
     for table, frame in tables.values():

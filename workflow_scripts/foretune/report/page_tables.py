@@ -39,6 +39,9 @@ RESULT_COLUMN_SPECS = (
     | {
         "zero_shot_ece": ("calibration error, zero-shot", "percent"),
         "ece": ("calibration error", "percent"),
+        "zero_shot_ece_scaled": ("scaled, zero-shot", "percent"),
+        "ece_scaled": ("calibration error, scaled", "percent"),
+        "temperature": ("temperature", "number"),
     }
 )
 SELECTION_COLUMN_SPECS = TASK_COLUMN_SPECS | {
@@ -100,6 +103,13 @@ TRADE_OFF_COLUMN_SPECS = RUN_COLUMN_SPECS | {
     "ood_change": ("mean change on other tasks (points)", "points"),
     "spearman": ("Spearman’s ρ", "number", "spearman_low", "spearman_high"),
     "p_permutation": ("p (permutation)", "plain"),
+}  # fmt: skip
+FRONT_COLUMN_SPECS = RUN_COLUMN_SPECS | {
+    "wise_ft": ("weight of the fine-tuned model", "plain"), "n": ("datasets", "plain"),
+    GAIN: ("mean gain", "number", f"{GAIN}_low", f"{GAIN}_high"),
+    "ood_change": ("mean change on other tasks (points)", "points", "ood_change_low",
+                   "ood_change_high"),
+    "front_share": ("resamples with it on the front", "percent"),
 }  # fmt: skip
 EVIDENCE_COLUMN_SPECS: ColumnSpecs = {
     "finding": ("finding", "plain"), "part": ("part", "text"), "model": ("model", "text"),
@@ -204,6 +214,7 @@ def make_study_tables(
         "differences": ("IIMM compared with each other measure", study["differences"],
                         DIFFERENCE_COLUMN_SPECS),
         "pooled": ("One line for all models", study["pooled"], POOLED_COLUMN_SPECS),
+        "front": ("The front of gain and forgetting", study["front"], FRONT_COLUMN_SPECS),
         "trade_offs": ("Gain with the change on other tasks", study["trade_offs"],
                        TRADE_OFF_COLUMN_SPECS),
         "evidence": ("Evidence for the findings", study["findings_evidence"],

@@ -26,7 +26,6 @@ from foretune.core.parquet import read_frame
 from foretune.report.charts import PALETTE
 from foretune.report.page_data import (
     ZERO_SHOT,
-    make_trade_off_rows,
     read_epochs,
     title_tests,
 )
@@ -203,25 +202,36 @@ def draw_matrix(axes: Axes, matrix: pd.DataFrame) -> None:
             axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", size=6, color=color)
 
 
-def draw_trade_off(tasks: pd.DataFrame, wise_ft: pd.DataFrame) -> Figure:
+def draw_trade_off(front: pd.DataFrame) -> Figure:
     """Return mean gain against mean forgetting, a panel per model and a point per method.
 
-    Curves show the weights between the zero-shot and the fine-tuned model (WiSE-FT).
+    Curves go through WiSE-FT's weights, crosses are 95% intervals of fine-tuned models, and the
+    dashed line is the front. front: see `front.compute_front`.
     """
-    means = make_trade_off_rows(tasks, wise_ft)
-    if means.empty:
+    if front.empty:
         return draw_message("No method was tested on other tasks.")
-    models, methods = list(dict.fromkeys(means.model)), list(dict.fromkeys(means.method))
+    models = list(dict.fromkeys(front.model))
+    methods = [name for name in dict.fromkeys(front.method) if name != "zero_shot"]
     styles = assign_markers(methods)
     figure, panels = make_panels(1, len(models), height=2.4, sharey=True)
     for axes, model in zip(panels[0], models, strict=True):
         axes.axhline(0, color="0.7", lw=0.6)
         axes.axvline(0, color="0.7", lw=0.6)
-        for method, curve in means[means.model == model].groupby("method", sort=False):
-            curve = curve.sort_values("wise_ft")
-            axes.plot(curve.ood_change, curve.gain, color=styles[method]["color"])
+        points = front[front.model == model]
+        edge = points[points.on_front].sort_values("ood_change")
+        axes.step(edge.ood_change, edge[GAIN], where="pre", color="0.5", ls="--", lw=0.8)
+        for method in methods:
+            curve = points[points.method == method]
+            if len(curve) > 1:
+                curve = pd.concat([points[points.method == "zero_shot"], curve])
+            axes.plot(curve.ood_change, curve[GAIN], color=styles[method]["color"])
             end = curve[curve.wise_ft == 1]
-            axes.plot(end.ood_change, end.gain, ls="", ms=4, **styles[method])
+            x_error, y_error = (
+                np.abs(end[[f"{name}_low", f"{name}_high"]].to_numpy().T - end[name].to_numpy())
+                for name in ("ood_change", GAIN)
+            )
+            axes.errorbar(end.ood_change, end[GAIN], y_error, x_error, ls="", ms=4,
+                          elinewidth=0.5, **styles[method])  # fmt: skip
         axes.set(title=model, xlabel="mean change on other tasks")
         axes.xaxis.set_major_locator(MaxNLocator(4))
     panels[0, 0].set_ylabel("mean gain over zero-shot error")
@@ -275,7 +285,7 @@ def draw_figures(analysis: Path, epochs: list[Path], models: list[str], output: 
     """
     tables = {
         name: read_frame(Path(analysis) / f"{name}.parquet")
-        for name in ("tasks", "statistics", "outcomes", "wise_ft")
+        for name in ("tasks", "statistics", "outcomes", "front")
     }
     tasks, statistics = tables["tasks"], tables["statistics"]
     outcomes = average_seeds(tables["outcomes"])
@@ -283,7 +293,7 @@ def draw_figures(analysis: Path, epochs: list[Path], models: list[str], output: 
     with mpl.rc_context(MATPLOTLIB_STYLE | {"text.parse_math": False}):
         save_figure(draw_fits(tasks, statistics, get_runs_by_model(tasks)), output / "models.svg")
         save_figure(draw_fits(tasks, statistics, get_runs_by_method(tasks)), output / "methods.svg")
-        save_figure(draw_trade_off(tasks, tables["wise_ft"]), output / "trade_off.svg")
+        save_figure(draw_trade_off(tables["front"]), output / "trade_off.svg")
         save_figure(draw_training(epochs, tasks), output / "training.svg")
         for model in models:
             save_figure(draw_matrices(outcomes, model), output / f"accuracy_{model}.svg")

@@ -65,7 +65,7 @@ def write_report(study: dict, snapshot: Snapshot, output: Path, paper: Path) -> 
     files = replace(files, unfinished=unfinished)
     datasets = [*study["datasets"], *study["without_images"]]
     studies = identify_paper_study(study["models"], datasets, paper)
-    analyze_study(files, studies, study["seed"], output / "analysis")
+    analyze_study(files, study["models"], studies, study["seed"], output / "analysis")
     provenance = output / "provenance.json"
     write_provenance(study, snapshot.manifests, files.measures, provenance)
     build_report(

@@ -222,6 +222,43 @@ def answer_which_run(tasks: pd.DataFrame) -> Answer | None:
     return {"question": "Which model and method?", "answer": answer, "sentences": sentences}
 
 
+def describe_fronts(front: pd.DataFrame) -> dict[str, str]:
+    """Return per model which methods are on the front of gain and forgetting, in words.
+
+    front: see `front.compute_front`. A point that is not on the front of the means is named if it
+    is on that of at least 5% of the resamples.
+    """
+    texts: dict[str, str] = {}
+    for model, points in front.sort_values("ood_change", ascending=False).groupby("model"):
+        n = int(points.n.iloc[0])
+        resampled = points.front_share.notna().all()
+
+        def name_points(rows: pd.DataFrame, resampled: bool = resampled) -> str:
+            names = rows.method.replace("zero_shot", "the zero-shot model")
+            mixed = (rows.wise_ft > 0) & (rows.wise_ft < 1)
+            names += (" with weight " + rows.wise_ft.map(format_plain)).where(mixed, "")
+            if resampled:
+                names += rows.front_share.map(lambda share: f" ({100 * share:.0f}%)")
+            return ", ".join(names)
+
+        over = f"{n} dataset{'s' * (n != 1)}"
+        text = f"{model}: on the front of the means over {over} are "
+        text += name_points(points[points.on_front])
+        if resampled:
+            others = points[~points.on_front]
+            likely = others[others.front_share >= SIGNIFICANCE_LEVEL]
+            text += "; in brackets, the share of resamples of the datasets in which they are on it."
+            if len(likely):
+                text += f" Not excluded: {name_points(likely)}."
+            if len(others) > len(likely):
+                rest = name_points(others.drop(likely.index))
+                text += f" In more than 95% of the resamples, these are not on it: {rest}."
+        else:
+            text += ". So few datasets do not tell how certain that is."
+        texts[str(model)] = text
+    return texts
+
+
 def make_overview_answers(tasks: pd.DataFrame, statistics: pd.DataFrame) -> list[Answer]:
     """Return the overview's questions with their answers; none if nothing was fine-tuned."""
     if tasks.empty:

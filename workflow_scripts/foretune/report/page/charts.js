@@ -20,7 +20,8 @@ const rowsHeight = (count, height, minimum) => Math.max(count * height, minimum)
 // Headings of a figure's numbers; a figure may name others.
 const HEADINGS = {
   n: "images", rho: "Spearman’s ρ", low: "95% interval from", high: "to", p: "permutation p", p_holm: "p (Holm)",
-  ood_change: "change on other tasks", wise_ft: "weight of the fine-tuned model", zero_shot: "zero-shot",
+  change: "change on other tasks", change_low: "95% interval from", change_high: "to", gain_low: "95% interval from", gain_high: "to",
+  front_share: "share of resamples with it on the front", wise_ft: "weight of the fine-tuned model", zero_shot: "zero-shot",
   run: "model, method", cell: "comparison", of: "images of the class", color: "learning rate", relative: "deviation",
 };
 const NOTHING = "No data for this selection.";
@@ -93,10 +94,18 @@ function matrix() {
 }
 
 function tradeOff() {
-  const means = find("trade", {model: state.model});
+  const GAIN = "gain_over_zero_shot_error", CHANGE = "ood_change";
+  const means = find("front", {model: state.model}).map(row => ({
+    method: row.method, wise_ft: row.wise_ft, gain: row[GAIN], gain_low: row[`${GAIN}_low`], gain_high: row[`${GAIN}_high`],
+    change: row[CHANGE], change_low: row[`${CHANGE}_low`], change_high: row[`${CHANGE}_high`], front_share: row.front_share,
+    on_front: row.on_front, spans: known(row.front_share) && row.wise_ft > 0 && (row.on_front || row.wise_ft === 1),
+  }));
+  const mixed = new Set(means.filter(row => row.wise_ft > 0 && row.wise_ft < 1).map(row => row.method));
+  const curves = means.filter(row => mixed.has(row.method));
+  for (const method of mixed) curves.push({method, wise_ft: 0, gain: 0, change: 0});
   return {
-    data: {means}, places: {methods: settings.methods}, label: `Gain against forgetting, ${state.model}`,
-    note: means.length ? `Model: ${state.model}.` : NOTHING,
+    data: {means, curves}, places: {methods: settings.methods}, label: `Gain against forgetting, ${state.model}`,
+    note: settings.fronts[state.model] ?? NOTHING,
   };
 }
 
@@ -194,7 +203,7 @@ function expected(arg) {
 const KINDS = {
   scatter: [scatter, ["model", "method", "measure", "outcome"], ["measures", "tasks", "statistics"]],
   ranking: [ranking, ["model", "method", "measure", "outcome"], ["statistics"]],
-  matrix: [matrix, ["model", "method"], ["tests", "outcomes"]], shots: [shots, ["model", "outcome"], ["seeds"]], trade_off: [tradeOff, ["model"], ["trade"]],
+  matrix: [matrix, ["model", "method"], ["tests", "outcomes"]], shots: [shots, ["model", "outcome"], ["seeds"]], trade_off: [tradeOff, ["model"], ["front"]],
   epochs: [epochs, ["model", "method", "dataset"], ["trials"]], convergence: [convergence, ["model", "measure"], ["curves"]],
   evidence: [evidence, [], ["evidence"]], task: [task, [], ["own", "tests"]],
   confusion: [confusion, ["model", "method"], ["confusions", "own"]], expected: [expected, ["outcome"], ["rankings", "forecasts"]],
