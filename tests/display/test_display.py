@@ -151,6 +151,13 @@ def test_log_of_an_earlier_run_is_not_shown(progress, tmp_path):
     assert progress.running[3].read_progress() == ""
 
 
+def test_warnings_of_a_job_that_is_done_are_kept(progress, tmp_path):
+    (tmp_path / "full.log").write_text("warning: two classes are one\nepoch 1\n")
+    progress.handle(finishes(3, 1040))
+    ((job, line),) = progress.warnings
+    assert job.name == NAMES["mnist"] and line == "warning: two classes are one"
+
+
 def test_read_last_lines_drops_what_a_terminal_would_obey(tmp_path):
     path = tmp_path / "log"
     path.write_bytes(b"x" * 5000 + b"\n\x1b[31mred\x1b[0m\xff\n\n  10%|#\r  20%|##\x07")

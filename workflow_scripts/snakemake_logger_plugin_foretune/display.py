@@ -195,6 +195,11 @@ class Display:
             job = self.progress.failed.get(record.__dict__["jobid"])
             if job:
                 self.print_failure(job)
+        elif event == LogEvent.JOB_FINISHED:
+            while self.progress.warnings:
+                job, line = self.progress.warnings.pop(0)
+                self.console.print(Text(f"! {job.name}", "yellow"))
+                self.console.print(Padding(Text(line), (0, 0, 0, 4), expand=False))
         elif event in (None, LogEvent.ERROR):
             message = record.getMessage()
             if message.startswith(REPEATED):

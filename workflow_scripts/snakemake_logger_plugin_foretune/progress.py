@@ -25,6 +25,7 @@ BENCHMARKS = Path("logs/benchmarks")
 TAIL_BYTES = 4096
 # Escape sequences of terminals, and control characters but tab, carriage return and line feed.
 CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+SEARCHED_LINES = 20  # of a log, for warnings
 KNOWN_SHARE = 0.5  # of the jobs left whose time must be known before a time is given
 TARGET = "all"  # a rule that only asks for files
 
@@ -66,15 +67,23 @@ class Job:
     started: float  # seconds since the epoch
     status: int = 0  # exit status of its command, if that failed
 
-    def read_progress(self) -> str:
-        """Return the last line of the job's log; "" if it has written nothing yet."""
+    def read_log(self, count: int) -> list[str]:
+        """Return the last lines of the job's log; none if it has written nothing yet."""
         try:
             # Until the job opens it, there may be the log of an earlier run.
             if not self.log or Path(self.log).stat().st_mtime < self.started - 1:
-                return ""
+                return []
         except OSError:
-            return ""
-        return "".join(read_last_lines(self.log, 1))
+            return []
+        return read_last_lines(self.log, count)
+
+    def read_progress(self) -> str:
+        """Return the last line of the job's log; "" if it has written nothing yet."""
+        return "".join(self.read_log(1))
+
+    def read_warnings(self) -> list[str]:
+        """Return the warnings at the end of the job's log."""
+        return [line for line in self.read_log(SEARCHED_LINES) if line.startswith("warning: ")]
 
     def describe_failure(self) -> str:
         """Return what the job said at its end, or which signal ended it."""
@@ -100,6 +109,7 @@ class Progress:
     seconds: dict[str, list[float]] = field(default_factory=dict)  # of the jobs done, by rule
     running: dict[int, Job] = field(default_factory=dict)  # by Snakemake's number of the job
     failed: dict[int, Job] = field(default_factory=dict)
+    warnings: list[tuple[Job, str]] = field(default_factory=list)  # of jobs that are done
     study: dict[str, Any] = field(default_factory=dict)
     earlier: dict[str, float | None] = field(default_factory=dict)  # see `get_seconds`
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -128,6 +138,7 @@ class Progress:
         elif event == LogEvent.JOB_FINISHED and facts["job_id"] in self.running:
             job = self.running.pop(facts["job_id"])
             self.seconds.setdefault(job.rule, []).append(record.created - job.started)
+            self.warnings += [(job, line) for line in job.read_warnings()]
         elif is_command_error(record):
             text = record.getMessage()
             for job in self.running.values():
