@@ -124,7 +124,7 @@ def gather_rows(vectors: Tensor, size: int) -> Tensor:
     """
     if world_size() == 1:
         return vectors
-    rows = torch.arange(rank(), size, world_size(), device=vectors.device)
+    rows = torch.arange(size, device=vectors.device)[rank() :: world_size()]
     whole = vectors.new_zeros(size, vectors.shape[1])
     # A rank without a row of its own has read the first one, which is another rank's.
     return SumOverRanks.apply(whole.index_add(0, rows, vectors[: len(rows)]))
