@@ -25,6 +25,8 @@ def make_outcomes() -> pd.DataFrame:
         ("clip_b32", "lora", 0.5, "birds", "pets", "drawn", 0.3, None, 0.2),
         ("mini", "zero_shot", None, None, "pets", "test", 0.2, 0.5, 0.1),
         ("mini", "linear_probe", 1.0, "pets", "pets", "test", 0.7, 0.99, 0.6),
+        ("mini", "text_probe_4shot", 1.0, "pets", "pets", "test", 0.6, 0.99, 0.6),
+        ("mini", "text_probe_4shot", 1.0, "pets", "birds", "test", 0.5, 0.99, 0.6),
     ]
     columns = ["model", "method", "wise_ft", "trained_on", "evaluated_on", "split", "accuracy",
                "accuracy_top5", "mean_class_accuracy"]  # fmt: skip
@@ -52,7 +54,11 @@ def test_a_reader_of_clip_benchmarks_tables_finds_its_columns(tmp_path):
 
 def test_rows_of_probes_and_of_models_in_folders():
     table = tabulate_clip_benchmark(make_outcomes(), MODELS)
-    zero_shot, probe = table[table.model == "resources/mini/clip"].to_dict("records")
+    rows = table[table.model == "resources/mini/clip"].to_dict("records")
+    zero_shot, probe, own, other = rows
+    # A probe that starts from captions predicts other tasks by captions.
+    assert (own["task"], other["task"]) == ("linear_probe", "zeroshot_classification")
+    assert own["lp_acc1"] == 0.6 and other["acc1"] == 0.5
     assert zero_shot["pretrained"] == "" and zero_shot["acc5"] == 0.5
     assert probe["pretrained"] == "linear_probe/pets" and probe["task"] == "linear_probe"
     assert probe["lp_acc1"] == 0.7 and pd.isna(probe["acc1"]) and pd.isna(zero_shot["lp_acc1"])

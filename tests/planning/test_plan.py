@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from checkout import ROOT
-from foretune.core.config import check_config
+from foretune.core.config import CONFIG_SCHEMA, check_config, trains_on_embeddings
 from foretune.planning.dataset_sizes import (
     KNOWN_SIZES,
     DatasetSize,
@@ -66,6 +66,38 @@ def test_get_dataset_sizes_counts_or_knows_them(tmp_path):
     assert (cars.train + cars.val, cars.test, cars.classes) == KNOWN_SIZES["cars"]
     assert get_dataset_size("x", {"huggingface": "a/imagenet-r"}, tmp_path).test == 30_000
     assert "unknown" in get_dataset_size("x", {"huggingface": "me/mine"}, tmp_path).basis
+
+
+def test_a_frozen_text_tower_costs_no_captions_and_a_probe_one_pass():
+    tuning, captions = FINETUNING, make_times().costs["clip_mini"].caption
+    both, image = (make_times(towers=t).estimate_seconds([tuning])[0] for t in ("both", "image"))
+    recipe = SMOKE["methods"]["full"]
+    steps = -(-1800 // recipe.get("batch_size", 128))
+    saved = 3 * recipe["epochs"] * steps * 10 * captions * len(recipe["learning_rate"]) / 100e12
+    assert both - image == pytest.approx(saved)
+    times = make_times({"methods": {"lp_ft": recipe}})
+    job = PlannedJob(tuning.rule, {**tuning.wildcards, "method": "lp_ft"})
+    assert times.estimate_seconds([job])[0] == pytest.approx(
+        image + times.time_encoding("clip_mini", 1800)
+    )
+
+
+def test_every_method_of_the_schema_can_be_planned():
+    schema = yaml.safe_load(CONFIG_SCHEMA.read_text())
+    methods = schema["properties"]["methods"]["properties"]
+    recipe = {"learning_rate": [1.0], "batch_size": 32}
+    study = check_config({**SMOKE, "methods": {name: dict(recipe) for name in methods}})
+    sizes, costs = get_dataset_sizes(study), make_times().costs
+    assert estimate_disk(study, sizes, costs)["trials (trained weights)"] > 0
+    tuned = [name for name in methods if not trains_on_embeddings(name)]
+    needed = estimate_gpu_memory(study, sizes, costs)
+    assert {method for _, method in needed} == set(tuned)
+    assert needed["clip_mini", "flyp"] == needed["clip_mini", "full"] > needed["clip_mini", "lora"]
+    times = JobTimes(study, sizes, ModelEstimates(costs))
+    for name in methods:
+        rule = "finetune_model" if name in tuned else "fit_cached"
+        job = PlannedJob(rule, {**FINETUNING.wildcards, "method": name})
+        assert times.estimate_seconds([job])[0] > 2
 
 
 def test_estimate_seconds_follows_the_grid():

@@ -20,7 +20,10 @@ COMMIT = "c" * 40
 METHODS = {
     "full": {}, "bitfit": {}, "attention": {},
     "lora": {"rank": 4, "alpha": 8, "projections": "qv"},
-    "clip_adapter": {"reduction": 4, "ratio": 0.2}, "linear_probe": {},
+    "clip_lora": {"rank": 2, "alpha": 1.4, "projections": "qkv", "dropout": 0.25},
+    "flyp": {}, "lp_ft": {"towers": "image", "probe": {"learning_rate": [1.0], "epochs": 1}},
+    "clip_adapter": {"reduction": 4, "ratio": 0.2}, "linear_probe": {}, "text_probe": {},
+    "lp_plus_plus": {},
 }  # fmt: skip
 
 
@@ -104,6 +107,7 @@ def make_dataset(folder: Path, output: Path) -> None:
 
 def run(architecture: str, tag: str, folder: Path, methods: list[str]) -> dict:
     """Run all steps; return the seconds of each, the peak memory and what was written."""
+    from foretune.core.config import CACHED_METHODS
     from foretune.core.grid import expand_grid
     from foretune.encoders.encode import embed_captions, embed_images
     from foretune.evaluation.finetuned import BaseModel, FineTunedOutputs, evaluate_model
@@ -152,7 +156,7 @@ def run(architecture: str, tag: str, folder: Path, methods: list[str]) -> dict:
         output = folder / "trials" / method
         best = [output / "best.json"]
         job = JobSpec(run_of, settings, trials, 0, dataset, output)
-        if method in ("clip_adapter", "linear_probe"):
+        if method in CACHED_METHODS:
             fit_on_embeddings(job, embeddings / "birds")
         else:
             finetune(job, spec, text, prepared)
@@ -160,7 +164,7 @@ def run(architecture: str, tag: str, folder: Path, methods: list[str]) -> dict:
         lap(method)
         if method == "linear_probe":
             evaluate_probe(best, tests, outputs)
-        elif method == "clip_adapter":
+        elif method in CACHED_METHODS:
             evaluate_adapter(best, tests, outputs)
         else:
             tuned += best

@@ -20,6 +20,7 @@ RECIPE = {
 }  # fmt: skip
 
 
+MORE = {"lp_ft": {"towers": "image", "probe": {"learning_rate": [1.0], "epochs": 2}}}
 SETTINGS = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "text": True}
 
 
@@ -30,7 +31,8 @@ def make_command(task, output, gpus, method="full", epochs=2, rate=0.05):
         [sys.executable, "workflow_scripts/finetune.py", "--gpus", str(gpus),
          "--model", "clip_mini", "--method", method,
          "--dataset-name", "mnist", "--model-spec", json.dumps(CLIP_MINI),
-         "--recipe", json.dumps({**RECIPE, "epochs": epochs}), "--trials", json.dumps(trials),
+         "--recipe", json.dumps({**RECIPE, "epochs": epochs, **MORE.get(method, {})}),
+         "--trials", json.dumps(trials),
          "--seed", "0", "--dataset", task / "dataset", "--text", task / "embeddings/text.parquet",
          "--prepared", task / "prepared", "--output", output]
     )  # fmt: skip
@@ -42,7 +44,10 @@ def tune(*arguments, check=True):
     return pd.read_parquet(arguments[1] / "epochs.parquet") if check else done
 
 
-@pytest.mark.parametrize("method", ["full", pytest.param("lora", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method",
+    ["full", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lora", "flyp", "lp_ft"))],
+)
 def test_launch_of_two_processes_gives_the_loss_of_one(method, small_task, tmp_path):
     # With 90 images in batches of 89, one process has no image of the last batch.
     one, two = (tune(small_task, tmp_path / str(n), n, method) for n in (1, 2))

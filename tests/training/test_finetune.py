@@ -151,14 +151,17 @@ def count_epochs(journal) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", "lora", "clip_lora", "flyp", "lp_ft"])
 def test_finetune_gives_the_same_numbers_after_kills_at_random_moments(
     method, small_task, tmp_path
 ):
     """Ten kills per method; the children are forked, so that none waits for torch's import."""
     recipe = {**RECIPE, "projections": "qv", "alpha": 8, "batch_size": 64}
+    recipe |= {"dropout": 0.5} if method == "clip_lora" else {}
+    if method == "lp_ft":
+        recipe |= {"towers": "image", "probe": {"learning_rate": [1.0], "epochs": 2}}
     recipe["augmentation"] = {"crop": 0.7, "flip": True}
-    trials = [{**trial, **({"rank": 2} if method == "lora" else {})} for trial in TRIALS]
+    trials = [{**trial, **({"rank": 2} if "lora" in method else {})} for trial in TRIALS]
     started = time.monotonic()
     expected = tune(small_task, tmp_path / "unbroken", recipe, trials, method=method)
     epoch_seconds = (time.monotonic() - started) / 6

@@ -29,7 +29,8 @@ from smoke import jobs, run
 pytestmark = pytest.mark.long
 
 RATES = {"full": 1e-3, "bitfit": 1e-2, "attention": 1e-3, "lora": 1e-2, "clip_adapter": 0.1,
-         "linear_probe": 0.1}  # fmt: skip
+         "linear_probe": 0.1, "text_probe": 1.0, "lp_plus_plus": 1.0, "flyp": 1e-3, "lp_ft": 1e-3,
+         "clip_lora": 1e-2}  # fmt: skip
 # The decay multiplies weights by -1e24 per step, which overflows on any processor.
 DIVERGING = {"learning_rate": [1e12], "weight_decay": [1e12]}
 # Setting -> the methods to run it with, and a value for each run.
@@ -61,7 +62,10 @@ SETTINGS = {
     "patience": (("full",), [{"patience": 1, "epochs": 3, "learning_rate": [1e-12]}]),
     "augmentation.crop": (TUNED, [{"augmentation": {"crop": 0.5}}]),
     "augmentation.flip": (TUNED, [{"augmentation": {"flip": True}}]),
-    "wise_ft": (TUNED, [{"wise_ft": [0, 0.5]}]),
+    "wise_ft": (
+        (*TUNED, "flyp", "lp_ft", "clip_lora", "text_probe", "lp_plus_plus"),
+        [{"wise_ft": [0, 0.5]}],
+    ),
     "rank": (("lora",), [{"rank": [1, 300]}]),
     "alpha": (("lora",), [{"alpha": 0.5}]),
     "projections": (("lora",), [
@@ -69,12 +73,15 @@ SETTINGS = {
         {**QKVO, "precision": "bf16", "wise_ft": [0.5]}, {**QKVO, "optimizer": "adamw",
                                                         "augmentation": {"flip": True}},
     ]),
+    "dropout": (("lora",), [{"dropout": 0.5}]),
+    "probe": (("lp_ft",), [{"probe": {"learning_rate": [1.0, 0.1], "epochs": 2}}]),
     "reduction": (("clip_adapter",), [{"reduction": [1, 128]}]),
     "ratio": (("clip_adapter",), [{"ratio": 1.0}]),
 }  # fmt: skip
 TOGETHER = {  # settings that another one's run has
     "search": "search.kind", "search.eta": "search.kind", "search.rungs": "search.kind",
     "search.seed": "search.trials", "augmentation": "augmentation.crop",
+    "probe.learning_rate": "probe", "probe.epochs": "probe",
 }  # fmt: skip
 MEASURES = {
     "also": {"also": ["entropy_total", "entropy_single"]},
@@ -109,9 +116,10 @@ def test_every_documented_setting_is_run():
     methods = schema["properties"]["methods"]["properties"]
     assert set(methods) == set(RATES) == {param.values[0] for param in RUNS}
     documented = list_settings(schema["$defs"]["tuned"])
-    for method in ("lora", "clip_adapter"):
+    for method in ("lora", "clip_adapter", "lp_ft"):
         documented |= list_settings(methods[method])
-    assert documented == {*SETTINGS, *TOGETHER}
+    # These two name runs; see tests/core/test_variants.py.
+    assert documented - {"shots", "seeds"} == {*SETTINGS, *TOGETHER}
     assert set(TOGETHER.values()) <= set(SETTINGS)
     assert list_settings(schema["properties"]["measures"]) == set(MEASURES)
 
@@ -166,8 +174,9 @@ def evaluate_selection(method, recipe, task, output, monkeypatch):
     texts, images = task / "embeddings/text.parquet", task / "embeddings/test.parquet"
     if method == "linear_probe":
         call(evaluate, monkeypatch, "probe", **tables, images=images)
-    elif method == "clip_adapter":
-        call(evaluate, monkeypatch, "adapter", **tables, images=images, texts=texts)
+    elif method in CACHED_METHODS:
+        wise_ft = {"wise_ft": recipe["wise_ft"]} if "wise_ft" in recipe else {}
+        call(evaluate, monkeypatch, "adapter", **tables, images=images, texts=texts, **wise_ft)
     else:
         embeddings = output / "embeddings"
         embeddings.mkdir()
@@ -281,6 +290,9 @@ def make_full_study(checkout) -> dict:
                 "search": {"kind": "random", "trials": 3, "seed": 1},
             },
             "linear_probe": {"epochs": 2, "learning_rate": [1.0], "models": ["clip_mini"]},
+            "text_probe": {"epochs": 2, "learning_rate": [1.0], "wise_ft": [0.5]},
+            "lp_plus_plus": {"epochs": 2},
+            "lp_ft": {**tuned, "learning_rate": [1e-3], "probe": {"learning_rate": [1.0]}},
         },
         "measures": {
             "also": ["entropy_total"], "without": ["silhouette_euclidean"], "sample": 100,

@@ -6,7 +6,9 @@ the tasks zeroshot_classification and linear_probe. Those of foretune follow the
 
 import pandas as pd
 
+from foretune.core.config import HEAD_METHODS
 from foretune.core.entries import ModelSpec
+from foretune.core.variants import get_base_method
 
 METRICS = {"accuracy": "acc1", "accuracy_top5": "acc5",
            "mean_class_accuracy": "mean_per_class_recall"}  # fmt: skip
@@ -23,12 +25,14 @@ def tabulate_clip_benchmark(outcomes: pd.DataFrame, models: dict[str, ModelSpec]
     `model` and `pretrained` are what open_clip would be told; for a folder or a hub's model,
     `model` is that and `pretrained` is empty. A fine-tuned model's `pretrained` also names its
     method, its dataset and, if below 1, its WiSE-FT coefficient, separated by slashes. `dataset`
-    is the name in the study, and of a shifted test also its own. Metrics of a linear probe have
-    the prefix lp_. `language` is "en", the value that CLIP_benchmark takes if it is not told.
+    is the name in the study, and of a shifted test also its own. Metrics of a layer for the
+    dataset's classes have the prefix lp_. `language` is "en", the value that CLIP_benchmark takes
+    if it is not told.
 
     outcomes: see `study_tables.join_outcomes`; models: the config's entries by name.
     """
-    linear = outcomes.method.str.startswith("linear_probe")  # whatever its shots and seeds
+    by_layer = outcomes.method.map(get_base_method).isin((*HEAD_METHODS, "lp_ft"))
+    linear = by_layer & (outcomes.trained_on == outcomes.evaluated_on)
     names = {name: spec.get("architecture") or spec.get("hub") or spec.get("folder", name)
              for name, spec in models.items()}  # fmt: skip
     pretrained = {name: spec.get("pretrained", "") for name, spec in models.items()}
