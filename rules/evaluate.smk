@@ -6,6 +6,7 @@ rule evaluate_adapter:
         manifests=list_manifests(),
         images=expand("results/embeddings/{{model}}/{test}/test.parquet", test=TESTS),
         texts=expand("results/embeddings/{{model}}/{dataset}/text.parquet", dataset=TESTS.values()),
+        validation=list_validation("results/embeddings/{{model}}/{dataset}"),
         script=local("workflow_scripts/evaluate.py"),
     output:
         rows="results/evaluations/{model}/{method}.parquet",
@@ -32,7 +33,7 @@ rule evaluate_adapter:
     shell:
         "python {input.script:q} {params.command} {input.selections:q} "
         "--manifests {input.manifests:q} --images {input.images:q} {params.texts} {input.texts:q} "
-        "--predictions {params.predictions:q} "
+        "--validation {input.validation:q} --predictions {params.predictions:q} "
         "--output {output.rows:q} --classes {output.classes:q} --confusions {output.confusions:q} "
         "2>&1 | tee {log:q}"
 
@@ -45,6 +46,7 @@ use rule evaluate_adapter as evaluate_probe with:
         manifests=list_manifests(),
         images=expand("results/embeddings/{{model}}/{test}/test.parquet", test=TESTS),
         texts=[],
+        validation=list_validation("results/embeddings/{{model}}/{dataset}"),
         script=local("workflow_scripts/evaluate.py"),
     log:
         "logs/evaluate_probe/{model}/{method}.log",
@@ -65,6 +67,7 @@ use rule evaluate_adapter as evaluate_zero_shot with:
         manifests=list_manifests(),
         images=expand("results/embeddings/{{model}}/{test}/test.parquet", test=TESTS),
         texts=expand("results/embeddings/{{model}}/{dataset}/text.parquet", dataset=TESTS.values()),
+        validation=list_validation("results/embeddings/{{model}}/{dataset}"),
         script=local("workflow_scripts/evaluate.py"),
     output:
         rows="results/evaluations/{model}/zero_shot.parquet",
@@ -90,7 +93,7 @@ rule evaluate_model:
         manifests=list_manifests(),
         tests=ancient(expand("results/datasets/{test}/test.parquet", test=TESTS)),
         train=ancient(expand("results/datasets/{dataset}/train.parquet", dataset=DATASETS)),
-        val=ancient(list_validation_files("results/datasets/{dataset}")),
+        val=ancient(list_validation("results/datasets/{dataset}")),
         texts=expand("results/embeddings/{{model}}/{dataset}/text.parquet", dataset=TESTS.values()),
         trained=expand(
             "results/embeddings/{{model}}/{dataset}/{file}.parquet",

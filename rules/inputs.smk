@@ -105,9 +105,10 @@ def get_shards(model, dataset):
     )
 
 
-def list_validation_files(folder):
-    """Return the file of each task's validation images in its folder, if they set temperatures."""
-    return expand(f"{folder}/val.parquet", dataset=DATASETS if STUDY["temperature_scaling"] else [])
+def list_validation(folder):
+    """Return the file of the validation images of each test's dataset, if they set temperatures."""
+    datasets = TESTS.values() if STUDY["temperature_scaling"] else []
+    return expand(f"{folder}/val.parquet", dataset=datasets)
 
 
 def list_model_files(model):

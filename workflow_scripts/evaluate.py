@@ -55,6 +55,12 @@ def work() -> None:
     ):
         for name in lists:
             command.add_argument(f"--{name}", type=Path, nargs="+", required=True, help=helps[name])
+        if command is not tuned:
+            command.add_argument(
+                "--validation", type=Path, nargs="*", default=[],
+                help="image embeddings of the validation images of each test's dataset, to fit "
+                "temperatures on",
+            )  # fmt: skip
         cli.add_path_options(
             command,
             predictions="folder that keeps the predictions",
@@ -65,13 +71,12 @@ def work() -> None:
     args = parser.parse_args()
     from foretune.evaluation.scores import EvaluationOutputs, EvaluationTest
 
-    files = zip(
-        args.manifests,
-        vars(args).get("images", [None] * len(args.manifests)),
-        vars(args).get("texts", [None] * len(args.manifests)),
-        strict=True,
-    )
-    tests = [EvaluationTest(manifest.parent, images, texts) for manifest, images, texts in files]
+    names = ("images", "texts", "validation")
+    lists = [vars(args).get(name) or [None] * len(args.manifests) for name in names]
+    tests = [
+        EvaluationTest(manifest.parent, *files)
+        for manifest, *files in zip(args.manifests, *lists, strict=True)
+    ]
     tables = args.predictions, args.output, args.classes, args.confusions
     if args.command == "model":
         take_devices(1, cli.log)

@@ -366,6 +366,30 @@ def test_evaluate_adapter_of_zero_weights_is_the_zero_shot_model(small_task, tmp
     assert list(rows.accuracy) == list(zero_shot.accuracy)
 
 
+def test_cached_models_have_the_temperature_of_their_tasks_validation_images(small_task, tmp_path):
+    cached = small_task / "embeddings/val.parquet"
+    tests = [dataclasses.replace(test, validation=cached) for test in get_tests(small_task)]
+    images, texts = tests[0].read_validation(), tests[0].read_captions()
+    layer = torch.randn(images.vectors.shape[1], 10)
+    weights = {"weight": layer, "bias": torch.zeros(10)}
+    probe = write_selection(tmp_path / "1", weights, method="linear_probe", dataset="mnist")
+    weights = {name: 0 * tensor for name, tensor in make_adapter_weights(0).items()}
+    adapter = write_selection(tmp_path / "2", weights, method="clip_adapter", dataset="mnist")
+    for name, evaluate_cached, first in (
+        ("zero_shot", evaluate_zero_shot, "clip_mini"), ("linear_probe", evaluate_probe, [probe]),
+        ("clip_adapter", evaluate_adapter, [adapter]),
+    ):  # fmt: skip
+        evaluate_cached(first, tests, get_outputs(tmp_path / name))
+        rows = pd.read_parquet(tmp_path / name / "rows.parquet")
+        assert set(rows.method) == {name} and rows.nll_scaled.notna().all()
+        logits, scale = images.vectors @ layer.numpy(), 1.0
+        if name != "linear_probe":  # an adapter without weights is the zero-shot model
+            logits = normalize_rows(images.vectors) @ normalize_rows(texts.vectors).T
+            scale = texts.metadata["logit_scale"]
+        expected = fit_temperature(logits, scale, images.columns["label"])
+        assert list(rows.temperature) == pytest.approx([expected] * 2, rel=1e-3)
+
+
 def test_evaluate_zero_shot_refuses_captions_of_another_version(small_task, tmp_path):
     folder = tmp_path / "few"
     shutil.copytree(small_task / "dataset/shifted/few", folder)

@@ -116,10 +116,13 @@ def evaluate_model(
                         own = next(test for test in captioned if test.is_own_test(run))
                         labels = read_split(own.folder, "val", ["label"])["label"]
                         temperature = fit_temperature(*model.compare(own, "val"), labels)
+                    # The temperature of a classifier is not that of captions.
+                    alike = has_own_head(run, test) == trains_head(run)
                     rows = read_split(test.folder, "test", ["id", "label"])
                     write_predictions(
-                        path, rows["id"], rows["label"], *model.compare(test), title, temperature
-                    )
+                        path, rows["id"], rows["label"], *model.compare(test), title,
+                        temperature if alike else None,
+                    )  # fmt: skip
                 key = run["model"], run["method"], run["dataset"], coefficient
                 scores.append(score_predictions(*key, test.manifest, path))
                 at_coefficient = f" at {coefficient}" if wise_ft else ""
@@ -136,7 +139,12 @@ def evaluate_model(
 
 def has_own_head(run: Selection, test: CaptionedTest) -> bool:
     """Return whether a checkpoint predicts a test by a classifier, in place of captions."""
-    return get_base_method(run["method"]) == "lp_ft" and test.manifest["name"] == run["dataset"]
+    return trains_head(run) and test.manifest["name"] == run["dataset"]
+
+
+def trains_head(run: Selection) -> bool:
+    """Return whether a checkpoint has a classifier of its own task."""
+    return get_base_method(run["method"]) == "lp_ft"
 
 
 def add_captions(test: EvaluationTest) -> CaptionedTest:

@@ -91,6 +91,7 @@ class EvaluationTest:
     folder: Path
     images: Path | None = None
     texts: Path | None = None
+    validation: Path | None = None  # of its dataset's images, to fit temperatures on
 
     def read_manifest(self) -> Manifest:
         return read_manifest(self.folder)
@@ -100,6 +101,13 @@ class EvaluationTest:
         if self.images is None:
             raise ValueError(f"{self.folder}: the evaluation needs embeddings of the images")
         return read_embeddings(self.images, dataset=self.read_manifest()["digest"])
+
+    def read_validation(self) -> Embeddings:
+        """Return the embeddings of the validation images of the test's dataset."""
+        if self.validation is None:
+            raise ValueError(f"{self.folder}: the evaluation needs embeddings of validation images")
+        manifest = self.read_manifest()
+        return read_embeddings(self.validation, dataset=manifest.get("parent", manifest["digest"]))
 
     def read_captions(self, **expected: str) -> Embeddings:
         """Return the embeddings of the class captions; a shifted test has those of its dataset.
