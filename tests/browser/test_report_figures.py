@@ -53,7 +53,7 @@ def test_report_draws_every_figure(page):
     kinds = page.eval_on_selector_all("figure", "all => all.map(figure => figure.dataset.kind)")
     assert set(kinds) == {
         "scatter", "ranking", "matrix", "trade_off", "epochs", "convergence", "evidence",
-        "task", "confusion", "expected",
+        "task", "confusion", "expected", "shots",
     }  # fmt: skip
     assert kinds.count("task") == 5 and kinds.count("confusion") == 10
     ids = page.eval_on_selector_all("[id]", "all => all.map(element => element.id)")

@@ -14,9 +14,11 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image
 
+from foretune.analysis.base_to_new import tabulate_base_to_new
 from foretune.analysis.front import compute_front
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.paper_tables import OTHER
+from foretune.analysis.seeds import tabulate_seeds
 from foretune.analysis.study_tables import WISE_FT, write_statistics
 from foretune.core.files import write_json
 from foretune.core.parquet import write_parquet
@@ -184,12 +186,20 @@ def make_tables(shape: StudyShape, rng) -> dict[str, pd.DataFrame]:
     halves = tasks[tasks.method == "full"]
     halves = halves[["model", "method", "dataset", "accuracy", *WISE_FT]].assign(wise_ft=0.5)
     halves[list(WISE_FT)] /= 2
+    few_shot = [
+        tasks[tasks.method == "full"].assign(method=f"full_{shots}shot_seed{seed}", wise_ft=1.0)
+        for shots in (1, 4) for seed in (0, 1)
+    ]  # fmt: skip
+    for number, runs in enumerate(few_shot):
+        runs["accuracy"] = 0.5 + 0.05 * number
     columns = ["model", "dataset", "measure", "n", "mean", "deviation", "relative"]
     return {
         "outcomes": outcomes,
         "tasks": tasks,
         "wise_ft": halves,
         "front": compute_front(pd.concat([tasks.assign(wise_ft=1.0), halves]), shape.seed),
+        "seeds": tabulate_seeds(pd.concat([tasks.assign(wise_ft=1.0), *few_shot])),
+        "base_to_new": tabulate_base_to_new(outcomes),
         "measures": make_measure_table(tasks, shape.measures),
         "curves": pd.DataFrame(curves, columns=columns),
         "drift": pd.DataFrame(drift, columns=DRIFT_SCHEMA.names),

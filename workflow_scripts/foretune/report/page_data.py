@@ -139,17 +139,17 @@ def read_epochs(paths: list[Path]) -> Iterator[pd.DataFrame]:
 
     paths: in the order of the rules, as `{model}/{method}/{dataset}/{part}/epochs.parquet`.
     """
-    seen = set()
+    seen: dict[tuple[str, str], str] = {}
     for (folder,), files in itertools.groupby(paths, key=lambda path: Path(path).parents[2:3]):
-        method = average_name(folder.name)
-        if folder.with_name(method) in seen:
-            continue
-        seen.add(folder.with_name(method))
         with explain_parquet_errors(folder):
             read = dataset([str(path) for path in files], schema=EPOCH_SCHEMA)
             table = read.to_table(EPOCH_COLUMNS)
         frame = table.sort_by([("trial", "ascending"), ("epoch", "ascending")]).to_pandas()
-        yield frame.assign(method=method)
+        runs = frame[["model", "method"]].drop_duplicates()
+        for model, method in runs.itertuples(index=False):
+            if seen.setdefault((model, average_name(method)), method) != method:
+                frame = frame[(frame.model != model) | (frame.method != method)]
+        yield frame.assign(method=frame.method.map(average_name))
 
 
 def make_trial_rows_of_run(
