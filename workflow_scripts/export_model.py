@@ -11,6 +11,7 @@ from foretune.core.errors import ForetuneError
 from foretune.core.files import read_json
 from foretune.core.schema_errors import suggest_name
 from foretune.core.study_file import read_study
+from foretune.core.variants import get_base_method
 
 EVALUATIONS = Path("results/evaluations")
 
@@ -31,6 +32,11 @@ def find_selection(study: dict, model: str, method: str, dataset: str) -> Select
         raise ForetuneError(
             f"METHOD={method}: trains a head on embeddings, and its model is the base model; "
             "fine-tuned models can be exported"
+        )
+    if get_base_method(method) == "lp_ft":
+        raise ForetuneError(
+            f"METHOD={method}: predicts by a layer that a dual encoder has no place for; models "
+            "that predict by captions can be exported, such as those of full and flyp"
         )
     run = f"{model}/{method}/{dataset}"
     path = Path(f"results/selected/{run}.json")

@@ -110,13 +110,17 @@ def test_export_writes_a_model_card_and_explains_what_is_missing(base, tmp_path)
     study = {
         "title": "birds: a study", "models": {"mine": base},
         "datasets": {"digits": {"folder": "digits"}},
-        "methods": {"lora": {"learning_rate": [1e-3]}, "linear_probe": {"learning_rate": [1]}},
+        "methods": {
+            "lora": {"learning_rate": [1e-3]}, "linear_probe": {"learning_rate": [1]},
+            "lp_ft": {"learning_rate": [1e-3]},
+        },
     }  # fmt: skip
     (tmp_path / "digits").mkdir()
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     for names, message in (
         ({"model": "min"}, "error: MODEL=min: is not in the study's models; did you mean mine?"),
         ({"method": "linear_probe"}, "METHOD=linear_probe: trains a head on embeddings"),
+        ({"method": "lp_ft"}, "METHOD=lp_ft: predicts by a layer that a dual encoder has no place"),
         ({}, "results/trials/mine/lora/digits/0/best.json: no such file; run the study first"),
     ):
         done = run_script(tmp_path, **names)
