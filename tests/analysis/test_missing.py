@@ -44,7 +44,9 @@ def test_unfinished_pairs_are_those_without_a_test(files):
         ("coca", "full", "digits", "not trained yet"),
         ("clip", "lora", "digits", "not trained yet"),
     ]
-    table = tabulate_missing(selections, rows)  # it has the pair that diverged as well
+    table = tabulate_missing(
+        [json.loads(path.read_text()) for path in selections], rows
+    )  # it has the pair that diverged as well
     assert len(table) == 6 and table.note[0].startswith("every trial diverged")
     assert table.columns.to_list() == ["model", "method", "dataset", "note"]
 

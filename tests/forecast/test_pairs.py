@@ -1,6 +1,5 @@
 """Forecasts of the pairs that a half-done study lacks, from the dataset on other models."""
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -106,19 +105,7 @@ def test_forecast_pairs_forecasts_what_has_no_outcome(tmp_path):
     missing = list_missing(tasks, runs, datasets)
     assert missing == [("a", "full", "d2"), ("b", "full", "d2"), *(("c", "full", f"d{d}")
                        for d in range(3))]  # fmt: skip
-    diverged = tmp_path / "best.json"
-    diverged.write_text(
-        json.dumps(
-            {
-                "model": "a",
-                "method": "full",
-                "dataset": "d2",
-                "diverged": True,
-                "trained_weights": "none",
-                "sha256": "0",
-            }
-        )
-    )
+    diverged = {"model": "a", "method": "full", "dataset": "d2", "diverged": True}
     study = replace(as_study(tasks), missing=tabulate_missing([diverged]))
     tables = forecast_pairs(study, runs, datasets)
     accuracies = tables.pairs[tables.pairs.outcome == "accuracy"].set_index(["model", "dataset"])

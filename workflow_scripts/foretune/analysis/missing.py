@@ -1,11 +1,12 @@
 """Pairs that have no result, and why: every trial diverged, or the study is not done yet."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from foretune.analysis.measure_tables import MeasuresFile
+from foretune.core.entries import Selection
 from foretune.core.files import read_json
 from foretune.training.trials import describe_divergence, read_selection_file
 
@@ -16,16 +17,15 @@ NAMED_DATASETS = 4  # a line names no more datasets than these
 Pair = tuple[str, str, str]  # of a model, a method and a dataset
 
 
-def tabulate_missing(selections: list[Path], unfinished: Sequence[dict] = ()) -> pd.DataFrame:
+def tabulate_missing(runs: Iterable[Selection], unfinished: Sequence[dict] = ()) -> pd.DataFrame:
     """Return one row per pair of a run and a dataset that has no result, with the reason.
 
-    selections: JSON files of the selected trials; unfinished: see `list_unfinished`.
+    runs: the selected trials; unfinished: see `list_unfinished`.
     """
-    diverged = [run for run in map(read_selection_file, selections) if run.get("diverged")]
     rows = [
         {"model": run["model"], "method": run["method"], "dataset": run["dataset"],
          "note": describe_divergence(run)}
-        for run in diverged
+        for run in runs if run.get("diverged")
     ]  # fmt: skip
     return pd.DataFrame([*rows, *unfinished], columns=MISSING_COLUMNS).astype(str)
 

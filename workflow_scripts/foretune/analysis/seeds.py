@@ -28,10 +28,10 @@ def average_seeds(rows: pd.DataFrame) -> pd.DataFrame:
         selected trials is NaN unless it is the same for all seeds.
     """
     keys = [name for name in ROW_KEYS if name in rows]
-    averaged = rows.assign(method=rows.method.map(average_name))
-    if (averaged.method == rows.method).all():
+    names = {name: average_name(name) for name in rows.method.unique()}
+    if all(name == averaged for name, averaged in names.items()):
         return rows
-    groups = averaged.groupby(keys, dropna=False)
+    groups = rows.assign(method=rows.method.map(names)).groupby(keys, dropna=False)
     how = {
         name: "mean" if pd.api.types.is_numeric_dtype(rows[name]) else "first"
         for name in rows.columns.drop(keys)
@@ -47,7 +47,7 @@ def keep_first_seed(rows: pd.DataFrame) -> pd.DataFrame:
     names = sorted(rows.method.unique(), key=lambda name: parse_variant(name).seed or 0)
     first = {average_name(name): name for name in reversed(names)}
     chosen = rows[rows.method.isin(list(first.values()))]
-    return chosen.assign(method=chosen.method.map(average_name))
+    return chosen.assign(method=chosen.method.map({name: key for key, name in first.items()}))
 
 
 def tabulate_seeds(tasks: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Write the tables of a study: measures joined with outcomes, correlations, fits, findings."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +27,8 @@ from foretune.analysis.seeds import average_seeds, tabulate_seeds
 from foretune.analysis.statistics import correlate_trade_offs, pooled_fits, study_statistics
 from foretune.analysis.table_files import read_tables, sort_by_run, stream_tables, write_tables
 from foretune.analysis.tables import STATISTICS_TABLE_NAMES
-from foretune.core.entries import ModelSpec
-from foretune.core.files import atomic_write, read_json, write_json
+from foretune.core.entries import ModelSpec, Selection
+from foretune.core.files import atomic_write, read_json
 from foretune.core.parquet import read_table
 from foretune.evaluation.scores import (
     CLASS_SCHEMA,
@@ -124,9 +125,9 @@ def summarize_tasks(
     )
 
 
-def read_selections(paths: list[Path]) -> pd.DataFrame:
-    """Return one row per run: its selected trial and the trial's best epoch."""
-    selections = [run for run in map(read_selection_file, paths) if not run.get("diverged")]
+def tabulate_selections(runs: list[Selection]) -> pd.DataFrame:
+    """Return one row per run that did not diverge: its selected trial and its best epoch."""
+    selections = [run for run in runs if not run.get("diverged")]
     if not selections:
         numbers = dict.fromkeys(SELECTION_COLUMNS[3:], float)
         return pd.DataFrame(columns=SELECTION_COLUMNS).astype(numbers)
@@ -172,12 +173,13 @@ def tabulate_tasks(files: StudyFiles) -> StudyTasks:
     measured = join_rehearsals(measured, rehearsals)
     measures, names = tabulate_measures(measured)
     task_measures = measures[["model", "dataset", "n_train", *names]]
-    tasks = summarize_tasks(outcomes, read_selections(files.selections), task_measures)
+    runs = list(map(read_selection_file, files.selections))
+    tasks = summarize_tasks(outcomes, tabulate_selections(runs), task_measures)
     predictors = sorted({name for file in rehearsals for name in file["measures"]})
     pilots = read_pilots(files.pilots)
     if len(pilots):
         tasks = tasks.merge(pilots, "left", ["model", "method", "dataset"])
-    missing = tabulate_missing(files.selections, files.unfinished)
+    missing = tabulate_missing(runs, files.unfinished)
     seeds = tabulate_seeds(tasks)
     tasks, pilots = average_seeds(tasks), average_seeds(pilots)
     return StudyTasks(
@@ -267,6 +269,9 @@ def write_statistics(
         write_tables(tables[name], output / f"{name}.parquet", {"kind": name})
     # JSON has no NaN.
     rows = statistics.astype(object).where(statistics.notna(), None).to_dict("records")
-    write_json(rows, output / "statistics.json")
+    with atomic_write(output / "statistics.json") as beside:
+        # A line per row: indented JSON takes ten times as long.
+        lines = (json.dumps(row, sort_keys=True) for row in rows)
+        beside.write_text("[\n" + ",\n".join(lines) + "\n]\n")
     with atomic_write(output / "paper_tables.md") as beside:
         beside.write_text(format_markdown(paper_tables))

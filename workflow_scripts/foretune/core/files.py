@@ -1,6 +1,7 @@
 """Atomic writes, links and digests of files."""
 
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -166,7 +167,7 @@ def fits(value: Any, kind: Any) -> bool:
     if kind is Any:
         return True
     if is_typeddict(kind):
-        parts = get_type_hints(kind)
+        parts = get_fields(kind)
         known = parts.keys() & value.keys() if isinstance(value, dict) else ()
         return isinstance(value, dict) and all(fits(value[name], parts[name]) for name in known)
     arguments = get_args(kind)
@@ -177,6 +178,10 @@ def fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) is dict:
         return isinstance(value, dict) and all(fits(v, arguments[1]) for v in value.values())
     return isinstance(value, int | float if kind is float else kind)
+
+
+# Looked up once: an analysis reads tens of thousands of files, and evaluates names of types.
+get_fields = functools.cache(get_type_hints)
 
 
 def digest_file(path: Path | str) -> str:

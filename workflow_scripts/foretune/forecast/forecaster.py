@@ -185,7 +185,7 @@ def fit_forecasters(
     known = known.astype({"run": object})  # pandas takes longer to read its own kind of texts
     counts = known.groupby("method").dataset.nunique()
     known = known[known.method.map(counts) >= MIN_DATASETS]
-    pools = known.method.where(~known.method.map(can_have_pilot), "trained")
+    pools = known.method.map({method: get_pool(method) for method in counts.index})
     forecasters: dict[str, Forecaster] = {}
     for _, pool in known.groupby(pools):
         forecasters |= fit_pool(pool.reset_index(drop=True), outcome, hold_out)
@@ -198,6 +198,11 @@ def can_have_pilot(method: str) -> bool:
     The forecasts of these methods share what they learn, and a pilot may be one of its predictors.
     """
     return not trains_on_embeddings(method) and parse_variant(method).shots is None
+
+
+def get_pool(method: str) -> str:
+    """Return the name of the pool of methods that a method's forecasts learn from."""
+    return "trained" if can_have_pilot(method) else method
 
 
 def fit_pool(pool: pd.DataFrame, outcome: str, hold_out: HoldOut) -> dict[str, Forecaster]:

@@ -5,7 +5,7 @@ import pandas as pd
 from foretune.analysis.formatting import format_plain
 from foretune.analysis.pilots import PILOT_ACCURACY
 from foretune.forecast.candidates import IIMM_LINE, MEAN, Candidate
-from foretune.forecast.forecaster import Forecaster, fit_forecasters
+from foretune.forecast.forecaster import MIN_DATASETS, Forecaster, fit_forecasters, get_pool
 from foretune.forecast.rehearsal import PREDICTORS
 from foretune.report.summary import Answer
 
@@ -19,10 +19,16 @@ def answer_how_well(tasks: pd.DataFrame) -> Answer | None:
     if tasks.empty or not set(PREDICTORS) <= set(tasks):
         return None
     study = tasks.assign(run=tasks.model + "/" + tasks.method)
-    accuracy, change = (fit_forecasters(study, name) for name in ("accuracy", "ood_change"))
-    if not accuracy:
+    tested = study[study.accuracy.notna()].groupby("method").dataset.agg(["size", "nunique"])
+    tested = tested[tested["nunique"] >= MIN_DATASETS]
+    if tested.empty:
         return None
-    method = max(accuracy, key=lambda name: len(accuracy[name].study))
+    # Others of its pool have a part in its forecasts.
+    pools = {name: get_pool(name) for name in study.method.unique()}
+    method = max(sorted(tested.index, key=lambda name: (pools[name], name)),
+                 key=lambda name: tested["size"][name])  # fmt: skip
+    study = study[study.method.map(pools) == pools[method]]
+    accuracy, change = (fit_forecasters(study, name) for name in ("accuracy", "ood_change"))
     forecaster = accuracy[method]
     sentences = [describe(forecaster, f"the accuracy of {method}")]
     if method in change:

@@ -2,7 +2,6 @@
 
 import pandas as pd
 
-from foretune.analysis.formatting import is_known
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.paper_tables import PAPER_TABLES, get_table_heads
 from foretune.report.page_data import (
@@ -143,9 +142,9 @@ def make_table(caption: str, data: str, specs: ColumnSpecs) -> PageTable:
     return {"caption": caption, "data": data, "columns": columns}
 
 
-def has_text(value) -> bool:
-    """Return whether a value is neither unknown nor an empty text."""
-    return is_known(value) and value != ""
+def has_text(column: pd.Series) -> bool:
+    """Return whether a column has a value that is neither unknown nor an empty text."""
+    return bool((column.notna() & (column != "")).any())
 
 
 def drop_empty_columns(specs: ColumnSpecs, frame: pd.DataFrame) -> ColumnSpecs:
@@ -155,7 +154,7 @@ def drop_empty_columns(specs: ColumnSpecs, frame: pd.DataFrame) -> ColumnSpecs:
     """
     return {
         key: spec for key, spec in specs.items()
-        if key in frame and (key in TASK_COLUMN_SPECS or frame[key].map(has_text).any())
+        if key in frame and (key in TASK_COLUMN_SPECS or has_text(frame[key]))
     }  # fmt: skip
 
 

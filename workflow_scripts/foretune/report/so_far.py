@@ -10,12 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from foretune.analysis.missing import describe_missing, list_unfinished, tabulate_missing
+from foretune.analysis.missing import describe_missing, list_unfinished
 from foretune.analysis.paper_tables import identify_paper_study
 from foretune.analysis.study_tables import StudyFiles, analyze_study, tabulate_tasks
 from foretune.core.files import link_or_copy
 from foretune.core.grid import list_parts
 from foretune.core.locks import exclusive_lock
+from foretune.core.parquet import read_frame
 from foretune.report.build import build_report
 from foretune.report.provenance import write_provenance
 
@@ -72,7 +73,7 @@ def write_report(study: dict, snapshot: Snapshot, output: Path, paper: Path) -> 
         output / "analysis", snapshot.epochs, snapshot.manifests, provenance,
         output / "report.html", f"{study['title']}, so far",
     )  # fmt: skip
-    missing = tabulate_missing(files.selections, unfinished)
+    missing = read_frame(output / "analysis/missing.parquet")
     return describe_missing(missing.to_dict("records"))
 
 
