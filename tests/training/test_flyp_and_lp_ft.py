@@ -140,7 +140,9 @@ def test_lp_ft_starts_from_the_best_probe_by_validation(small_task):
     zero_shot = make_trainer("flyp", small_task)
     assert still.validate() == zero_shot.validate()
     learned = make_trainer("lp_ft", small_task, probe={"learning_rate": [1.0], "epochs": 5})
-    assert not torch.allclose(still.probe["weight"], learned.probe["weight"], atol=1e-5)
+    assert not torch.allclose(
+        still.probe["task_head.weight"], learned.probe["task_head.weight"], atol=1e-5
+    )
 
 
 def test_lp_ft_trains_the_image_tower_and_the_head_by_cross_entropy(small_task, tmp_path):
@@ -148,7 +150,9 @@ def test_lp_ft_trains_the_image_tower_and_the_head_by_cross_entropy(small_task, 
     trainable, _ = trainer.start_trial(TRIALS[0])
     images, labels, rows = get_batch(trainer)
     vectors = F.normalize(trainer.model.encode_image(images))
-    expected = F.cross_entropy(vectors @ trainer.probe["weight"].T + trainer.probe["bias"], labels)
+    expected = F.cross_entropy(
+        vectors @ trainer.probe["task_head.weight"].T + trainer.probe["task_head.bias"], labels
+    )
     torch.testing.assert_close(trainer.loss(images, labels, rows), expected)
     trainable.merge()
     best = tune("lp_ft", small_task, tmp_path)
@@ -158,7 +162,7 @@ def test_lp_ft_trains_the_image_tower_and_the_head_by_cross_entropy(small_task, 
     visual = {name for name in before if name.startswith("visual.")}
     assert trained.keys() == visual | {"task_head.weight", "task_head.bias"}
     assert not any(torch.equal(trained[name], before[name]) for name in visual)
-    assert not torch.equal(trained["task_head.weight"], trainer.probe["weight"])
+    assert not torch.equal(trained["task_head.weight"], trainer.probe["task_head.weight"])
     # The file holds what was validated.
     head = apply_trained_weights(model, best["trained_weights"])
     assert not hasattr(model, "task_head")

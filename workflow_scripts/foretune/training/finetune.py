@@ -22,6 +22,7 @@ from foretune.core.locks import exclusive_lock
 from foretune.encoders.image_cache import prepare_images
 from foretune.encoders.loading import load_model
 from foretune.training import distributed
+from foretune.training.batch_size import suggest_batch_size
 from foretune.training.checkpoint import JobState, TrialState
 from foretune.training.methods import describe_trained_weights
 from foretune.training.trainable import TrainableModel
@@ -119,7 +120,7 @@ class FineTuningJob:
                 self.save_epoch(trial, row, optimizer, trainable)
                 self.report_progress(trial, row)
         except torch.OutOfMemoryError:
-            raise ForetuneError(self.trainer.suggest_batch_size()) from None
+            raise ForetuneError(suggest_batch_size(self.trainer)) from None
         finally:
             trainable.merge()
 

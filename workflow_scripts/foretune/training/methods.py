@@ -99,7 +99,7 @@ def make_trainable(model: nn.Module, method: str, settings: MethodSettings) -> T
             raise ForetuneError(
                 f"methods.{method}: finds nothing to train in the {tower} tower of this model; "
                 f"leave the model out of methods.{method}.models, or try `towers: {other}`; the "
-                "method full fits every model"
+                "methods full, flyp and lp_ft fit every model"
             )
     for parameter in trainable.parameters.values():
         parameter.requires_grad_(True)

@@ -133,25 +133,22 @@ class Trainer:
         return frozen
 
     def fit_probe(self, job: JobSpec, log: Callable[[str], object]) -> dict[str, Tensor]:
-        """Return the classifier from which LP-FT starts: weight (C, d) and bias (C,).
+        """Return the weight (C, d) and bias (C,) of the classifier from which LP-FT starts.
 
         It is the best probe by validation accuracy, see `fit_text_probe`.
         """
-        data = {
-            split: LabelledVectors(
-                encode_images(self.model, self.preprocess, self.images[split]), self.labels[split]
-            )
-            for split in ("train", "val")
-        }
-        texts, scale = self.frozen["text"].cpu(), self.model.logit_scale.exp().item()
-        weights = fit_text_probe(job, data, texts, scale, log)
-        return {"weight": weights["weight"].T, "bias": weights["bias"]}
+        encoded = {k: encode_images(self.model, self.preprocess, v) for k, v in self.images.items()}
+        data = {k: LabelledVectors(vectors, self.labels[k]) for k, vectors in encoded.items()}
+        scale = self.model.logit_scale.exp().item()
+        weights = fit_text_probe(job, data, self.frozen["text"].cpu(), scale, log)
+        weights["weight"] = weights["weight"].T
+        return {f"{TASK_HEAD}.{name}": tensor.to(DEVICE) for name, tensor in weights.items()}
 
     def get_settings(self, trial: Trial) -> MethodSettings:
         """Return the settings that the method needs for a trial."""
         settings = get_method_settings(self.recipe, trial)
         if self.probe:
-            settings["head"] = [*self.probe["weight"].shape]
+            settings["head"] = [*self.probe[f"{TASK_HEAD}.weight"].shape]
         return settings
 
     def start_trial(self, trial: Trial) -> tuple[TrainableModel, torch.optim.Optimizer]:
@@ -164,7 +161,7 @@ class Trainer:
         trainable = make_trainable(self.model, self.method, self.get_settings(trial))
         with torch.no_grad():
             for name, tensor in self.probe.items():
-                trainable.parameters[f"{TASK_HEAD}.{name}"].copy_(tensor)
+                trainable.parameters[name].copy_(tensor)
         self.contrastive = trainable.contrastive
         optimizer = make_optimizer(self.recipe, trial, list(trainable.parameters.values()))
         self.step_loss = distributed.average_gradients(self.model, self.batch_loss)
@@ -298,23 +295,3 @@ class Trainer:
                 predicted = predict_classes(images.cpu(), texts.cpu())
         correct = predicted == labels[local]
         return distributed.all_reduce_sum(correct.double().sum().to(DEVICE)).item() / len(labels)
-
-    def suggest_batch_size(self) -> str:
-        """Return a message for a GPU that ran out of memory, with a batch size that fits.
-
-        The suggested size is the first that fits of half the batch, a quarter, and so on.
-        """
-        size = self.recipe["batch_size"]
-        problem = f"methods.{self.method}.batch_size: {size} images do not fit the GPU's memory"
-        for smaller in (size >> shift for shift in range(1, size.bit_length())):
-            rows = torch.zeros(math.ceil(smaller / distributed.world_size()), dtype=torch.long)
-            try:
-                torch.cuda.empty_cache()
-                images = self.preprocess.normalize(
-                    load_batch(self.images["train"], rows.numpy(), DEVICE)
-                )
-                self.loss(images, rows.to(DEVICE), rows).backward()
-                return f"{problem}, but {smaller} do: set it to {smaller}"
-            except torch.OutOfMemoryError:
-                continue
-        return f"{problem}, and neither does a single image: choose a smaller model"
