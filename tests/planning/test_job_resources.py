@@ -69,7 +69,7 @@ def test_job_resources_grow_with_model_and_data():
     # Images are read a few at a time.
     assert get_memory_mb(10, images_mb=40_000) < get_memory_mb(10_000)
     manifest = {"splits": {"train": {"rows": 1000}}, "classes": ["a", "b"]}
-    recipe = {"epochs": 3, "batch_size": 100}
+    recipe = {"epochs": 3, "batch_size": 100, "towers": "both"}
     assert count_training_images(recipe, 2, manifest) == 2 * 3 * (1000 + 10 * 2)
     one, more = ([{"reduction": 4}] * n for n in (1, 12))
     assert count_fitting_work(recipe, more, 1000, 10) == pytest.approx(

@@ -22,6 +22,8 @@ def tabulate_base_to_new(outcomes: pd.DataFrame) -> pd.DataFrame:
         model. Methods that have no classifier for new classes have no row.
     """
     rows = outcomes[(outcomes.split == "test") & outcomes.trained_on.notna()]
+    # Without any row, the column has no texts.
+    rows = rows.astype({"trained_on": str, "evaluated_on": str})
     rows = rows[rows.trained_on.str.endswith("_base")]
     rows = rows.assign(dataset=rows.trained_on.str.removesuffix("_base"))
     halves = {}

@@ -153,7 +153,7 @@ class StudyTasks:
     predictors: list[str]
     pilots: pd.DataFrame
     missing: pd.DataFrame
-    seeds: pd.DataFrame
+    seeds: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def weights(self) -> dict[str, str]:
