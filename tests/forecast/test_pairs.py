@@ -45,9 +45,8 @@ def as_study(tasks: pd.DataFrame, datasets: int = 12) -> StudyTasks:
     outcomes = pd.DataFrame(keys, columns=["model", "evaluated_on"])
     outcomes = outcomes.assign(method="zero_shot", split="test", accuracy=0.2)
     measures = pd.DataFrame(keys, columns=["model", "dataset"]).assign(n_train=90, iimm=0.5)
-    return StudyTasks(
-        outcomes, tasks, measures, ["iimm"], [], [], read_pilots([]), tabulate_missing([])
-    )
+    missing, seeds = tabulate_missing([]), pd.DataFrame()
+    return StudyTasks(outcomes, tasks, measures, ["iimm"], [], [], read_pilots([]), missing, seeds)
 
 
 def test_add_others_takes_other_models_and_prefers_the_same_method():

@@ -158,7 +158,8 @@ def read_epochs(paths: list[Path]) -> Iterator[pd.DataFrame]:
         for model, method in runs.itertuples(index=False):
             if seen.setdefault((model, average_name(method)), method) != method:
                 frame = frame[(frame.model != model) | (frame.method != method)]
-        yield frame.assign(method=frame.method.map(average_name))
+        names = {method: average_name(method) for method in runs.method}
+        yield frame.assign(method=frame.method.map(names))
 
 
 def make_trial_rows_of_run(
