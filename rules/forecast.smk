@@ -4,7 +4,8 @@
 FORECAST_TEST = "results/forecast/tests/{model}/{method}/{dataset}"
 
 
-# What needs no forecast is tested: the zero-shot model and what is trained on embeddings.
+# What needs no forecast is tested: the zero-shot model and what is trained on embeddings. Only
+# accuracies are read, which no temperature changes.
 use rule evaluate_adapter as test_forecast_adapter with:
     input:
         selections=lambda wildcards: list_selections(
@@ -13,6 +14,7 @@ use rule evaluate_adapter as test_forecast_adapter with:
         manifests="results/datasets/{dataset}/dataset.json",
         images="results/embeddings/{model}/{dataset}/test.parquet",
         texts="results/embeddings/{model}/{dataset}/text.parquet",
+        validation=[],
         script=local("workflow_scripts/evaluate.py"),
     output:
         rows=f"{FORECAST_TEST}.parquet",
@@ -36,6 +38,7 @@ use rule test_forecast_adapter as test_forecast_probe with:
         manifests="results/datasets/{dataset}/dataset.json",
         images="results/embeddings/{model}/{dataset}/test.parquet",
         texts=[],
+        validation=[],
         script=local("workflow_scripts/evaluate.py"),
     log:
         "logs/test_forecast_probe/{model}/{method}/{dataset}.log",
@@ -56,6 +59,7 @@ use rule test_forecast_adapter as test_forecast_zero_shot with:
         manifests="results/datasets/{dataset}/dataset.json",
         images="results/embeddings/{model}/{dataset}/test.parquet",
         texts="results/embeddings/{model}/{dataset}/text.parquet",
+        validation=[],
         script=local("workflow_scripts/evaluate.py"),
     log:
         "logs/test_forecast_zero_shot/{model}/{method}/{dataset}.log",
