@@ -6,7 +6,7 @@ Source: Guo et al. 2017, On Calibration of Modern Neural Networks.
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-# Limits of a fitted temperature: if all validation images are classified right, there is no best.
+# Limits of a fitted temperature.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.1, 10.0
 
 
@@ -41,11 +41,14 @@ def fit_temperature(similarities, scale: float, labels) -> float:
     """Return the temperature that the logits are best divided by (Guo et al. 2017, section 4.2).
 
     It minimises the mean negative log-likelihood of the labels (N,), which has one minimum, between
-    MIN_TEMPERATURE and MAX_TEMPERATURE. No prediction changes.
+    MIN_TEMPERATURE and MAX_TEMPERATURE. No prediction changes. Without any error, the likelihood
+    grows the lower the temperature is, so that it tells none: it is 1.
 
     similarities, scale: as in `compute_probabilities`.
     """
     similarities, labels = np.asarray(similarities, float), np.asarray(labels)
+    if (similarities.argmax(axis=1) == labels).all():
+        return 1.0
 
     def loss(log_temperature: float) -> float:
         _, log_likelihood = compute_probabilities(
