@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from checkout import CLIP_MINI
 from foretune.core.errors import ForetuneError
-from foretune.encoders.cache import read_embeddings
+from foretune.encoders.cache import Embeddings, read_embeddings
 from foretune.encoders.captions import get_captions, make_captions, read_class_captions
 from foretune.encoders.encode import embed_captions, encode_captions
 from foretune.encoders.loading import load_model
@@ -70,3 +70,9 @@ def test_unit_vectors_of_several_captions_are_averaged(tmp_path):
     (tmp_path / "cupl.json").write_text(json.dumps({"cat": captions[0], "dog": captions[1]}))
     embed_captions(CLIP_MINI, tmp_path, str(tmp_path / "cupl.json"), path)
     assert np.allclose(read_embeddings(path).vectors[1], dog.numpy(), atol=1e-5)
+
+
+def test_a_cache_of_an_earlier_version_is_refused():
+    old = Embeddings(np.zeros((1, 2)), {"caption": np.array(["a cat"])}, {})
+    with pytest.raises(ForetuneError, match="comes from another version; run the study again"):
+        get_captions(old)

@@ -47,7 +47,12 @@ def read_class_captions(path: Path, classes: list[str]) -> Captions:
 
 
 def get_captions(texts: Embeddings) -> Captions:
-    """Return the captions of each class that a cache of their embeddings was made from."""
+    """Return the captions of each class that a cache of their embeddings was made from.
+
+    Raises ForetuneError if the cache was written by a version that kept one caption per class.
+    """
+    if "captions" not in texts.columns:
+        raise ForetuneError("a cache of captions comes from another version; run the study again")
     return [list(of_class) for of_class in texts.columns["captions"]]
 
 
