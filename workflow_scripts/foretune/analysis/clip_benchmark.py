@@ -37,12 +37,14 @@ def tabulate_clip_benchmark(outcomes: pd.DataFrame, models: dict[str, ModelSpec]
              for name, spec in models.items()}  # fmt: skip
     pretrained = {name: spec.get("pretrained", "") for name, spec in models.items()}
     mixed = outcomes.wise_ft < 1
-    tuned = "/" + outcomes.method + "/" + outcomes.trained_on
+    trained_on = outcomes.trained_on.fillna("").astype(str)  # no texts if nothing was trained
+    tuned = "/" + outcomes.method + "/" + trained_on
     tuned += ("/" + outcomes.wise_ft.astype(str)).where(mixed, "")
+    tuned = tuned.where(outcomes.trained_on.notna(), "")
     table = outcomes[OWN_COLUMNS].assign(
         dataset=outcomes.evaluated_on + ("/" + outcomes.split).where(outcomes.split != "test", ""),
-        model=outcomes.model.map(names),
-        pretrained=outcomes.model.map(pretrained) + tuned.where(outcomes.trained_on.notna(), ""),
+        model=outcomes.model.map(lambda name: names.get(name, name)),
+        pretrained=outcomes.model.map(lambda name: pretrained.get(name, "")) + tuned,
         task=linear.map({True: "linear_probe", False: "zeroshot_classification"}),
         language="en",
     )  # fmt: skip
