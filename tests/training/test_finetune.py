@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import recipes
 from checkout import CLIP_MINI, ROOT
 from foretune.core.errors import ForetuneError
 from foretune.encoders.encode import encode_captions, encode_images
@@ -27,12 +28,7 @@ from foretune.training.trials import JobSpec, list_rungs
 pytestmark = pytest.mark.long
 
 RUN = {"model": "clip_mini", "method": "full", "dataset": "mnist"}
-RECIPE = {
-    "optimizer": "sgd", "momentum": 0.9, "epochs": 3, "batch_size": 32, "schedule": "cosine",
-    "warmup_epochs": 1, "clip_norm": 1.0, "label_smoothing": 0, "towers": "both",
-    "precision": "auto", "compile": False, "augmentation": {"crop": 1, "flip": False},
-    "search": {"kind": "grid"},
-}  # fmt: skip
+RECIPE = recipes.RECIPE | {"epochs": 3, "schedule": "cosine", "warmup_epochs": 1}
 TRIALS = [
     {"trial": 0, "learning_rate": 0.05, "weight_decay": 1e-4},
     {"trial": 1, "learning_rate": 0.01, "weight_decay": 1e-4},

@@ -23,13 +23,8 @@ from foretune.training.finetune import finetune
 from foretune.training.methods import apply_trained_weights, describe_trained_weights
 from foretune.training.trainer import Trainer
 from foretune.training.trials import JobSpec
+from recipes import RECIPE
 
-RECIPE = {
-    "optimizer": "sgd", "momentum": 0.9, "epochs": 2, "batch_size": 32, "schedule": "constant",
-    "warmup_epochs": 0, "clip_norm": 1.0, "label_smoothing": 0, "towers": "both",
-    "precision": "auto", "compile": False, "augmentation": {"crop": 1, "flip": False},
-    "search": {"kind": "grid"},
-}  # fmt: skip
 PROBE = {"learning_rate": [10.0, 1e-3], "epochs": 5}
 RECIPES = {"flyp": RECIPE, "lp_ft": {**RECIPE, "towers": "image", "probe": PROBE}}
 TRIALS = [{"trial": 0, "learning_rate": 0.01, "weight_decay": 0.0}]

@@ -175,9 +175,8 @@ class FineTunedModel:
         self.base, self.log = base, log
         self.chosen = self.current = ("", 0.0)  # file of trained weights, coefficient
         self.dataset = ""  # on which they were trained
-        self.head: dict[
-            str, torch.Tensor
-        ] = {}  # their classifier of that dataset, if they have one
+        # Their classifier of that dataset, if they have one.
+        self.head: dict[str, torch.Tensor] = {}
         self.vectors: dict[str, torch.Tensor] = {}  # of each test's images, by its rows' digest
 
     def choose(self, trained_weights: str, coefficient: float, dataset: str = "") -> None:

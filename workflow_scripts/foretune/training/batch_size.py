@@ -1,4 +1,4 @@
-"""What to tell a user whose batch does not fit a GPU's memory."""
+"""Find a batch size that fits if a GPU ran out of memory."""
 
 import math
 

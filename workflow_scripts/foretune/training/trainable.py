@@ -1,4 +1,4 @@
-"""What a method needs to know, and what it makes of a model: its parameters to train."""
+"""The settings that a fine-tuning method reads, and the trainable model that it returns."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
