@@ -18,7 +18,7 @@ CONTENTS = ContentDigests(Path(".snakemake/foretune_digests.json"))
 def of_wildcards(function):
     """Return an input function that calls `function` once for the same values of the wildcards.
 
-    Each parameter of `function` is named after a wildcard, and is None if a job lacks that wildcard.
+    Each parameter of `function` is named after a wildcard, and None if a job lacks it.
     Thousands of jobs share a model or a method. Snakemake reads the signature at each call, which
     takes longer than the call itself unless the signature is stored.
     """
