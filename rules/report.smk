@@ -76,13 +76,16 @@ rule draw_figures:
             category="Figures",
             labels={"figure": "gain against forgetting", "by": "model"},
         ),
-        training=report(
-            "results/figures/training.svg",
-            caption="captions/training.rst",
-            category="Figures",
-            labels={"figure": "training curves", "by": "model and method"},
-        ),
         # Labels differ by model: of figures with equal labels, Snakemake's report shows only one.
+        training=[
+            report(
+                f"results/figures/training_{model}.svg",
+                caption="captions/training.rst",
+                category="Figures",
+                labels={"figure": f"training curves of {model}", "by": "method"},
+            )
+            for model in MODELS
+        ],
         accuracy=[
             report(
                 f"results/figures/accuracy_{model}.svg",

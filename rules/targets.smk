@@ -151,9 +151,9 @@ def final_output():
         *(["results/forecast/forecast.html"] if STUDY["forecast"]["datasets"] else []),
         *expand(
             "results/figures/{figure}.svg",
-            figure=["models", "methods", "trade_off", "training"],
+            figure=["models", "methods", "trade_off"],
         ),
-        *expand("results/figures/accuracy_{model}.svg", model=MODELS),
+        *expand("results/figures/{figure}_{model}.svg", figure=["accuracy", "training"], model=MODELS),
         *list_manifests(),
         *list_notes(TESTS),
         *expand("results/datasets/{dataset}/{split}.parquet", dataset=DATASETS, split=splits),

@@ -16,6 +16,7 @@ from foretune.report.paper_figures import (
     draw_training,
     get_runs_by_method,
     get_runs_by_model,
+    read_selected_epochs,
 )
 from report_study import NAMES, make_study, save
 
@@ -86,7 +87,8 @@ def test_draw_trade_off_starts_curves_at_the_zero_shot_model(tables):
 
 
 def test_draw_training_draws_the_selected_trial(study, tables):
-    figure = draw_training(study["epochs"], tables["tasks"])
+    selected = read_selected_epochs(study["epochs"], tables["tasks"])
+    figure = draw_training(selected, selected.model.iloc[0])
     epochs = pd.read_parquet(study["epochs"][0]).query("dataset == @NAMES[0] and trial == 2")
     np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), epochs.val_accuracy)
 
@@ -94,7 +96,7 @@ def test_draw_training_draws_the_selected_trial(study, tables):
 def test_draw_figures_writes_the_same_bytes_each_time(study, tmp_path):
     for folder in ("one", "two"):
         draw_figures(study["analysis"], study["epochs"], ["clip"], tmp_path / folder)
-    names = {"models", "methods", "trade_off", "training", "accuracy_clip"}
+    names = {"models", "methods", "trade_off", "training_clip", "accuracy_clip"}
     files = sorted((tmp_path / "one").iterdir())
     assert {path.stem for path in files} == names
     for path in files:

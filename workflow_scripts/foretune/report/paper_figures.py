@@ -6,85 +6,41 @@ against forgetting in the lower row.
 """
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from foretune.analysis.formatting import format_number, format_plain, is_known
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.seeds import average_seeds
-from foretune.core.files import atomic_write
 from foretune.core.parquet import read_frame
 from foretune.report.charts import PALETTE
+from foretune.report.figure_panels import (
+    MATPLOTLIB_STYLE,
+    MAX_NAMED_DATASETS,
+    Styles,
+    add_legend,
+    assign_markers,
+    draw_message,
+    make_panels,
+    save_figure,
+)
 from foretune.report.page_data import (
     ZERO_SHOT,
     read_epochs,
     title_tests,
 )
 
-MATPLOTLIB_STYLE: Any = {
-    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7,
-    "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
-    "axes.prop_cycle": cycler(color=PALETTE), "legend.frameon": False,
-    "svg.hashsalt": "foretune",  # the same study gives the same bytes
-}  # fmt: skip
 OUTCOME_ROWS = {GAIN: "gain over zero-shot error", "ood_change": "change on other tasks"}
-MARKERS = "osD^vPX*"
 LINE_STYLES = ("-", "--", ":", "-.")
-MAX_NAMED_DATASETS = 24  # if there are more, all datasets have the same marker
 MAX_NUMBERED_COLUMNS = 24  # a matrix with more columns has no numbers in its cells
 
-Styles = dict[str, dict[str, Any]]  # name -> keyword arguments of matplotlib's plot
 FigureRuns = list[tuple[str, str, str]]  # title of a column of panels, model, method
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as SVG, without a date, so that the same figure gives the same bytes."""
-    with atomic_write(path) as partial_file:
-        figure.savefig(partial_file, format="svg", bbox_inches="tight", metadata={"Date": None})
-
-
-def make_panels(
-    rows: int, columns: int, width: float = 2.2, height: float = 1.9, **options
-) -> tuple[Figure, np.ndarray]:
-    """Return a figure and its panels, an array of shape (rows, columns); sizes in inches."""
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
-
-
-def draw_message(message: str) -> Figure:
-    """Return a figure that contains only a message, for a study without the data to draw."""
-    figure, panels = make_panels(1, 1, width=4, height=1)
-    panels[0, 0].set_axis_off()
-    panels[0, 0].text(0.5, 0.5, message, ha="center", va="center")
-    return figure
-
-
-def assign_markers(names: list[str]) -> Styles:
-    """Return a colour and a marker for each name; up to 64 names get different pairs."""
-    if len(names) > MAX_NAMED_DATASETS:
-        return {name: {"color": PALETTE[0], "marker": "o"} for name in names}
-    count = len(PALETTE)
-    return {
-        name: {"color": PALETTE[i % count], "marker": MARKERS[(i + i // count) % len(MARKERS)]}
-        for i, name in enumerate(names)
-    }
-
-
-def add_legend(figure: Figure, styles: Styles) -> None:
-    """Add a legend of all names below the panels."""
-    defaults: dict[str, Any] = {"ls": "", "ms": 4}
-    handles = [Line2D([], [], **defaults | style, label=name) for name, style in styles.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)))
 
 
 def draw_fit(
@@ -95,8 +51,14 @@ def draw_fit(
     fit: row of the table `statistics`; without it only the points are drawn.
     """
     points = tasks[["dataset", "iimm", outcome]].astype({"iimm": float, outcome: float}).dropna()
-    for name, x, y in points.itertuples(index=False):
-        axes.scatter(x, y, s=14, zorder=3, linewidths=0, **styles[name])
+    # One call per marker: axes that share a scale are slow to add points to.
+    for marker, group in points.groupby(
+        [styles[name]["marker"] for name in points.dataset], sort=False
+    ):
+        colors = [styles[name]["color"] for name in group.dataset]
+        axes.scatter(
+            group.iimm, group[outcome], c=colors, marker=marker, s=14, zorder=3, linewidths=0
+        )
     if fit is None or not is_known(fit["slope"]) or not len(points):
         return
     iimm = points.iimm.to_numpy()
@@ -239,14 +201,22 @@ def draw_trade_off(front: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_training(epochs: list[Path], tasks: pd.DataFrame) -> Figure:
-    """Return validation accuracy by epoch of the selected trials, a line per dataset."""
+def read_selected_epochs(epochs: list[Path], tasks: pd.DataFrame) -> pd.DataFrame:
+    """Return the epochs of the selected trials; those of `tasks`."""
     keys = ["model", "method", "dataset", "trial"]
     frames = [frame.merge(tasks[keys], on=keys) for frame in read_epochs(epochs)]
-    selected = pd.concat(frames) if frames else pd.DataFrame()
+    return pd.concat(frames) if frames else pd.DataFrame(columns=keys)
+
+
+def draw_training(selected: pd.DataFrame, model: str) -> Figure:
+    """Return a model's validation accuracy by epoch, a panel per method and a line per dataset.
+
+    selected: see `read_selected_epochs`.
+    """
+    selected = selected[selected.model == model]
     if selected.empty:
         return draw_message("No epochs were recorded.")
-    runs = list(selected.groupby(["model", "method"], sort=False))
+    runs = list(selected.groupby("method", sort=False))
     columns = min(4, len(runs))
     figure, panels = make_panels(-(-len(runs) // columns), columns, sharey=True)
     styles = {
@@ -258,7 +228,7 @@ def draw_training(epochs: list[Path], tasks: pd.DataFrame) -> Figure:
     }
     for axes in panels.flat[len(runs) :]:
         axes.set_axis_off()
-    for axes, ((model, method), run_epochs) in zip(panels.flat, runs, strict=False):
+    for axes, (method, run_epochs) in zip(panels.flat, runs, strict=False):
         for name, style in styles.items():
             points = run_epochs[run_epochs.dataset == name].sort_values("epoch")
             marker = {"marker": "."} if len(points) == 1 else {}  # a line needs two points
@@ -274,13 +244,13 @@ def draw_training(epochs: list[Path], tasks: pd.DataFrame) -> Figure:
 def draw_figures(analysis: Path, epochs: list[Path], models: list[str], output: Path) -> None:
     """Write the figures into the folder `output`.
 
-    The files are models.svg, methods.svg, trade_off.svg, training.svg and, for each model,
-    accuracy_{model}.svg.
+    The files are models.svg, methods.svg, trade_off.svg and, for each model, accuracy_{model}.svg
+    and training_{model}.svg.
 
     Args:
         analysis: Folder with the tables of the analysis.
         epochs: Parquet files with the epochs of all trials.
-        models: Names of the models whose accuracies are drawn.
+        models: Names of the models whose accuracies and training are drawn.
         output: Folder to write to.
     """
     tables = {
@@ -294,6 +264,7 @@ def draw_figures(analysis: Path, epochs: list[Path], models: list[str], output: 
         save_figure(draw_fits(tasks, statistics, get_runs_by_model(tasks)), output / "models.svg")
         save_figure(draw_fits(tasks, statistics, get_runs_by_method(tasks)), output / "methods.svg")
         save_figure(draw_trade_off(tables["front"]), output / "trade_off.svg")
-        save_figure(draw_training(epochs, tasks), output / "training.svg")
+        selected = read_selected_epochs(epochs, tasks)
         for model in models:
+            save_figure(draw_training(selected, model), output / f"training_{model}.svg")
             save_figure(draw_matrices(outcomes, model), output / f"accuracy_{model}.svg")
