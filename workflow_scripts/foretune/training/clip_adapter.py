@@ -62,7 +62,10 @@ class StackedAdapters:
             parameter.requires_grad_(True)
         logits = self.logits(images)
         losses, gradients = cross_entropy(logits.detach(), labels, smoothing)
-        by_parameter = torch.autograd.grad(logits, self.parameters, gradients)
+        # A sum, since the gradient of anything else makes torch import SymPy, which takes a second.
+        by_parameter = torch.autograd.grad(
+            torch.vdot(logits.flatten(), gradients.flatten()), self.parameters
+        )
         for parameter in self.parameters:  # the optimizer changes them in place
             parameter.requires_grad_(False)
         return losses, list(by_parameter)
