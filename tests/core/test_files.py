@@ -37,6 +37,15 @@ def test_atomic_write_removes_what_a_killed_process_left(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["second.json"]
 
 
+def test_a_process_looks_for_abandoned_files_once_per_folder(tmp_path, monkeypatch):
+    listed = []
+    monkeypatch.setattr(files, "is_abandoned", lambda entry: listed.append(entry.name))
+    for name in ("a", "b", "c"):
+        with atomic_write(tmp_path / name) as temporary:
+            temporary.write_text(name)
+    assert listed == []  # the folder was empty at the first write
+
+
 def test_atomic_write_keeps_the_files_of_living_processes_and_of_other_machines(
     tmp_path, monkeypatch
 ):
@@ -51,6 +60,7 @@ def test_atomic_write_keeps_the_files_of_living_processes_and_of_other_machines(
         assert (tmp_path / left).exists()
         day_ago = time.time() - files.DAY - 1
         os.utime(tmp_path / left, (day_ago, day_ago))
+        files.remove_abandoned_files.cache_clear()  # as in a new process
         with atomic_write(tmp_path / "b") as temporary:
             temporary.write_text("3")
         assert not (tmp_path / left).exists() and own.exists()

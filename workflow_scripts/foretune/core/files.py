@@ -38,7 +38,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path in the same folder; rename it to `path` if the block succeeds.
 
     `path` is thus either complete or absent. If the block fails, the temporary file is removed; if
-    the process is killed, the next write into this folder removes it.
+    the process is killed, the next process that writes into this folder removes it.
 
     Raises:
         ForetuneError: the disk is full or must not be written to; the message names `path`.
@@ -48,7 +48,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{unique}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned_files(path.parent)
+        remove_abandoned_files(path.parent.absolute())
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
@@ -87,6 +87,7 @@ def explain_disk_error(error: Exception) -> str | None:
     return None
 
 
+@functools.cache  # once per process: a folder of predictions can have 100,000 files
 def remove_abandoned_files(folder: Path) -> None:
     """Remove the temporary files of killed processes from a folder.
 
