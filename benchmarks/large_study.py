@@ -281,7 +281,7 @@ def main() -> None:
         print(rows, flush=True)
         assert remaining < 9, "made-up files are not complete"  # analysis, report, `all`
         run(folder)
-        for rule in ("analyze_study", "write_report"):
+        for rule in ("analyze_study", "write_report", "draw_figures"):
             usage = read_benchmark(folder, rule)
             rows.append(row(rule, float(usage["s"]), float(usage["cpu_time"]),
                             float(usage["max_rss"]), ""))  # fmt: skip

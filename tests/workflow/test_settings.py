@@ -259,7 +259,7 @@ def make_full_study(checkout) -> dict:
         np.save(checkout / f"{name}.npy", array)
     tuned = {"epochs": 2, "batch_size": 32, "precision": "bf16", "wise_ft": [0.5]}
     return {
-        "title": "every <setting>", "seed": 2**32 - 1, "data": "data",
+        "title": "every <setting>", "seed": 2**32 - 1, "data": "data", "temperature_scaling": True,
         "models": {
             "clip_mini": {"folder": "resources/mini/clip", "parameters": 1.0e6},
             "other": {"folder": "resources/mini/siglip"},
@@ -269,6 +269,10 @@ def make_full_study(checkout) -> dict:
                 "parquet": "train.parquet", "shards": 2, "caption": "the digit {}",
                 "classes": [f"digit {i}" for i in range(10)], "licence": "CC0", "source": "a test",
                 "shifted": {"few": {"parquet": "train.parquet"}},
+            },
+            "halves": {
+                "parquet": "train.parquet", "classes": {"base": "half", "new": "half"},
+                "caption": ["a {}", "the handwritten {}"],
             },
         },
         "methods": {
@@ -290,9 +294,14 @@ def make_full_study(checkout) -> dict:
                 "search": {"kind": "random", "trials": 3, "seed": 1},
             },
             "linear_probe": {"epochs": 2, "learning_rate": [1.0], "models": ["clip_mini"]},
-            "text_probe": {"epochs": 2, "learning_rate": [1.0], "wise_ft": [0.5]},
+            "text_probe": {
+                "epochs": 2, "learning_rate": [1.0], "wise_ft": [0.5], "shots": [2, "all"],
+                "seeds": [0, 1],
+            },
             "lp_plus_plus": {"epochs": 2},
             "lp_ft": {**tuned, "learning_rate": [1e-3], "probe": {"learning_rate": [1.0]}},
+            "flyp": {**tuned, "learning_rate": [1e-3], "shots": [4], "seeds": [0, 1]},
+            "clip_lora": {**tuned, "learning_rate": [1e-3]},
         },
         "measures": {
             "also": ["entropy_total"], "without": ["silhouette_euclidean"], "sample": 100,

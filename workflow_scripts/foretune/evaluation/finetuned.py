@@ -39,6 +39,7 @@ from foretune.evaluation.scores import (
     write_scores,
 )
 from foretune.measures.drift import measure_drift
+from foretune.training.base_weights import BaseWeights
 from foretune.training.methods import apply_trained_weights
 
 # Training images whose drift is measured: they are embedded again by every checkpoint.
@@ -188,10 +189,9 @@ class FineTunedModel:
 
     @functools.cached_property
     def loaded(self) -> tuple:
-        """The model, its preprocessing, its tokenizer, and a copy of its base weights."""
+        """The model, its preprocessing, its tokenizer, and its base weights."""
         model, preprocess, tokenizer = load_model(self.base.spec, DEVICE)
-        base_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        return model, preprocess, tokenizer, base_weights
+        return model, preprocess, tokenizer, BaseWeights(model)
 
     @torch.no_grad()
     def get_model(self) -> tuple:
@@ -200,14 +200,15 @@ class FineTunedModel:
         if self.current != self.chosen:
             trained_weights, coefficient = self.chosen
             self.vectors.clear()
-            model.load_state_dict(base_weights)
+            base_weights.restore()
             self.head = {}
             if coefficient > 0:
-                self.head = apply_trained_weights(model, trained_weights)
+                self.head = apply_trained_weights(model, trained_weights, base_weights)
             if 0 < coefficient < 1:
                 for name, tensor in model.state_dict().items():
                     if tensor.is_floating_point():
-                        tensor.copy_(torch.lerp(base_weights[name], tensor, coefficient))
+                        base = base_weights.tensors[name]
+                        tensor.copy_(torch.lerp(base, tensor, coefficient))
             self.current = self.chosen
         return model, preprocess, tokenizer
 

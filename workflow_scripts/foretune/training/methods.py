@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from foretune.core.errors import ForetuneError
+from foretune.training.base_weights import BaseWeights
 from foretune.training.lora import lora
 from foretune.training.towers import (
     SCALARS,
@@ -112,8 +113,12 @@ def describe_trained_weights(method: str, settings: MethodSettings) -> dict[str,
     return {"foretune": json.dumps({"method": method, **settings}, sort_keys=True)}
 
 
-def apply_trained_weights(model: nn.Module, path: Path | str) -> dict[str, Tensor]:
+def apply_trained_weights(
+    model: nn.Module, path: Path | str, base: BaseWeights | None = None
+) -> dict[str, Tensor]:
     """Turn a base model into a fine-tuned one by the trained weights of a file.
+
+    base: keeps what is changed, so that it can restore the base model.
 
     Returns:
         The classifier of the model's own task, weight (C, d) and bias (C,), if the method trains
@@ -131,6 +136,8 @@ def apply_trained_weights(model: nn.Module, path: Path | str) -> dict[str, Tenso
     try:
         if mismatched := sorted(tensors.keys() ^ trainable.parameters.keys()):
             raise ForetuneError(f"{path}: not trained on this model: {', '.join(mismatched[:5])}")
+        if base:
+            base.keep(trainable.parameters)
         with torch.no_grad():
             for name, parameter in trainable.parameters.items():
                 parameter.copy_(tensors[name])

@@ -27,6 +27,7 @@ from foretune.encoders.loading import digest_weights, encode_text, load_model
 from foretune.encoders.zero_shot import classification_logits, predict_classes
 from foretune.training import distributed
 from foretune.training.augment import augment
+from foretune.training.base_weights import BaseWeights
 from foretune.training.fit_stacks import LabelledVectors
 from foretune.training.methods import make_trainable
 from foretune.training.optim import compute_learning_rate, make_optimizer
@@ -85,7 +86,7 @@ class Trainer:
         self.all_tokens = self.tokenizer(flat).to(DEVICE)
         self.tokens = self.all_tokens[self.caption_starts]
         self.images, self.labels = self.read_images(job, prepared, log)
-        self.base = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.base = BaseWeights(self.model)
         self.frozen = self.encode_frozen()
         self.probe = self.fit_probe(job, log) if "probe" in self.recipe else {}
         if len(self.labels["val"]) < distributed.world_size():
@@ -156,9 +157,10 @@ class Trainer:
 
         The caller must merge the trainable model before the next trial starts.
         """
-        self.model.load_state_dict(self.base)
+        self.base.restore()
         torch.manual_seed(self.seed)  # LoRA's weights start from random numbers
         trainable = make_trainable(self.model, self.method, self.get_settings(trial))
+        self.base.keep(trainable.parameters)
         with torch.no_grad():
             for name, tensor in self.probe.items():
                 trainable.parameters[name].copy_(tensor)
