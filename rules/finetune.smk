@@ -32,8 +32,7 @@ rule finetune_model:
         # As many, also if a profile sets `gpu` to 0 and asks Slurm by another option. A param would
         # rerun the training when their number changes.
         processes=lambda wildcards: STUDY["models"][wildcards.model]["gpus"],
-        # The weights, their initial and best values, gradients, two moments, and the files to save.
-        mem_mb=memory_by_size(copies=8, per_gpu=True),
+        mem_mb=memory_by_size(trains=True, per_gpu=True),
         runtime=get_training_minutes,
     params:
         spec=get_model_spec,

@@ -11,6 +11,7 @@ from foretune.planning.job_resources import (
     count_fitting_work,
     count_pilot_images,
     count_training_images,
+    count_weight_copies,
     get_memory_mb,
     get_minutes,
 )
@@ -32,14 +33,16 @@ def list_sizes_mb(files):
     return [Path(file).stat().st_size / 2**20 for file in files]
 
 
-def memory_by_size(copies=0, per_gpu=False):
+def memory_by_size(copies=0, trains=False, per_gpu=False):
     """Return a function that asks for mem_mb by a job's inputs and `copies` of its model's weights.
 
-    With `per_gpu`, each GPU's process needs as much.
+    If the job `trains`, its method tells the copies. With `per_gpu`, each GPU's process needs as
+    much.
     """
 
     def get_mem_mb(wildcards, input, attempt):
-        spec = STUDY["models"][wildcards.model] if copies else None
+        weights = count_weight_copies(wildcards.method) if trains else copies
+        spec = STUDY["models"][wildcards.model] if weights else None
         sizes = list(zip(input, list_sizes_mb(input)))
         images_mb = sum(size for file, size in sizes if "results/datasets/" in file)
         trained_mb = [size for file, size in sizes if file.endswith("trained_weights.safetensors")]
@@ -47,7 +50,7 @@ def memory_by_size(copies=0, per_gpu=False):
         most_trained_mb = max(trained_mb, default=0)
         other_mb = sum(size for _, size in sizes) - images_mb - sum(trained_mb) + most_trained_mb
         processes = spec["gpus"] if per_gpu else 1
-        return attempt * get_memory_mb(other_mb, spec, copies, images_mb) * processes
+        return attempt * get_memory_mb(other_mb, spec, weights, images_mb) * processes
 
     return get_mem_mb
 

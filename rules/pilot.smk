@@ -19,7 +19,7 @@ rule pilot_model:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=memory_by_size(copies=6),
+        mem_mb=memory_by_size(trains=True),
         runtime=get_pilot_minutes,
     params:
         spec=get_model_spec,

@@ -14,6 +14,7 @@ from foretune.planning.job_resources import (
     count_fitting_work,
     count_parameters,
     count_training_images,
+    count_weight_copies,
     get_memory_mb,
     get_minutes,
     read_architectures,
@@ -66,6 +67,9 @@ def test_job_resources_grow_with_model_and_data():
         < get_memory_mb(1000, large, 8)
     )
     assert get_memory_mb(1000, large, 8) > 8 * 4 * 2540  # its weights in float32, eight times
+    # LoRA keeps what training adds for a hundredth of the weights.
+    assert count_weight_copies("full") == 8
+    assert 3 < count_weight_copies("lora_4shot_seed1") < 3.1 < count_weight_copies("attention") < 5
     # Images are read a few at a time.
     assert get_memory_mb(10, images_mb=40_000) < get_memory_mb(10_000)
     manifest = {"splits": {"train": {"rows": 1000}}, "classes": ["a", "b"]}

@@ -335,11 +335,15 @@ def test_study_with_every_setting_runs_through_snakemake(checkout):
     run(checkout, "--study", "every.yaml")
     analysis = checkout / "results/analysis"
     missing = pq.read_table(analysis / "missing.parquet").to_pylist()
-    assert [(row["model"], row["method"]) for row in missing] == [
+    assert {(row["model"], row["method"]) for row in missing} == {
         ("clip_mini", "attention"), ("other", "attention")
-    ]  # fmt: skip
+    }  # fmt: skip
     tasks = pq.read_table(analysis / "tasks.parquet").to_pylist()
-    assert {row["method"] for row in tasks} == set(study["methods"]) - {"attention"}
+    methods = set(study["methods"]) - {"attention"} | {"flyp_4shot", "text_probe_2shot"}
+    assert {row["method"] for row in tasks} == methods - {"flyp"}
+    assert all(row["temperature"] > 0 for row in tasks if row["method"] == "full")
+    halves = pq.read_table(analysis / "base_to_new.parquet").to_pylist()
+    assert {row["dataset"] for row in halves} == {"halves"}
     report = (checkout / "results/report.html").read_text()
     assert "<strong>Without a result.</strong>" in report and "every &lt;setting&gt;" in report
     assert (checkout / "results/forecast/forecast.html").exists()

@@ -7,17 +7,13 @@ from foretune.core.config import HEAD_METHODS, trains_on_embeddings
 from foretune.core.grid import list_parts
 from foretune.core.variants import get_base_method
 from foretune.planning.dataset_sizes import DatasetSize, get_image_bytes
+from foretune.planning.job_resources import TRAINED_SHARES
 
 if TYPE_CHECKING:  # it imports torch
     from foretune.planning.model_costs import ModelCost
 
 # Copies of the trained parameters that an optimizer keeps, besides weights and gradients.
 OPTIMIZER_MOMENTS = {"adamw": 2, "sgd": 1}
-# Share of a model's parameters that a method trains, and so of the bytes of its trained weights.
-TRAINED_SHARES = {
-    "full": 1, "flyp": 1, "lp_ft": 0.6, "attention": 0.25, "bitfit": 0.002, "lora": 0.01,
-    "clip_lora": 0.01,
-}  # fmt: skip
 SMALLEST_SHARE = 0.05  # that is allowed for a method's memory
 
 

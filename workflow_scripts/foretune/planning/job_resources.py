@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from foretune.core.entries import ModelSpec, Recipe, Trial
+from foretune.core.variants import get_base_method
 
 if TYPE_CHECKING:  # it imports pyarrow, which a dry run does not need
     from foretune.data.prepared import Manifest
@@ -27,6 +28,11 @@ PARAMETERS_BY_WORD = {
     "large": 0.66e9,
 }  # fmt: skip
 BASE_PARAMETERS = 0.26e9
+# Share of a model's parameters that a method trains, and so of the bytes of its trained weights.
+TRAINED_SHARES = {
+    "full": 1, "flyp": 1, "lp_ft": 0.6, "attention": 0.25, "bitfit": 0.002, "lora": 0.01,
+    "clip_lora": 0.01,
+}  # fmt: skip
 OPERATIONS_PER_PARAMETER = 235  # of an image's forward pass by a ViT-B/16
 TRAINING_SPEED = 27e12  # operations per second of a GPU: 260 images/s of a ViT-B/16
 # Time to encode an image over the time to train on it: a third of the operations, but in float32.
@@ -105,8 +111,17 @@ def count_operations(spec: ModelSpec) -> float:
     return OPERATIONS_PER_PARAMETER * count_parameters(spec)
 
 
+def count_weight_copies(method: str) -> float:
+    """Return how many copies of a model's weights in float32 a training job holds.
+
+    They are the weights, those that are read, and some slack; of the trained ones also the initial
+    and the best values, gradients, and two moments.
+    """
+    return 3 + 5 * TRAINED_SHARES[get_base_method(method)]
+
+
 def get_memory_mb(
-    data_mb: float, spec: ModelSpec | None = None, copies: int = 0, images_mb: float = 0
+    data_mb: float, spec: ModelSpec | None = None, copies: float = 0, images_mb: float = 0
 ) -> int:
     """Return the MB that a job needs.
 
