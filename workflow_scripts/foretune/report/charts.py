@@ -245,7 +245,9 @@ def shots_chart() -> AnyChart:
     base = named_data("shots").encode(
         alt.X("shots:O", sort=placeholder("shots"), title="training images per class",
               axis=alt.Axis(labelAngle=0)),
-        color=alt.Color("method:N", title=None, sort=placeholder("methods")),
+        # The legend would have the opacity of the intervals.
+        color=alt.Color("method:N", title=None, sort=placeholder("methods"),
+                        legend=alt.Legend(symbolOpacity=1)),
         tooltip=["method:N", alt.Tooltip("shots:N", title="images per class"),
                  alt.Tooltip("mean:Q", format=".3f"), *interval_tooltips(), "seeds:Q"],
     )  # fmt: skip
