@@ -46,7 +46,8 @@ def test_intervals_are_those_of_students_t():
     row = rows.loc["lora_4shot", "a"]
     low, high = stats.t.interval(0.95, 1, 0.6, stats.sem([0.5, 0.7]))
     assert (row.shots, row.seeds, row.accuracy) == (4, 2, pytest.approx(0.6))
-    assert (row.accuracy_low, row.accuracy_high) == (pytest.approx(low), pytest.approx(high))
+    assert low < 0 and high > 1  # two seeds tell little, but an accuracy has limits
+    assert (row.accuracy_low, row.accuracy_high) == (0, 1)
     assert np.isnan(row.shifted_change)
     # Over the datasets: the means of the seeds are 0.7 and 0.75.
     row = table[(table.method == "lora_4shot") & table.dataset.isna()].iloc[0]

@@ -7,7 +7,10 @@ from scipy import stats
 from foretune.analysis.outcomes import GAIN
 from foretune.core.variants import average_name, parse_variant
 
-VALUES = ("accuracy", GAIN, "ood_change", "shifted_change")
+# The outcomes, and the smallest and largest value of each.
+VALUES = {
+    "accuracy": (0, 1), GAIN: (-np.inf, 1), "ood_change": (-1, 1), "shifted_change": (-1, 1),
+}  # fmt: skip
 ROW_KEYS = ("model", "method", "dataset", "wise_ft", "trained_on", "evaluated_on", "split")
 SEED_KEY = ["model", "method", "wise_ft", "dataset"]
 SEED_COLUMNS = [*SEED_KEY, "shots", "seeds", *(f"{name}{end}" for name in VALUES
@@ -60,8 +63,9 @@ def tabulate_seeds(tasks: pd.DataFrame) -> pd.DataFrame:
         One row per model, method without seed, wise_ft and dataset, and one whose dataset is None:
         its values are the means over the datasets that every seed has, and then over the seeds.
         `{outcome}_low` and `{outcome}_high` are the ends of the 95% interval of Student's t over
-        the seeds, which is about the draw of the training images and the training, not about that
-        of the test. They are NaN for a single seed. `shots` is NaN if all images are used.
+        the seeds, within the values that an outcome can have. It is about the draw of the training
+        images and the training, not about that of the test. They are NaN for a single seed. `shots`
+        is NaN if all images are used.
     """
     variants = {name: parse_variant(name) for name in tasks.method.unique()}
     chosen = [name for name, v in variants.items() if v.seed is not None or v.shots is not None]
@@ -91,11 +95,12 @@ def tabulate_seeds(tasks: pd.DataFrame) -> pd.DataFrame:
 def summarize_seeds(values: pd.DataFrame) -> dict[str, float]:
     """Return the number of seeds, and mean and interval of each column of VALUES over the rows."""
     summary: dict[str, float] = {"seeds": len(values)}
-    for name in VALUES:
+    for name, bounds in VALUES.items():
         known = values[name].dropna().to_numpy(float)
         mean = known.mean() if len(known) else np.nan
         reach = np.nan
         if len(known) > 1:
             reach = stats.t.ppf(0.975, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known))
-        summary |= {name: mean, f"{name}_low": mean - reach, f"{name}_high": mean + reach}
+        low, high = np.clip([mean - reach, mean + reach], *bounds)
+        summary |= {name: mean, f"{name}_low": low, f"{name}_high": high}
     return summary
