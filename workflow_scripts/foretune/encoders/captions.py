@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,26 +25,37 @@ def read_class_captions(path: Path, classes: list[str]) -> Captions:
 
     path: JSON file with a list of captions, or one caption, by the name of each class.
 
-    Raises ForetuneError if the file is damaged or leaves out a class.
+    Raises ForetuneError if the file is damaged, leaves out a class or has one twice.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), object_pairs_hook=tuple)
     except (ValueError, RecursionError) as error:
         raise ForetuneError(f"{path}: is not JSON ({error})") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, tuple):
         raise ForetuneError(f"{path}: does not hold captions by class name")
-    names = format_class_names(map(str, content))
-    by_class = {name.casefold(): text for name, text in zip(names, content.values(), strict=True)}
+    by_class: dict[str, Any] = {}
+    for name, (key, texts) in zip(format_class_names(k for k, _ in content), content, strict=True):
+        if name.casefold() in by_class:
+            raise ForetuneError(f"{path}: has the class {key} twice; capitals do not count")
+        by_class[name.casefold()] = texts
     if missing := [name for name in classes if name.casefold() not in by_class]:
         raise ForetuneError(f"{path}: has no captions of the classes {join_names(missing)}")
     captions = []
     for name in classes:
         given = by_class[name.casefold()]
         texts = [given] if isinstance(given, str) else given
-        if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
+        if not isinstance(texts, list) or not texts or not all(map(is_caption, texts)):
             raise ForetuneError(f"{path}: {name}: is not a list of captions")
         captions.append(texts)
     return captions
+
+
+def is_caption(value: Any) -> bool:
+    """Return whether a value is a text, not blank and without halves of characters."""
+    try:
+        return isinstance(value, str) and bool(value.encode().strip())
+    except UnicodeEncodeError:
+        return False
 
 
 def get_captions(texts: Embeddings) -> Captions:
