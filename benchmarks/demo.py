@@ -1,12 +1,13 @@
 """Time the default study by its stages, at one or several revisions of this repository.
 
-    python benchmarks/demo.py [REVISION ...]      (the default: HEAD)
+    python benchmarks/demo.py [--datasets N] [REVISION ...]      (the default: HEAD)
 
-Each revision is cloned and run as `make demo` runs it, with this Python. Later ones are compared
-with the first: the largest difference of an accuracy in results/analysis/outcomes. The machine
-should have nothing else to do.
+Each revision is cloned and run as `make demo` runs it, with this Python; with `--datasets 4` only
+on the first four datasets. Later ones are compared with the first: the largest difference of an
+accuracy in results/analysis/outcomes. The machine should have nothing else to do.
 """
 
+import argparse
 import csv
 import os
 import subprocess
@@ -17,18 +18,25 @@ from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from common import ROOT, write_table
 
-COMMAND = [sys.executable, "workflow_scripts/run_study.py", "--study", "config.yaml", "--profile",
+COMMAND = [sys.executable, "workflow_scripts/run_study.py", "--study", "demo.yaml", "--profile",
            "profiles/local", "--cores", "all"]  # fmt: skip
 FEW_SECONDS = 5.0  # stages below are one row
 
 
-def run_study(revision: str, folder: Path) -> float:
-    """Clone a revision into the folder and run its default study; return the seconds it took."""
+def run_study(revision: str, folder: Path, datasets: int | None) -> float:
+    """Clone a revision into the folder and run its default study; return the seconds it took.
+
+    datasets: how many of the datasets, all if None.
+    """
     subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
     subprocess.run(["git", "checkout", "--quiet", revision], cwd=folder, check=True)
+    study = yaml.safe_load((folder / "config.yaml").read_text())
+    study["datasets"] = dict(list(study["datasets"].items())[:datasets])
+    (folder / "demo.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     started = time.perf_counter()
     with open(folder / "printed", "w") as printed:
@@ -57,12 +65,16 @@ def compare_outcomes(folder: Path, first: Path) -> str:
 
 
 def main() -> None:
-    revisions = sys.argv[1:] or ["HEAD"]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--datasets", type=int)
+    parser.add_argument("revisions", nargs="*", default=["HEAD"])
+    args = parser.parse_args()
+    revisions = args.revisions
     rows: dict[str, dict] = defaultdict(dict)
     with tempfile.TemporaryDirectory() as scratch:
         folders = [Path(scratch, str(number)) for number in range(len(revisions))]
         for revision, folder in zip(revisions, folders, strict=True):
-            whole = run_study(revision, folder)
+            whole = run_study(revision, folder, args.datasets)
             for stage, seconds in read_stages(folder).items():
                 stage = stage if sum(seconds) > FEW_SECONDS else "others"
                 jobs, total = rows[stage].get(revision, (0, 0.0))
@@ -78,8 +90,10 @@ def main() -> None:
             row[f"{revision}, jobs"] = jobs or ""
             row[f"{revision}, s"] = value if isinstance(value, str) else f"{value:.0f}"
         table.append(row)
-    write_table("demo", "The default study", table,
-                "Seconds of jobs, two of which run at a time on two cores.")  # fmt: skip
+    some = f" on {args.datasets} of its datasets" if args.datasets else ""
+    write_table("demo", f"The default study{some}", table,
+                f"The arguments were `{' '.join(sys.argv[1:])}`. Seconds of jobs, two of which run at "
+                "a time on two cores.")  # fmt: skip
 
 
 if __name__ == "__main__":
