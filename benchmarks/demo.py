@@ -92,8 +92,8 @@ def main() -> None:
         table.append(row)
     some = f" on {args.datasets} of its datasets" if args.datasets else ""
     write_table("demo", f"The default study{some}", table,
-                f"The arguments were `{' '.join(sys.argv[1:])}`. Seconds of jobs, two of which run at "
-                "a time on two cores.")  # fmt: skip
+                f"The arguments were `{' '.join(sys.argv[1:])}`. Seconds of jobs, two of which run "
+                "at a time on two cores.")  # fmt: skip
 
 
 if __name__ == "__main__":
