@@ -87,13 +87,32 @@ def test_set_path_refuses_a_checkout_that_no_path_can_name(folder, monkeypatch, 
 def test_ctrl_c_while_snakemake_starts_prints_no_traceback():
     interrupted = "import sys, types, signal\n" \
         "def main(): signal.raise_signal(signal.SIGINT)\n" \
-        "sys.modules['snakemake'] = types.ModuleType('snakemake')\n" \
+        "for name in ('snakemake', 'snakemake.settings'):\n" \
+        "    sys.modules[name] = types.ModuleType(name)\n" \
+        "limits = types.SimpleNamespace(MaxJobsPerTimespan=type('Limit', (), {}))\n" \
+        "sys.modules['snakemake.settings.types'] = limits\n" \
         "sys.modules['snakemake.cli'] = types.SimpleNamespace(main=main)\n"  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", interrupted + run_study.START], text=True, capture_output=True,
         cwd=ROOT,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_snakemake_starts_no_timer_for_each_job(tmp_path):
+    (tmp_path / "Snakefile").write_text(
+        "import threading\n"
+        "rule all:\n    input: expand('{n}', n=range(4))\n"
+        "rule make:\n    output: '{n}'\n    shell: 'touch {output}'\n"
+        "onsuccess:\n    timers = [t for t in threading.enumerate() if hasattr(t, 'interval')]\n"
+        "    print('timers:', len(timers))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", run_study.START, "--cores", "1"], text=True, cwd=tmp_path,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert "timers: 0" in done.stdout, done.stdout
+    assert all((tmp_path / str(n)).exists() for n in range(4))
 
 
 def test_embeddings_in_a_folder_of_any_name_are_measured(checkout):
