@@ -91,18 +91,28 @@ def get_source_content(dataset, shift):
     return digest_json([known, digest_contents(*files)])
 
 
+def list_shards(folder, dataset, files):
+    """List the files of every shard of a dataset in a folder of embeddings."""
+    shards = get_dataset_entry(dataset)["shards"]
+    return [
+        f"{folder}/shards/{shard}-{shards}/{file}.parquet"
+        for shard in range(shards)
+        for file in files
+    ]
+
+
 @of_wildcards
 def get_shards(model, dataset):
     """Return the embeddings of every shard of a dataset by one model."""
-    shards = get_dataset_entry(dataset)["shards"]
-    return expand(
-        "results/embeddings/{model}/{dataset}/shards/{shard}-{shards}/{file}.parquet",
-        model=model,
-        dataset=dataset,
-        shard=range(shards),
-        shards=shards,
-        file=["train", "train_hidden", "val", "test", "own_text"],
-    )
+    files = ["train", "train_hidden", "val", "test", "own_text"]
+    return list_shards(f"results/embeddings/{model}/{dataset}", dataset, files)
+
+
+@of_wildcards
+def get_pooled_shards(model, dataset):
+    """Return the pooled outputs of every shard of a dataset by one model."""
+    folder = f"results/embeddings/{model}/{dataset}/pooled"
+    return list_shards(folder, dataset, ["train", "val", "test"])
 
 
 def list_validation(folder):
@@ -227,6 +237,39 @@ def get_pilot_trial(method):
     """Return the point of a method's grid that its pilots train: the middle one."""
     points = grid_points(STUDY["methods"][method])
     return as_json([points[len(points) // 2]])
+
+
+def list_features(model, method, tests, split):
+    """List the files of the image features that a method on cached embeddings reads, per test."""
+    name = f"pooled/{split}" if method in POOLED_PROBES else split
+    return [f"results/embeddings/{model}/{test}/{name}.parquet" for test in tests]
+
+
+@of_wildcards
+def get_train_features(model, method, dataset):
+    """Return the features of the training images that a method on cached embeddings reads."""
+    [path] = list_features(model, method, [dataset], "train")
+    return path
+
+
+@of_wildcards
+def get_val_features(model, method, dataset):
+    """Return the features of the validation images that a method on cached embeddings reads."""
+    [path] = list_features(model, method, [dataset], "val")
+    return path
+
+
+@of_wildcards
+def get_test_features(model, method, dataset):
+    """Return the features of a dataset's test, or of every test, that a probe predicts from."""
+    return list_features(model, method, [dataset] if dataset else TESTS, "test")
+
+
+@of_wildcards
+def get_temperature_features(model, method):
+    """Return the features of validation images that set the temperatures of probes, if any do."""
+    datasets = TESTS.values() if STUDY["temperature_scaling"] else []
+    return list_features(model, method, datasets, "val")
 
 
 @of_wildcards

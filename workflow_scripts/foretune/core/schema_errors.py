@@ -14,6 +14,10 @@ TYPE_NAMES = {
     "integer": "an integer",
     "boolean": "true or false",
 }
+# Keys that stand elsewhere, by the part of the config in which they are looked for.
+MISPLACED = {
+    ("methods", "features"): "only linear_probe has it; other methods need the projected features",
+}
 
 
 def format_schema_error(error: jsonschema.ValidationError) -> list[str]:
@@ -24,7 +28,7 @@ def format_schema_error(error: jsonschema.ValidationError) -> list[str]:
     if error.validator == "additionalProperties" and isinstance(value, dict):
         known = list(error.schema.get("properties", {}))
         return [
-            f"{prefix}{key}: unknown key{suggest_name(key, known)}"
+            f"{prefix}{key}: {explain_unknown_key(path, key, known)}"
             for key in value
             if key not in known
         ]
@@ -63,6 +67,12 @@ def format_schema_error(error: jsonschema.ValidationError) -> list[str]:
             "and may have _ . - after the first, but no text 20 times in a row"
         ]
     return [f"{path or 'config'}: {error.message}"]
+
+
+def explain_unknown_key(path: str, key: str, known: list[str]) -> str:
+    """Return where a key belongs that stands at the wrong place, or a known one like it."""
+    misplaced = MISPLACED.get((path.split(".")[0], key))
+    return misplaced or f"unknown key{suggest_name(key, known)}"
 
 
 def describe_expected_type(value: Any, expected: str | list[str]) -> str:
