@@ -44,9 +44,9 @@ use rule evaluate_adapter as evaluate_probe with:
         selections=get_selections,
         trained_weights=ancient(get_trained_weights),
         manifests=list_manifests(),
-        images=get_test_features,
+        images=get_features("test", TESTS),
         texts=[],
-        validation=get_temperature_features,
+        validation=get_features("val", VALIDATED),
         script=local("workflow_scripts/evaluate.py"),
     log:
         "logs/evaluate_probe/{model}/{method}.log",

@@ -117,8 +117,7 @@ def get_pooled_shards(model, dataset):
 
 def list_validation(folder):
     """Return the file of the validation images of each test's dataset, if they set temperatures."""
-    datasets = TESTS.values() if STUDY["temperature_scaling"] else []
-    return expand(f"{folder}/val.parquet", dataset=datasets)
+    return expand(f"{folder}/val.parquet", dataset=VALIDATED)
 
 
 def list_model_files(model):
@@ -240,36 +239,20 @@ def get_pilot_trial(method):
 
 
 def list_features(model, method, tests, split):
-    """List the files of the image features that a method on cached embeddings reads, per test."""
+    """List the image features that a method on cached embeddings reads, a file per test."""
     name = f"pooled/{split}" if method in POOLED_PROBES else split
     return [f"results/embeddings/{model}/{test}/{name}.parquet" for test in tests]
 
 
-@of_wildcards
-def get_train_features(model, method, dataset):
-    """Return the features of the training images that a method on cached embeddings reads."""
-    [path] = list_features(model, method, [dataset], "train")
-    return path
+def get_features(split, tests=None):
+    """Return an input function of the features that a method reads, of its dataset or of `tests`."""
 
+    def get_files(model, method, dataset):
+        if tests is None:
+            return list_features(model, method, [dataset], split)[0]
+        return list_features(model, method, tests, split)
 
-@of_wildcards
-def get_val_features(model, method, dataset):
-    """Return the features of the validation images that a method on cached embeddings reads."""
-    [path] = list_features(model, method, [dataset], "val")
-    return path
-
-
-@of_wildcards
-def get_test_features(model, method, dataset):
-    """Return the features of a dataset's test, or of every test, that a probe predicts from."""
-    return list_features(model, method, [dataset] if dataset else TESTS, "test")
-
-
-@of_wildcards
-def get_temperature_features(model, method):
-    """Return the features of validation images that set the temperatures of probes, if any do."""
-    datasets = TESTS.values() if STUDY["temperature_scaling"] else []
-    return list_features(model, method, datasets, "val")
+    return of_wildcards(get_files)
 
 
 @of_wildcards

@@ -77,6 +77,8 @@ TESTS = {dataset: dataset for dataset in DATASETS} | {
     for dataset in DATASETS
     for shift in STUDY["datasets"][dataset]["shifted"]
 }
+# The dataset of each test if its validation images set temperatures.
+VALIDATED = list(TESTS.values()) if STUDY["temperature_scaling"] else []
 # Methods that train the encoder on images, and those that train on cached embeddings.
 FINETUNED_METHODS, FITTED_METHODS = (
     [method for method in STUDY["methods"] if trains_on_embeddings(method) == cached]

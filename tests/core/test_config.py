@@ -151,6 +151,12 @@ MISTAKES = [
     ("measures", {"also": ["entropy"]}, "measures.also: entropy: unknown; did you mean entropy_"),
     ("measures", {"without": ["imm"]}, "measures.without: imm: unknown; did you mean iimm?"),
     ("measures", {"emms_sources": ["clip"]}, "measures.emms_sources: clip: unknown"),
+    ("datasets/mnist/shots", [4], "datasets.mnist.shots: belongs in a method's entry, for all"),
+    (
+        "forecast",
+        {"datasets": {"new": {"folder": ".", "seeds": [1]}}},
+        "forecast.datasets.new.seeds: belongs in a method's entry, for all datasets: methods.",
+    ),
     ("methods/linear_probe/features", "hidden", "methods.linear_probe.features: 'hidden' is not"),
     (
         "methods/full/features",

@@ -14,9 +14,11 @@ TYPE_NAMES = {
     "integer": "an integer",
     "boolean": "true or false",
 }
-# Keys that stand elsewhere, by the part of the config in which they are looked for.
+# What to say of keys that exist, but not where they were found.
 MISPLACED = {
-    ("methods", "features"): "only linear_probe has it; other methods need the projected features",
+    "features": "only linear_probe has it; other methods need the projected features",
+    "shots": "belongs in a method's entry, for all datasets: methods.{method}.shots",
+    "seeds": "belongs in a method's entry, for all datasets: methods.{method}.seeds",
 }
 
 
@@ -28,7 +30,7 @@ def format_schema_error(error: jsonschema.ValidationError) -> list[str]:
     if error.validator == "additionalProperties" and isinstance(value, dict):
         known = list(error.schema.get("properties", {}))
         return [
-            f"{prefix}{key}: {explain_unknown_key(path, key, known)}"
+            f"{prefix}{key}: {MISPLACED.get(key) or 'unknown key' + suggest_name(key, known)}"
             for key in value
             if key not in known
         ]
@@ -67,12 +69,6 @@ def format_schema_error(error: jsonschema.ValidationError) -> list[str]:
             "and may have _ . - after the first, but no text 20 times in a row"
         ]
     return [f"{path or 'config'}: {error.message}"]
-
-
-def explain_unknown_key(path: str, key: str, known: list[str]) -> str:
-    """Return where a key belongs that stands at the wrong place, or a known one like it."""
-    misplaced = MISPLACED.get((path.split(".")[0], key))
-    return misplaced or f"unknown key{suggest_name(key, known)}"
 
 
 def describe_expected_type(value: Any, expected: str | list[str]) -> str:

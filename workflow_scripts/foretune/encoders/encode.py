@@ -134,7 +134,7 @@ def embed_images(
         prepared: folder of the image cache; None caches no images.
         shard: (k, n) embeds the k-th of n shards of each split, from 0 on, and caches no images.
         batch_size: images per forward pass; None takes ENCODE_BATCH.
-        pooled: write the image tower's pooled outputs (see encoders/pooled.py) instead of all.
+        pooled: write pooled outputs (see encoders/pooled.py) in their place, and nothing else.
     """
     size = batch_size or ENCODE_BATCH
     loaded = load_model(model_spec, DEVICE)
