@@ -1,6 +1,6 @@
-# The image towers' pooled outputs, from before their projection. Jobs of their own encode the images
-# once more, and only if a method has `features: pooled`: as further outputs of the other jobs, they
-# would repeat everything that rests on the embeddings once a method asks for them.
+# What the image towers pool, before their projection. Jobs of their own encode the images again if
+# a method has `features: pooled`: as further outputs of the other jobs, they would repeat all that
+# rests on the embeddings once a method asks for them.
 
 
 use rule embed_images as embed_pooled with:

@@ -245,7 +245,7 @@ def list_features(model, method, tests, split):
 
 
 def get_features(split, tests=None):
-    """Return an input function of the features that a method reads, of its dataset or of `tests`."""
+    """Return an input function: the features that a method reads, of its dataset or of `tests`."""
 
     def get_files(model, method, dataset):
         if tests is None:

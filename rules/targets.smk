@@ -166,7 +166,9 @@ def final_output():
             "results/figures/{figure}.svg",
             figure=["models", "methods", "trade_off"],
         ),
-        *expand("results/figures/{figure}_{model}.svg", figure=["accuracy", "training"], model=MODELS),
+        *expand(
+            "results/figures/{figure}_{model}.svg", figure=["accuracy", "training"], model=MODELS
+        ),
         *list_manifests(),
         *list_notes(TESTS),
         *expand("results/datasets/{dataset}/{split}.parquet", dataset=DATASETS, split=splits),
