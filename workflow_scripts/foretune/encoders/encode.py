@@ -1,6 +1,5 @@
 """Forward passes that fill the embedding caches."""
 
-import contextlib
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -162,7 +161,7 @@ def embed_images(
         else:
             parts = [prepare_images(dataset, split, loaded.preprocess, prepared, log)]
         started = time.monotonic()
-        with contextlib.nullcontext([]) if pooled else record_hidden_features(visual) as hidden:
+        with record_hidden_features(visual) as hidden:
             vectors = [encode_images(*loaded[:2], images, size) for images in parts]
             if not vectors:  # an empty shard still has the widths of the vectors
                 blank = loaded.preprocess(Image.new("RGB", (8, 8))).numpy()[None]

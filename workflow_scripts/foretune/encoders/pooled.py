@@ -22,7 +22,8 @@ def remove_projection(tower: Any) -> None:
     Raises:
         ForetuneError: the tower has none, so that its pooled outputs are its embeddings.
     """
-    head, trunk = getattr(tower, "head", None), getattr(tower, "trunk", None)
+    head: Any = getattr(tower, "head", None)
+    trunk: Any = getattr(tower, "trunk", None)
     layers = [name for name in LAYERS if hasattr(head, name)]
     if getattr(tower, "proj", None) is not None:
         tower.proj = None
