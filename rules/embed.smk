@@ -36,12 +36,12 @@ rule embed_images:
         dataset=subpath(input.manifest, parent=True),
         prepared="results/prepared",
         folder=subpath(output.test, parent=True),
-        shard="",
+        options="",
     message:
         "Embedding the images of {wildcards.dataset} with {wildcards.model}"
     shell:
         "python {input.script:q} --model-spec {params.spec:q} --dataset {params.dataset:q} "
-        "--prepared {params.prepared:q} --output {params.folder:q} {params.shard} "
+        "--prepared {params.prepared:q} --output {params.folder:q} {params.options} "
         "--batch-size {resources.encode_batch_size} 2>&1 | tee {log:q}"
 
 
@@ -66,7 +66,7 @@ use rule embed_images as embed_shard with:
         shard=r"\d+",
         shards=r"\d+",
     params:
-        shard=lambda wildcards: f"--shard {wildcards.shard} {wildcards.shards}",
+        options=lambda wildcards: f"--shard {wildcards.shard} {wildcards.shards}",
     message:
         "Embedding shard {wildcards.shard}-{wildcards.shards} of {wildcards.dataset} "
         "with {wildcards.model}"

@@ -44,9 +44,9 @@ use rule evaluate_adapter as evaluate_probe with:
         selections=get_selections,
         trained_weights=ancient(get_trained_weights),
         manifests=list_manifests(),
-        images=expand("results/embeddings/{{model}}/{test}/test.parquet", test=TESTS),
+        images=get_features("test", TESTS),
         texts=[],
-        validation=list_validation("results/embeddings/{{model}}/{dataset}"),
+        validation=get_features("val", VALIDATED),
         script=local("workflow_scripts/evaluate.py"),
     log:
         "logs/evaluate_probe/{model}/{method}.log",

@@ -58,8 +58,8 @@ rule finetune_model:
 rule fit_cached:
     input:
         manifest="results/datasets/{dataset}/dataset.json",
-        train="results/embeddings/{model}/{dataset}/train.parquet",
-        val="results/embeddings/{model}/{dataset}/val.parquet",
+        train=get_features("train"),
+        val=get_features("val"),
         text=get_adapter_captions,
         script=local("workflow_scripts/fit_cached.py"),
     output:

@@ -36,7 +36,7 @@ use rule test_forecast_adapter as test_forecast_probe with:
             wildcards.model, wildcards.method, [wildcards.dataset]
         ),
         manifests="results/datasets/{dataset}/dataset.json",
-        images="results/embeddings/{model}/{dataset}/test.parquet",
+        images=get_features("test"),
         texts=[],
         validation=[],
         script=local("workflow_scripts/evaluate.py"),

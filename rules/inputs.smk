@@ -91,24 +91,33 @@ def get_source_content(dataset, shift):
     return digest_json([known, digest_contents(*files)])
 
 
+def list_shards(folder, dataset, files):
+    """List the files of every shard of a dataset in a folder of embeddings."""
+    shards = get_dataset_entry(dataset)["shards"]
+    return [
+        f"{folder}/shards/{shard}-{shards}/{file}.parquet"
+        for shard in range(shards)
+        for file in files
+    ]
+
+
 @of_wildcards
 def get_shards(model, dataset):
     """Return the embeddings of every shard of a dataset by one model."""
-    shards = get_dataset_entry(dataset)["shards"]
-    return expand(
-        "results/embeddings/{model}/{dataset}/shards/{shard}-{shards}/{file}.parquet",
-        model=model,
-        dataset=dataset,
-        shard=range(shards),
-        shards=shards,
-        file=["train", "train_hidden", "val", "test", "own_text"],
-    )
+    files = ["train", "train_hidden", "val", "test", "own_text"]
+    return list_shards(f"results/embeddings/{model}/{dataset}", dataset, files)
+
+
+@of_wildcards
+def get_pooled_shards(model, dataset):
+    """Return the pooled outputs of every shard of a dataset by one model."""
+    folder = f"results/embeddings/{model}/{dataset}/pooled"
+    return list_shards(folder, dataset, ["train", "val", "test"])
 
 
 def list_validation(folder):
     """Return the file of the validation images of each test's dataset, if they set temperatures."""
-    datasets = TESTS.values() if STUDY["temperature_scaling"] else []
-    return expand(f"{folder}/val.parquet", dataset=datasets)
+    return expand(f"{folder}/val.parquet", dataset=VALIDATED)
 
 
 def list_model_files(model):
@@ -227,6 +236,23 @@ def get_pilot_trial(method):
     """Return the point of a method's grid that its pilots train: the middle one."""
     points = grid_points(STUDY["methods"][method])
     return as_json([points[len(points) // 2]])
+
+
+def list_features(model, method, tests, split):
+    """List the image features that a method on cached embeddings reads, a file per test."""
+    name = f"pooled/{split}" if method in POOLED_PROBES else split
+    return [f"results/embeddings/{model}/{test}/{name}.parquet" for test in tests]
+
+
+def get_features(split, tests=None):
+    """Return an input function: the features that a method reads, of its dataset or of `tests`."""
+
+    def get_files(model, method, dataset):
+        if tests is None:
+            return list_features(model, method, [dataset], split)[0]
+        return list_features(model, method, tests, split)
+
+    return of_wildcards(get_files)
 
 
 @of_wildcards

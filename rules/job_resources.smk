@@ -6,7 +6,9 @@ files that tell its size did not exist when the workflow was planned.
 
 from foretune.planning.job_resources import (
     CORE,
+    DEFAULT_WIDTH,
     ENCODED,
+    POOLED_WIDTH,
     count_drawn,
     count_fitting_work,
     count_pilot_images,
@@ -108,5 +110,6 @@ def get_fitting_minutes(wildcards, input, attempt):
     manifest = json.loads(Path(input.manifest).read_text())
     trials, classes = expand_grid(recipe, int(wildcards.part)), len(manifest["classes"])
     train = count_drawn(recipe, manifest["splits"]["train"]["rows"], classes)
-    work = count_fitting_work(recipe, trials, train, classes)
+    width = POOLED_WIDTH if wildcards.method in POOLED_PROBES else DEFAULT_WIDTH
+    work = count_fitting_work(recipe, trials, train, classes, width)
     return attempt * (60 + round(work / CORE / 60))

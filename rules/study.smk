@@ -77,6 +77,8 @@ TESTS = {dataset: dataset for dataset in DATASETS} | {
     for dataset in DATASETS
     for shift in STUDY["datasets"][dataset]["shifted"]
 }
+# The dataset of each test if its validation images set temperatures.
+VALIDATED = list(TESTS.values()) if STUDY["temperature_scaling"] else []
 # Methods that train the encoder on images, and those that train on cached embeddings.
 FINETUNED_METHODS, FITTED_METHODS = (
     [method for method in STUDY["methods"] if trains_on_embeddings(method) == cached]
@@ -84,6 +86,8 @@ FINETUNED_METHODS, FITTED_METHODS = (
 )
 # Those of the latter that have no head for the classes of another task.
 PROBES = [method for method in FITTED_METHODS if get_base_method(method) in PROBE_METHODS]
+# Those of the latter that read the image tower's output before its projection.
+POOLED_PROBES = [name for name in PROBES if STUDY["methods"][name]["features"] == "pooled"]
 # Priority of the jobs on the way to what is tested last, fine-tuned models. The short ones beside
 # it (measures, fits on embeddings) can then fill the cores while the last long tests run.
 LONG_WAY = 1

@@ -135,6 +135,19 @@ def list_known_evaluations(wildcards):
     ]
 
 
+def list_pooled_outputs():
+    """List the pooled outputs that the methods read: of no model unless a method asks for them."""
+    tests = {"train": DATASETS, "val": DATASETS, "test": TESTS}
+    return [
+        path
+        for model in MODELS
+        # Variants of a method read the same files.
+        for method in [name for name in POOLED_PROBES if (model, name) in RUNS][:1]
+        for split, names in tests.items()
+        for path in list_features(model, method, names, split)
+    ]
+
+
 def final_output():
     """List the report and every intermediate that is kept, so that a lost one is made again."""
     splits = ["train", "val"]
@@ -153,7 +166,9 @@ def final_output():
             "results/figures/{figure}.svg",
             figure=["models", "methods", "trade_off"],
         ),
-        *expand("results/figures/{figure}_{model}.svg", figure=["accuracy", "training"], model=MODELS),
+        *expand(
+            "results/figures/{figure}_{model}.svg", figure=["accuracy", "training"], model=MODELS
+        ),
         *list_manifests(),
         *list_notes(TESTS),
         *expand("results/datasets/{dataset}/{split}.parquet", dataset=DATASETS, split=splits),
@@ -178,4 +193,5 @@ def final_output():
             file=[*splits, "train_hidden", "own_text", "text"],
         ),
         *expand("results/embeddings/{model}/{test}/test.parquet", model=MODELS, test=TESTS),
+        *list_pooled_outputs(),
     ]

@@ -18,6 +18,9 @@ def work() -> None:
     parser.add_argument(
         "--shard", type=int, nargs=2, metavar=("K", "N"), help="embed part K of N, counted from 0"
     )
+    parser.add_argument(
+        "--pooled", action="store_true", help="write pooled outputs from before the projection"
+    )
     cli.add_batch_option(parser)
     args = parser.parse_args()
     take_devices(1, cli.log)
@@ -25,7 +28,7 @@ def work() -> None:
 
     embed_images(
         args.model_spec, args.dataset, args.output, args.prepared, cli.log, args.shard,
-        args.batch_size,
+        args.batch_size, args.pooled,
     )  # fmt: skip
 
 

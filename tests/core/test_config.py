@@ -151,6 +151,18 @@ MISTAKES = [
     ("measures", {"also": ["entropy"]}, "measures.also: entropy: unknown; did you mean entropy_"),
     ("measures", {"without": ["imm"]}, "measures.without: imm: unknown; did you mean iimm?"),
     ("measures", {"emms_sources": ["clip"]}, "measures.emms_sources: clip: unknown"),
+    ("datasets/mnist/shots", [4], "datasets.mnist.shots: belongs in a method's entry, for all"),
+    (
+        "forecast",
+        {"datasets": {"new": {"folder": ".", "seeds": [1]}}},
+        "forecast.datasets.new.seeds: belongs in a method's entry, for all datasets: methods.",
+    ),
+    ("methods/linear_probe/features", "hidden", "methods.linear_probe.features: 'hidden' is not"),
+    (
+        "methods/full/features",
+        "pooled",
+        "methods.full.features: only linear_probe has it; other methods need the projected",
+    ),
     ("measures", {"sample": 10}, "measures.sample: 10 is less than"),
     ("embeddings", {"mine": {"images": "config.yaml"}}, "embeddings.mine.texts: is missing"),
     (

@@ -61,6 +61,20 @@ def test_join_shards_gives_the_caches_of_the_whole_dataset(task, tmp_path):
     assert whole == joined and whole["n"] == 634
 
 
+def test_join_shards_gives_the_pooled_outputs_of_the_whole_dataset(task, tmp_path):
+    embed_images(CLIP_MINI, task / "dataset", tmp_path / "whole", pooled=True)
+    for k, part in enumerate(parts(tmp_path)):
+        embed_images(CLIP_MINI, task / "dataset", part, shard=(k, SHARDS), pooled=True)
+    join_shards(parts(tmp_path), tmp_path / "joined")
+    names = sorted(path.name for path in (tmp_path / "joined").iterdir())
+    assert names == ["test.parquet", "train.parquet", "val.parquet"]
+    for name in names:
+        whole, joined = (read_embeddings(tmp_path / f"{folder}/{name}", kind="pooled")
+                         for folder in ("whole", "joined"))  # fmt: skip
+        assert np.array_equal(whole.vectors, joined.vectors)
+        assert whole.metadata == joined.metadata
+
+
 def test_shard_rows_are_disjoint_and_complete(task):
     rows = [read_metadata(part / "train.parquet")["shard"] for part in parts(task / "parts")]
     assert rows == [[0, 256, 634], [256, 512, 634], [512, 634, 634]]

@@ -89,6 +89,7 @@ def test_rules_ask_by_their_share_of_a_large_dataset(checkout):
     study["datasets"] = {"whole": source, "divided": {**source, "shards": 4}}
     study["models"] = {"clip_mini": {"hub": "me/mine", "parameters": 1e8}}
     study["methods"]["full"]["epochs"] = 30
+    study["methods"]["linear_probe"]["features"] = "pooled"
     (checkout / "large.yaml").write_text(yaml.safe_dump(study))
     rows = {"train": {"rows": 10_000_000}, "test": {"rows": 400_000}}
     for name in study["datasets"]:
@@ -101,6 +102,7 @@ def test_rules_ask_by_their_share_of_a_large_dataset(checkout):
         (folder / "dataset.json").write_text(json.dumps(content))
     wanted = [f"results/embeddings/clip_mini/{name}/train.parquet" for name in study["datasets"]]
     wanted.append("results/trials/clip_mini/full/whole/0/best.json")
+    wanted.append("results/evaluations/clip_mini/linear_probe.parquet")
     printed = run(checkout, "-n", "--study", "large.yaml", *wanted)
     asked = {}
     for rule, block in re.findall(r"^rule (\w+):\n((?:    .*\n)+)", printed, re.M):
@@ -110,5 +112,7 @@ def test_rules_ask_by_their_share_of_a_large_dataset(checkout):
     whole, shard = asked["embed_images"], asked["embed_shard"]
     assert whole["mem_mb"] == shard["mem_mb"] == pytest.approx(3000 + 6000 + 800, abs=2)
     assert shard["runtime"] - 30 == pytest.approx((whole["runtime"] - 30) / 4, abs=1)
+    assert [asked[f"embed_pooled{kind}"] for kind in ("", "_shard")] == [whole, shard]
+    assert "join_pooled_shards" in asked
     assert asked["finetune_model"]["runtime"] == 24 * 60  # it resumes at its last epoch
     assert whole["runtime"] - 30 == pytest.approx(10.4e6 / 2 * 1e8 * 235 * 3 / 27e12 / 60, abs=1)

@@ -156,6 +156,32 @@ def test_plan_counts_hidden_features_and_pilots(tmp_path):
     assert large.hidden_width == 2 * 768
 
 
+def test_plan_counts_pooled_outputs_of_the_models_that_need_them(tmp_path):
+    digits = {"datasets": {"digits": {"parquet": "resources/mini/digits.parquet"}}}
+    none, pooled = (
+        make_times(digits | {"methods": {"linear_probe": {"learning_rate": [1.0], **keys}}})
+        for keys in ({}, {"features": "pooled"})
+    )
+    cost, size = pooled.costs["clip_mini"], pooled.sizes["digits"]
+    clip = count_costs({"architecture": "ViT-B-32", "pretrained": "openai"})
+    siglip = count_costs({"architecture": "ViT-B-16-SigLIP", "pretrained": "webli"})
+    assert [(each.width, each.pooled_width) for each in (clip, siglip)] == [(512, 768), (768, 768)]
+    cost.pooled_width = 300
+    extra = [estimate_disk(times.study, times.sizes, times.costs, tmp_path)["embeddings"]
+             for times in (none, pooled)]  # fmt: skip
+    assert extra[1] - extra[0] == 4 * 300 * size.images
+    wildcards = {"model": "clip_mini", "dataset": "digits"}
+    fit = PlannedJob("fit_cached", wildcards | {"method": "linear_probe", "part": "0"})
+    (narrow,), (wide,) = (times.estimate_seconds([fit]) for times in (none, pooled))
+    assert wide - 2.5 == pytest.approx((narrow - 2.5) * 300 / cost.width)
+    shard = PlannedJob("embed_pooled_shard", wildcards | {"shard": "0", "shards": "2"})
+    whole = PlannedJob("embed_pooled", wildcards)
+    embedding, pooling, half = pooled.estimate_seconds([EMBEDDING, whole, shard])
+    assert 5 < half < embedding and 5 < pooling < embedding
+    # The predictions of fine-tuned models do not rest on pooled outputs.
+    assert make_times().estimate_seconds([whole, EVALUATION])[-1] == 5
+
+
 def test_estimate_gpu_memory_shares_the_batch_over_gpus():
     one, two = (
         make_times({"models": {"clip_mini": {**SMOKE["models"]["clip_mini"], "gpus": count}}})

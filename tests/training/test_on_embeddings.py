@@ -285,6 +285,12 @@ def test_make_adapter_stacks_refuses_a_reduction_that_leaves_no_unit(small_task,
         fit("clip_adapter", small_task, tmp_path, grid(learning_rate=[0.1], reduction=[4, 129]))
 
 
+def test_fit_on_embeddings_refuses_features_of_another_kind(small_task, tmp_path):
+    message = r"train\.parquet: made from another kind \('images', expected 'pooled'\); delete it"
+    with pytest.raises(ForetuneError, match=message):
+        fit("linear_probe", small_task, tmp_path, GRIDS["linear_probe"], features="pooled")
+
+
 def test_fit_on_embeddings_refuses_captions_without_a_logit_scale(small_task, tmp_path):
     model, _, _ = load_model(CLIP_MINI)
     for name in ("text", "own_text"):

@@ -5,7 +5,7 @@ import re
 from checkout import ROOT
 
 # Options with their values, in one param, and numbers.
-UNQUOTED = {"command", "forecast", "labels", "scaling", "seed", "shard", "texts", "weight"}
+UNQUOTED = {"command", "forecast", "labels", "options", "scaling", "seed", "texts", "weight"}
 FIELD = re.compile(r"\{(input|output|params|wildcards|log)(?:\.(\w+))?(:q)?\}")
 
 

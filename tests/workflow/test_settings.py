@@ -16,6 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 import analyze
+import embed_images
 import evaluate
 import finetune
 import fit_cached
@@ -75,6 +76,7 @@ SETTINGS = {
     ]),
     "dropout": (("lora",), [{"dropout": 0.5}]),
     "probe": (("lp_ft",), [{"probe": {"learning_rate": [1.0, 0.1], "epochs": 2}}]),
+    "features": (("linear_probe",), [{"features": "pooled"}, {"features": "projected"}]),
     "reduction": (("clip_adapter",), [{"reduction": [1, 128]}]),
     "ratio": (("clip_adapter",), [{"ratio": 1.0}]),
 }  # fmt: skip
@@ -116,7 +118,7 @@ def test_every_documented_setting_is_run():
     methods = schema["properties"]["methods"]["properties"]
     assert set(methods) == set(RATES) == {param.values[0] for param in RUNS}
     documented = list_settings(schema["$defs"]["tuned"])
-    for method in ("lora", "clip_adapter", "lp_ft"):
+    for method in ("lora", "clip_adapter", "lp_ft", "linear_probe"):
         documented |= list_settings(methods[method])
     # These two name runs; see tests/core/test_variants.py.
     assert documented - {"shots", "seeds"} == {*SETTINGS, *TOGETHER}
@@ -159,10 +161,20 @@ def train(method, recipe, task, output, monkeypatch, part=0):
         "output": output,
     }  # fmt: skip
     if method in CACHED_METHODS:
-        call(fit_cached, monkeypatch, **options, embeddings=task / "embeddings")
+        embeddings = get_features(recipe, task, output, monkeypatch)
+        call(fit_cached, monkeypatch, **options, embeddings=embeddings)
     else:
         call(finetune, monkeypatch, **options, model_spec=json.dumps(CLIP_MINI),
              text=task / "embeddings/text.parquet", prepared=task / "prepared")  # fmt: skip
+
+
+def get_features(recipe, task, output, monkeypatch):
+    """Return the folder of the image features that a method on cached embeddings reads."""
+    folder = output / "pooled" if recipe.get("features") == "pooled" else task / "embeddings"
+    if not folder.exists():
+        call(embed_images, monkeypatch, "--pooled", model_spec=json.dumps(CLIP_MINI),
+             dataset=task / "dataset", prepared=task / "prepared", output=folder)  # fmt: skip
+    return folder
 
 
 def evaluate_selection(method, recipe, task, output, monkeypatch):
@@ -173,6 +185,7 @@ def evaluate_selection(method, recipe, task, output, monkeypatch):
     tables["selections"] = output / "best.json"
     texts, images = task / "embeddings/text.parquet", task / "embeddings/test.parquet"
     if method == "linear_probe":
+        images = get_features(recipe, task, output, monkeypatch) / "test.parquet"
         call(evaluate, monkeypatch, "probe", **tables, images=images)
     elif method in CACHED_METHODS:
         wise_ft = {"wise_ft": recipe["wise_ft"]} if "wise_ft" in recipe else {}
@@ -293,7 +306,9 @@ def make_full_study(checkout) -> dict:
                 "momentum": 0.5, "weight_decay": [0, 1e-3],
                 "search": {"kind": "random", "trials": 3, "seed": 1},
             },
-            "linear_probe": {"epochs": 2, "learning_rate": [1.0], "models": ["clip_mini"]},
+            "linear_probe": {
+                "epochs": 2, "learning_rate": [1.0], "models": ["clip_mini"], "features": "pooled",
+            },
             "text_probe": {
                 "epochs": 2, "learning_rate": [1.0], "wise_ft": [0.5], "shots": [2, "all"],
                 "seeds": [0, 1],

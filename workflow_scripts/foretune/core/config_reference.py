@@ -29,6 +29,8 @@ SECTIONS = (
     ("LP-FT", "methods.lp_ft.", ("properties", "methods", "properties", "lp_ft")),
     ("CLIP-Adapter", "methods.clip_adapter.",
      ("properties", "methods", "properties", "clip_adapter")),
+    ("Linear probe", "methods.linear_probe.",
+     ("properties", "methods", "properties", "linear_probe")),
     ("Probes from captions", "methods.text_probe.",
      ("properties", "methods", "properties", "text_probe")),
     ("LP++", "methods.lp_plus_plus.",
@@ -46,6 +48,7 @@ NOTES = {
     "FLYP": "`flyp` has other bounds of this.",
     "LP-FT": "`lp_ft` also takes these, or fewer choices.",
     "CLIP-Adapter": "`clip_adapter` also takes these.",
+    "Linear probe": "`linear_probe` also takes this.",
     "Probes from captions": "`text_probe` takes this as follows.",
     "LP++": "`lp_plus_plus` also takes these, or has another default.",
     "Datasets": "An entry below `shifted` takes the same keys, except `caption`, `classes`, "

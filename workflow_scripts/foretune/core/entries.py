@@ -98,6 +98,7 @@ class Recipe(TypedDict):
     projections: NotRequired[str]  # "qv", "qkv" or "qkvo"
     dropout: NotRequired[float]  # of the input of LoRA's updates
     probe: NotRequired[dict[str, Any]]  # of LP-FT
+    features: NotRequired[str]  # of a linear probe: "projected" or "pooled"
     reduction: NotRequired[list[int]]  # of CLIP-Adapter
     ratio: NotRequired[float]
     # In the config, `shots` and `seeds` are lists; see `core.variants`.

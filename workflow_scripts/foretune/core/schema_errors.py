@@ -14,6 +14,12 @@ TYPE_NAMES = {
     "integer": "an integer",
     "boolean": "true or false",
 }
+# What to say of keys that exist, but not where they were found.
+MISPLACED = {
+    "features": "only linear_probe has it; other methods need the projected features",
+    "shots": "belongs in a method's entry, for all datasets: methods.{method}.shots",
+    "seeds": "belongs in a method's entry, for all datasets: methods.{method}.seeds",
+}
 
 
 def format_schema_error(error: jsonschema.ValidationError) -> list[str]:
@@ -24,7 +30,7 @@ def format_schema_error(error: jsonschema.ValidationError) -> list[str]:
     if error.validator == "additionalProperties" and isinstance(value, dict):
         known = list(error.schema.get("properties", {}))
         return [
-            f"{prefix}{key}: unknown key{suggest_name(key, known)}"
+            f"{prefix}{key}: {MISPLACED.get(key) or 'unknown key' + suggest_name(key, known)}"
             for key in value
             if key not in known
         ]

@@ -35,6 +35,7 @@ from foretune.encoders.loading import (
     encode_text,
     load_model,
 )
+from foretune.encoders.pooled import remove_projection
 from foretune.encoders.shards import prepare_rows, shard_rows
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -119,6 +120,7 @@ def embed_images(
     log: Callable[[str], object] = print,
     shard: tuple[int, int] | None = None,
     batch_size: int | None = None,
+    pooled: bool = False,
 ) -> None:
     """Write `output/{split}.parquet` for each split of a prepared dataset.
 
@@ -131,18 +133,22 @@ def embed_images(
         prepared: folder of the image cache; None caches no images.
         shard: (k, n) embeds the k-th of n shards of each split, from 0 on, and caches no images.
         batch_size: images per forward pass; None takes ENCODE_BATCH.
+        pooled: write pooled outputs (see encoders/pooled.py) in their place, and nothing else.
     """
     size = batch_size or ENCODE_BATCH
     loaded = load_model(model_spec, DEVICE)
     manifest = read_manifest(dataset)
     provenance = {
-        "kind": "images",
+        "kind": "pooled" if pooled else "images",
         "weights": digest_weights(loaded.model),
         "preprocessing": repr(loaded.preprocess.config),
         "precision": "float32",
         "dataset": manifest["digest"],
         "revision": get_revision(model_spec),  # of the hub's repository, for provenance
     }
+    visual = loaded.model.visual
+    if pooled:  # after the digest of the weights, which is that of the whole model
+        remove_projection(visual)
     for split in manifest["splits"]:
         rows = read_split(dataset, split, ["id", "label", "group"])
         metadata: dict[str, Any] = {**provenance, "split": split}
@@ -155,7 +161,7 @@ def embed_images(
         else:
             parts = [prepare_images(dataset, split, loaded.preprocess, prepared, log)]
         started = time.monotonic()
-        with record_hidden_features(loaded.model.visual) as hidden:
+        with record_hidden_features(visual) as hidden:
             vectors = [encode_images(*loaded[:2], images, size) for images in parts]
             if not vectors:  # an empty shard still has the widths of the vectors
                 blank = loaded.preprocess(Image.new("RGB", (8, 8))).numpy()[None]
@@ -164,11 +170,11 @@ def embed_images(
         log(f"{len(rows)} images embedded, {len(rows) / (time.monotonic() - started):.0f} images/s")
         columns = {"id": rows["id"], "label": rows["label"], "group": rows["group"]}
         write_embeddings(output / f"{split}.parquet", torch.cat(vectors).numpy(), columns, metadata)
-        if split == "train":
+        if split == "train" and not pooled:
             path = output / "train_hidden.parquet"
             features = torch.cat(hidden or vectors).numpy()
             write_embeddings(path, features, columns, metadata | {"kind": "hidden"})
-    if "parent" not in manifest:
+    if "parent" not in manifest and not pooled:
         path = output / "own_text.parquet"
         captions = make_captions(manifest["classes"], manifest["caption"])
         write_caption_embeddings(loaded, manifest, captions, path, log)

@@ -38,6 +38,13 @@ def estimate_disk(
     # Only training images have hidden features; a shifted test has no training images.
     train = sum(size.train for size in sizes.values())
     vectors += sum(4 * cost.hidden_width for cost in costs.values()) * train
+    pooled = {
+        model
+        for recipe in methods.values()
+        if recipe.get("features") == "pooled"
+        for model in recipe["models"]
+    }
+    vectors += sum(4 * costs[model].pooled_width for model in pooled) * images
     # Models with the same preprocessing share prepared images. Their image size stands for it.
     sides = {cost.pixels for cost in costs.values()}
     weights = sum(

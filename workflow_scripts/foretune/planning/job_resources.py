@@ -40,6 +40,7 @@ ENCODED = 0.5
 PILOT_TESTED = 1000  # held-back images, at most, that a pilot is tested on after each epoch
 CORE = 10e9  # operations per second of one CPU core
 DEFAULT_WIDTH = 768  # dimensions of embeddings if they are not known
+POOLED_WIDTH = 2048  # dimensions of pooled outputs
 LIBRARIES_MB = 3000  # torch with CUDA, and Snakemake, which starts each job a second time
 
 

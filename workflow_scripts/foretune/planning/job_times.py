@@ -36,8 +36,9 @@ STEP_FACTORS = {
     "clip_lora": 2.0,
 }  # fmt: skip
 GPU_RULES = {
-    "embed_images", "embed_shard", "embed_shifted_test", "finetune_model", "evaluate_model",
-    "evaluate_finished_models", "pilot_model",
+    "embed_images", "embed_shard", "embed_shifted_test", "embed_pooled", "embed_pooled_shard",
+    "embed_pooled_shifted_test", "finetune_model", "evaluate_model", "evaluate_finished_models",
+    "pilot_model",
 }  # fmt: skip
 
 
@@ -102,7 +103,7 @@ class JobTimes:
             names = job.wildcards
             if job.rule == "finetune_model":
                 self.new_runs.add((names["model"], names["method"], names["dataset"]))
-            if job.rule.startswith("embed_"):
+            if job.rule.startswith("embed_") and "pooled" not in job.rule:
                 test = "/".join(names[key] for key in ("dataset", "shift") if key in names)
                 self.new_tests.add((names["model"], test))
         seconds = []
@@ -136,6 +137,16 @@ class JobTimes:
         images = self.sizes[f"{dataset}/{shift}"].test
         decoding = time_decoding(images, self.costs[model].pixels)
         return START_SECONDS + decoding + self.time_encoding(model, images)
+
+    def embed_pooled(self, model: str, dataset: str) -> float:
+        # The job that embeds the images decodes them.
+        return START_SECONDS + self.time_encoding(model, self.sizes[dataset].images)
+
+    def embed_pooled_shard(self, model: str, dataset: str, shard: str, shards: str) -> float:
+        return self.embed_shard(model, dataset, shard, shards)
+
+    def embed_pooled_shifted_test(self, model: str, dataset: str, shift: str) -> float:
+        return START_SECONDS + self.time_encoding(model, self.sizes[f"{dataset}/{shift}"].test)
 
     def embed_captions(self, model: str, dataset: str) -> float:
         if "caption" not in (self.study["datasets"] | self.study["forecast"]["datasets"])[dataset]:
@@ -190,11 +201,10 @@ class JobTimes:
         )
 
     def fit_cached(self, model: str, method: str, dataset: str, part: str) -> float:
-        recipe, size, width = self.methods[method], self.sizes[dataset], self.costs[model].width
-        trials, train = (
-            expand_grid(recipe, int(part)),
-            count_drawn(recipe, size.train, size.classes),
-        )
+        recipe, size, cost = self.methods[method], self.sizes[dataset], self.costs[model]
+        width = cost.pooled_width if recipe.get("features") == "pooled" else cost.width
+        trials = expand_grid(recipe, int(part))
+        train = count_drawn(recipe, size.train, size.classes)
         return 2.5 + count_fitting_work(recipe, trials, train, size.classes, width) / CORE
 
     def evaluate_model(self, model: str, method: str) -> float:

@@ -4,6 +4,7 @@ Operations and the bytes that backpropagation keeps are counted on PyTorch's `me
 computes nothing and needs no weights. Any architecture of open_clip takes a second, offline.
 """
 
+import contextlib
 import logging
 import statistics
 import time
@@ -24,6 +25,7 @@ from foretune.encoders.encode import DEVICE, encode_images
 from foretune.encoders.hidden import watch_hidden_width
 from foretune.encoders.imports import open_clip
 from foretune.encoders.loading import encode_text, get_open_clip_name, load_model, load_model_folder
+from foretune.encoders.pooled import remove_projection
 from foretune.encoders.zero_shot import classification_logits
 from foretune.planning.dataset_sizes import DatasetSize
 from foretune.planning.job_resources import (
@@ -64,10 +66,11 @@ class ModelCost:
     pixels: int  # side of a prepared image
     width: int  # dimensions of an embedding
     hidden_width: int  # dimensions of the hidden features, see encoders/hidden.py
+    pooled_width: int  # of the output before the projection, see encoders/pooled.py
 
 
 # For a model that cannot be built without a network.
-VIT_B16_COST = ModelCost(35e9, 6e9, 350e6, 110e6, 150_000_000, 224, 512, 1536)
+VIT_B16_COST = ModelCost(35e9, 6e9, 350e6, 110e6, 150_000_000, 224, 512, 1536, 768)
 
 
 @dataclass
@@ -153,7 +156,7 @@ def count_or_assume_costs(model: str, spec: ModelSpec) -> tuple[ModelCost, str |
         cost = ModelCost(
             scale * like.image, scale * like.caption, scale * like.image_bytes,
             scale * like.caption_bytes, scale * like.parameters, like.pixels, like.width,
-            like.hidden_width,
+            like.hidden_width, like.pooled_width,
         )  # fmt: skip
         larger = f" with {scale:.1f} times the weights" if scale != 1 else ""
         return cost, f"{model}: {error}: assumed to be a ViT-B/16{larger}"
@@ -190,7 +193,15 @@ def count_costs(spec: ModelSpec) -> ModelCost:
     return ModelCost(
         image, caption * cut, image_bytes, caption_bytes * cut, parameters, pixels,
         vectors.shape[1], widths[0] if widths else vectors.shape[1],
+        find_pooled_width(model, images),
     )  # fmt: skip
+
+
+def find_pooled_width(model: Any, images: torch.Tensor) -> int:
+    """Return the width of what an image tower pools; the model is of no use afterwards."""
+    with contextlib.suppress(ForetuneError):  # without a projection, it is the embedding's
+        remove_projection(model.visual)
+    return model.encode_image(images).shape[1]
 
 
 def count_pass(encode: Callable, batch: torch.Tensor) -> tuple[float, float, torch.Tensor]:

@@ -57,8 +57,10 @@ def read_training_data(
         ForetuneError: a cache is missing its logit scale or was made from something else.
     """
     manifest, data = read_manifest(job.dataset), {}
+    kind = "pooled" if job.recipe.get("features") == "pooled" else "images"
     for split in ("train", "val"):
-        images = read_embeddings(embeddings / f"{split}.parquet", dataset=manifest["digest"])
+        path = embeddings / f"{split}.parquet"
+        images = read_embeddings(path, dataset=manifest["digest"], kind=kind)
         rows = job.draw_rows(split, images.columns["label"])
         labels = torch.from_numpy(images.columns["label"][rows].copy()).long()
         data[split] = LabelledVectors(torch.from_numpy(images.vectors[rows].copy()), labels)
