@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -14,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import forked
 import recipes
-from checkout import CLIP_MINI, ROOT
+from checkout import CLIP_MINI
 from foretune.core.errors import ForetuneError
 from foretune.encoders.encode import encode_captions, encode_images
 from foretune.encoders.loading import load_model
@@ -121,23 +120,17 @@ def test_finetune_resumes_an_interrupted_run_to_the_same_numbers(
 
 
 def test_finetune_resumes_after_sigkill_to_the_same_numbers(unbroken, small_task, tmp_path):
-    command = [
-        sys.executable, ROOT / "workflow_scripts/finetune.py", "--model", "clip_mini", "--method",
-        "full", "--dataset-name", "mnist", "--model-spec", json.dumps(CLIP_MINI), "--recipe",
-        json.dumps(RECIPE), "--trials", json.dumps(TRIALS), "--seed", "0", "--dataset",
-        small_task / "dataset", "--text", small_task / "embeddings/text.parquet", "--prepared",
-        tmp_path / "prepared", "--output", tmp_path / "job",
-    ]  # fmt: skip
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=env)
-    while not (tmp_path / "job/state/journal.json").exists() and process.poll() is None:
+    process = forked.Process(target=tune, args=(small_task, tmp_path))
+    process.start()
+    while not (tmp_path / "state/journal.json").exists() and process.is_alive():
         time.sleep(0.005)
-    # At once, while five epochs are left, so that a fast machine does not end before it.
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
-    assert done.stdout.count("epoch") < 6, "it started over"
-    assert_same(read_results(tmp_path / "job"), unbroken[0])
+    # At once, while further epochs are left, so that a fast machine does not end before it.
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, "it ended before it could be killed"
+    lines = []
+    assert_same(tune(small_task, tmp_path, log=lines.append), unbroken[0])
+    assert sum("epoch" in line for line in lines) < 6, "it started over"
 
 
 def count_epochs(journal) -> int:
