@@ -79,6 +79,7 @@ def study(tmp_path_factory) -> tuple[Path, str]:
     with FileLock(session / "study.lock"):
         if not record.exists():
             original = copy_checkout(Path(tempfile.mkdtemp(prefix="study", dir=session)))
+            take_fewer_images(original)
             # As a user starts it, while most tests run Snakemake in children of pytest.
             done = subprocess.run(
                 COMMAND, cwd=original, env=ENV, text=True,
@@ -90,6 +91,19 @@ def study(tmp_path_factory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("study") / "checkout"
     shutil.copytree(original, folder)
     return folder, printed
+
+
+def take_fewer_images(checkout) -> None:
+    """Leave every sixth row of the smoke study's datasets, and of one that a test adds to it."""
+    import pyarrow.parquet as pq
+
+    from foretune.core.parquet import read_metadata, write_parquet
+
+    for name in ("mnist", "digits", "fashion_mnist"):
+        path = checkout / f"resources/mini/{name}.parquet"
+        table = pq.read_table(path)
+        rows = list(range(0, len(table), 6))
+        write_parquet(table.take(rows), path, read_metadata(path))
 
 
 @pytest.fixture(scope="session")

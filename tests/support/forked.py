@@ -49,6 +49,8 @@ def _work(words: list[str], cwd, env, forget: set[str], streams: list[int]) -> N
     sys.path[:] = [path for path in sys.path if not Path(path).is_relative_to(LIBRARY)]
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)  # a child of fork can have no other threads
+    if "snakemake.shell" in sys.modules:
+        sys.modules["snakemake.shell"].STDOUT = sys.stdout  # where jobs print
     os.execv = _become
     _start(words)
 
@@ -59,6 +61,7 @@ def _start(words: list[str]) -> None:
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     elif words[0] == "-c":
         sys.argv[:] = ["-c", *words[2:]]
+        sys.path.insert(0, "")
         exec(words[1], {"__name__": "__main__"})
     else:
         sys.argv[:] = words

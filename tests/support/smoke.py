@@ -29,14 +29,14 @@ def run(checkout, *arguments, check=True, env=ENV):
     return done.stdout
 
 
-def run_snakemake(*words, cwd, env=ENV):
+def run_snakemake(*words, cwd, env=ENV, merged=True):
     """Run a command line of Python that becomes Snakemake.
 
     It is a child that has imported Snakemake and its plugins, which takes a new process five
     seconds.
     """
     import_snakemake()
-    return forked.run(*words, cwd=cwd, env=env, merged=True)
+    return forked.run(*words, cwd=cwd, env=env, merged=merged)
 
 
 @cache

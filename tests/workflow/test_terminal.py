@@ -9,8 +9,7 @@ import threading
 import pytest
 import yaml
 
-import forked
-from smoke import COMMAND, NO_SERVER
+from smoke import COMMAND, NO_SERVER, run_snakemake
 
 TARGETS = ["results/datasets/digits/dataset.json", "results/datasets/mnist/dataset.json"]
 ERROR = "error: broken.parquet: "
@@ -70,7 +69,7 @@ def test_terminal_gets_a_display_and_a_pipe_gets_lines(command, checkout):
     log = (checkout / "logs/run.log").read_text()
     assert "10 classes" in log and ERROR in log and "Error in rule prepare_dataset:" in log
     assert "10 classes" in (checkout / "logs/prepare_dataset/digits.log").read_text()
-    plain = forked.run(*command[1:], cwd=checkout, env=NO_SERVER)
+    plain = run_snakemake(*command[1:], cwd=checkout, env=NO_SERVER, merged=False)
     printed = plain.stdout + plain.stderr
     assert plain.returncode == 1 and "Error in rule prepare_dataset:" in printed
     assert ERROR in plain.stdout  # the job's own output
