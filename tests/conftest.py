@@ -70,7 +70,7 @@ def study(tmp_path_factory) -> tuple[Path, str]:
 
     The first worker that needs the study runs it. Each worker gets a copy, which its tests change.
     """
-    from smoke import COMMAND, ENV
+    from smoke import COMMAND, ENV, take_fewer_images
 
     session = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -91,19 +91,6 @@ def study(tmp_path_factory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("study") / "checkout"
     shutil.copytree(original, folder)
     return folder, printed
-
-
-def take_fewer_images(checkout) -> None:
-    """Leave every sixth row of the smoke study's datasets, and of one that a test adds to it."""
-    import pyarrow.parquet as pq
-
-    from foretune.core.parquet import read_metadata, write_parquet
-
-    for name in ("mnist", "digits", "fashion_mnist"):
-        path = checkout / f"resources/mini/{name}.parquet"
-        table = pq.read_table(path)
-        rows = list(range(0, len(table), 6))
-        write_parquet(table.take(rows), path, read_metadata(path))
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from smoke import NO_SERVER, jobs, run
+from smoke import NO_SERVER, jobs, run, take_fewer_images
 
 pytestmark = pytest.mark.long
 HEAD = "model,method,trained_on,evaluated_on,accuracy\n"
@@ -46,6 +46,7 @@ def test_rest_of_a_half_done_study_is_forecast_without_fine_tuning(checkout):
 
 
 def test_study_with_outcomes_measures_its_datasets_and_trains_nothing(checkout):
+    take_fewer_images(checkout)
     rows = ["clip_mini,zero_shot,,mnist,0.5", "clip_mini,zero_shot,,cats,0.5",
             "clip_mini,full,mnist,mnist,0.75", "clip_mini,full,mnist,cats,0.25"]  # fmt: skip
     (checkout / "my outcomes.csv").write_text(HEAD + "\n".join(rows))
@@ -53,6 +54,7 @@ def test_study_with_outcomes_measures_its_datasets_and_trains_nothing(checkout):
         "outcomes": "my outcomes.csv", "without_images": ["cats"], "methods": {"full": {}},
         "models": {"clip_mini": {"folder": "resources/mini/clip"}},
         "datasets": {"mnist": {"parquet": "resources/mini/mnist.parquet"}},
+        "measures": {"bootstrap": 0},
         "forecast": {"datasets": {"digits": {"parquet": "resources/mini/digits.parquet"}}},
     }  # fmt: skip
     (checkout / "studies/mine.yaml").write_text(yaml.safe_dump(study))
