@@ -49,25 +49,11 @@ def cluster(tmp_path_factory):
     refuse_missing(slurm_cluster.missing() and f"Slurm is missing: {slurm_cluster.INSTALL}")
     cluster = slurm_cluster.Cluster(tmp_path_factory.mktemp("slurm"))
     cluster.env["PATH"] = f"{os.path.dirname(sys.executable)}:{cluster.env['PATH']}"
-    cluster.env["PYTHONPATH"] = str(hide_kubernetes(tmp_path_factory.mktemp("hidden")))
     try:
         cluster.start()
         yield cluster
     finally:
         cluster.stop()
-
-
-def hide_kubernetes(folder):
-    """Put an empty package before the real one, and return the folder for PYTHONPATH.
-
-    The plugin of the tests of Kubernetes imports the real one, which takes each of Slurm's jobs
-    six seconds, as each starts Snakemake twice.
-    """
-    package = folder / "kubernetes"
-    package.mkdir()
-    for name in ("__init__", "client", "config"):
-        (package / f"{name}.py").touch()
-    return folder
 
 
 class Run:
