@@ -8,6 +8,8 @@ CORES ?= all
 export STUDY
 # Packages of a cluster's module, which PYTHONPATH names, do not fit those of the virtual environment.
 unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH
+# Packages are compiled when they are first imported; without the result, each job would do it again.
+unexport PYTHONDONTWRITEBYTECODE
 SNAKEMAKE = $(BIN)/python workflow_scripts/run_study.py \
 	--study "$$STUDY" --profile profiles/local --cores $(CORES) $(SNAKEMAKE_FLAGS)
 # It may be that nobody reads on, as after `| head -1`.
@@ -75,10 +77,11 @@ test: $(BIN)/.test ## check style, imports, types and spelling, and run the test
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/snakefmt --check Snakefile rules
 	PYTHONPATH=workflow_scripts $(BIN)/lint-imports
-	$(BIN)/mypy
 	$(BIN)/codespell
+	$(BIN)/mypy & types=$$!; \
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+		$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder; tests=$$?; \
+	wait $$types && exit $$tests
 
 configuration: $(BIN)/.run ## write docs/configuration.md from the schema of the config
 	@$(BIN)/python workflow_scripts/document_config.py --output docs/configuration.md
@@ -112,6 +115,10 @@ forecast-study: $(BIN)/.resources ## run the study that forecasts rest on, and b
 # A dependency group of pyproject.toml, installed into the virtual environment together with the
 # group `run`, so that pip chooses matching versions of torch and torchvision.
 # An environment of an older Python, or one that was left half made, is made again.
+# Compiling all packages would take minutes, and most modules are never imported. Modules outside
+# packages are compiled at once: the job server takes a change of their folder for an installation.
+COMPILE = import compileall, sysconfig; \
+	compileall.compile_dir(sysconfig.get_path('purelib'), maxlevels=0, quiet=2)
 SUPPORTED = import sys; sys.exit(sys.version_info < (3, 11))
 $(BIN)/.%: pyproject.toml
 	@$(BIN)/python -c "import pip; $(SUPPORTED)" 2>/dev/null || { \
@@ -121,5 +128,6 @@ $(BIN)/.%: pyproject.toml
 			exit 2; }; \
 		$(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 2; }; }
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/pip install --quiet --group run $(if $(filter-out run,$*),--group $*)
+	$(BIN)/pip install --quiet --no-compile --group run $(if $(filter-out run,$*),--group $*)
+	$(BIN)/python -c "$(COMPILE)"
 	@touch $@

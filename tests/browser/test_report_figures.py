@@ -31,8 +31,15 @@ def report(tmp_path_factory):
     return folder / "report.html"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(browser, report):
+    """A page for tests that leave it as it was, or change only what no other test looks at."""
+    with opened(browser, report) as page:
+        yield page
+
+
+@pytest.fixture
+def own_page(browser, report):
     with opened(browser, report) as page:
         yield page
 
@@ -42,66 +49,74 @@ def get_axis_titles(page, figure: str) -> list[str]:
     return page.locator(f"#{figure} .role-axis-title text").all_text_contents()
 
 
-def test_report_draws_every_figure(page):
-    page.evaluate(
+def test_report_draws_every_figure_and_shows_its_numbers(own_page):
+    own_page.evaluate(
         "document.querySelectorAll('details').forEach(details => { details.open = true; })"
     )
-    page.wait_for_function(
+    own_page.wait_for_function(
         """() => [...document.querySelectorAll('figure')].every(
             figure => figure.querySelector('svg') || /No data|-zero/.test(figure.textContent))"""
     )
-    kinds = page.eval_on_selector_all("figure", "all => all.map(figure => figure.dataset.kind)")
+    kinds = own_page.eval_on_selector_all("figure", "all => all.map(figure => figure.dataset.kind)")
     assert set(kinds) == {
         "scatter", "ranking", "matrix", "trade_off", "epochs", "convergence", "evidence",
         "task", "confusion", "expected", "shots",
     }  # fmt: skip
     assert kinds.count("task") == 5 and kinds.count("confusion") == 10
-    ids = page.eval_on_selector_all("[id]", "all => all.map(element => element.id)")
+    ids = own_page.eval_on_selector_all("[id]", "all => all.map(element => element.id)")
     assert len(ids) == len(set(ids))
-    empty = page.eval_on_selector_all(
+    empty = own_page.eval_on_selector_all(
         "figure",
         "all => all.filter(figure => !figure.querySelector('svg')).map(figure => figure.id)",
     )
     assert empty == []
-    labels = page.eval_on_selector_all(
+    labels = own_page.eval_on_selector_all(
         "figure svg[role=img]", "all => all.map(svg => svg.getAttribute('aria-label'))"
     )
     assert labels and all(labels)
     assert (
-        count_marks(page, "matrix") == 6 * 5
+        count_marks(own_page, "matrix") == 6 * 5
     )  # rows: zero-shot and five datasets; columns: five datasets
-    assert count_marks(page, "confusion-0-zero") == 9  # three classes
-    legend = page.locator("#convergence .role-legend-label text").all_text_contents()
+    assert count_marks(own_page, "confusion-0-zero") == 9  # three classes
+    legend = own_page.locator("#convergence .role-legend-label text").all_text_contents()
     assert sorted(legend) == sorted(NAMES[:5])
+    # Every figure shows its numbers.
+    buttons = own_page.locator("figcaption button").count()
+    own_page.evaluate("document.querySelectorAll('figcaption button').forEach(b => b.click())")
+    assert own_page.locator("figure .data table").count() == buttons > 0
+    heads = own_page.locator("#matrix-numbers th, #table-matrix-numbers th").all_text_contents()
+    assert heads[:3] == ["evaluated on", "trained on", "accuracy"]
 
 
-def test_lists_select_what_figures_show(page):
-    assert get_axis_titles(page, "scatter") == ["iimm", "gain over zero-shot error"]
-    note = page.locator("#scatter .note")
+def test_lists_select_what_figures_show(own_page):
+    assert get_axis_titles(own_page, "scatter") == ["iimm", "gain over zero-shot error"]
+    note = own_page.locator("#scatter .note")
     before = note.text_content()
     assert "Spearman’s ρ" in before and "permutation p" in before
-    page.select_option("#prediction [data-param=outcome]", "ood_change")
-    page.wait_for_function(
+    own_page.select_option("#prediction [data-param=outcome]", "ood_change")
+    own_page.wait_for_function(
         "before => document.querySelector('#scatter .note').textContent !== before", arg=before
     )
-    assert get_axis_titles(page, "scatter") == ["iimm", "change on other tasks"]
-    page.select_option("#prediction [data-param=measure]", "modality_gap")
-    page.wait_for_function(
+    assert get_axis_titles(own_page, "scatter") == ["iimm", "change on other tasks"]
+    own_page.select_option("#prediction [data-param=measure]", "modality_gap")
+    own_page.wait_for_function(
         "() => document.querySelector('#scatter .note').textContent.includes('the same')"
     )
     # All lists of a parameter show the same choice, and the matrix follows the method.
-    page.select_option("#accuracy [data-param=method]", "linear_probe")
-    page.wait_for_function("() => document.querySelector('#prediction [data-param=method]').value"
-                           " === 'linear_probe'")  # fmt: skip
-    page.wait_for_function(
+    own_page.select_option("#accuracy [data-param=method]", "linear_probe")
+    own_page.wait_for_function(
+        "() => document.querySelector('#prediction [data-param=method]').value === 'linear_probe'"
+    )
+    own_page.wait_for_function(
         "() => /No data for this selection/.test(document.querySelector('#scatter').textContent)"
     )
     # A linear probe is tested only on the dataset that it was trained on.
-    page.wait_for_function("() => document.querySelectorAll('#matrix .mark-rect path').length"
-                           " === 10")  # fmt: skip
-    drawn = page.locator("#epochs .mark-line path").first.get_attribute("d")
-    page.select_option("[data-param=dataset]", "coins")
-    page.wait_for_function(
+    own_page.wait_for_function(
+        "() => document.querySelectorAll('#matrix .mark-rect path').length === 10"
+    )
+    drawn = own_page.locator("#epochs .mark-line path").first.get_attribute("d")
+    own_page.select_option("[data-param=dataset]", "coins")
+    own_page.wait_for_function(
         "d => document.querySelector('#epochs .mark-line path')?.getAttribute('d') !== d",
         arg=drawn,
     )
@@ -211,39 +226,27 @@ def test_figure_shows_its_numbers_as_a_table(page):
     assert page.locator("#trade_off table").count() == 0
 
 
-def test_every_figure_shows_its_numbers(page):
-    page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('figure')].every(f => f.querySelector('svg'))"
-    )
-    buttons = page.locator("figcaption button").count()
-    page.evaluate("document.querySelectorAll('figcaption button').forEach(b => b.click())")
-    assert page.locator("figure .data table").count() == buttons > 0
-    heads = page.locator("#matrix-numbers th, #table-matrix-numbers th").all_text_contents()
-    assert heads[:3] == ["evaluated on", "trained on", "accuracy"]
-
-
-def test_dataset_opens_by_its_link(page):
-    page.evaluate("location.hash = 'dataset-2'")
-    page.wait_for_selector("#dataset-2[open] #confusion-2-tuned svg")
-    note = page.locator("#confusion-2-tuned .note").text_content()
+def test_dataset_opens_by_its_link(own_page):
+    own_page.evaluate("location.hash = 'dataset-2'")
+    own_page.wait_for_selector("#dataset-2[open] #confusion-2-tuned svg")
+    note = own_page.locator("#confusion-2-tuned .note").text_content()
     assert f"predicted as {EVIL}" in note and "(1 of 4)" in note
-    assert page.locator("#dataset-2 .strip img").count() == 10
+    assert own_page.locator("#dataset-2 .strip img").count() == 10
     # It also follows a method that was chosen while it was closed.
-    page.select_option("#accuracy [data-param=method]", "linear_probe")
-    page.wait_for_function(
+    own_page.select_option("#accuracy [data-param=method]", "linear_probe")
+    own_page.wait_for_function(
         "() => document.querySelector('#confusion-2-tuned').textContent.includes('linear_probe')"
     )
 
 
-def test_forecasts_follow_the_selected_outcome(page, report):
+def test_forecasts_follow_the_selected_outcome(own_page, report):
     forecasts = pd.read_parquet(report.parent / "forecast" / "forecasts.parquet")
     rows = forecasts[(forecasts.dataset == "birds") & (forecasts.outcome == GAIN)]
-    button = page.locator("#expected-0 figcaption button")
+    button = own_page.locator("#expected-0 figcaption button")
     button.click()
-    assert len(read_column(page, "expected-0-numbers", "run")) == len(rows) == 4
-    page.select_option("#forecasts [data-param=outcome] >> nth=0", "ood_change")
-    page.wait_for_function(  # a linear probe is not tested on other tasks
+    assert len(read_column(own_page, "expected-0-numbers", "run")) == len(rows) == 4
+    own_page.select_option("#forecasts [data-param=outcome] >> nth=0", "ood_change")
+    own_page.wait_for_function(  # a linear probe is not tested on other tasks
         "() => document.querySelectorAll('#expected-0 .mark-symbol path').length === 3"
     )
 
@@ -276,20 +279,14 @@ def test_figures_escape_names(browser, tmp_path):
         assert page.locator("img[src=x]").count() == 0
 
 
-def test_epochs_figure_draws_one_epoch_as_a_point(browser, tmp_path):
-    study = make_study(tmp_path, methods=("full",))
-    epochs = pq.read_table(study["epochs"][0])
-    write_parquet(epochs.filter(pc.equal(epochs["epoch"], 1)), study["epochs"][0], {})
-    build_report(**study, output=tmp_path / "report.html", title="Short")
-    with opened(browser, tmp_path / "report.html") as page:
-        assert count_marks(page, "epochs") >= 4
-
-
-def test_shifted_test_is_a_column_and_an_outcome(browser, tmp_path):
+def test_shifted_test_is_a_column_and_an_outcome_and_one_epoch_a_point(browser, tmp_path):
     study = make_study(tmp_path, methods=("full",))
     add_shifted_test(tmp_path, study)
-    build_report(**study, output=tmp_path / "report.html", title="Shifted")
+    epochs = pq.read_table(study["epochs"][0])
+    write_parquet(epochs.filter(pc.equal(epochs["epoch"], 1)), study["epochs"][0], {})
+    build_report(**study, output=tmp_path / "report.html", title="Shifted and short")
     with opened(browser, tmp_path / "report.html") as page:
+        assert count_marks(page, "epochs") >= 4
         assert count_marks(page, "matrix") == 4 * 4  # three datasets and a shifted test
         page.select_option("#prediction [data-param=outcome]", "shifted_change")
         page.wait_for_function(

@@ -14,6 +14,7 @@ from foretune.core.config import CONFIG_SCHEMA, check_config, list_measure_names
 from foretune.core.errors import ForetuneError
 from foretune.core.grid import expand_grid, list_parts
 from foretune.core.study_file import read_study
+from smoke import ENV, run_snakemake
 
 STUDY = yaml.safe_load((ROOT / "config.yaml").read_text())
 
@@ -230,12 +231,11 @@ def test_list_measure_names_agrees_with_the_registry():
 def test_snakemake_stops_at_a_mistake_before_any_job(tmp_path, path, value, message):
     study = tmp_path / "study.yaml"
     study.write_text(yaml.safe_dump(change_study(path, value)))
-    run = subprocess.run(
-        [sys.executable, "-m", "snakemake", "-n", "--configfile", study],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
-    assert run.returncode != 0
-    printed = run.stdout + run.stderr
+    done = run_snakemake(
+        "-m", "snakemake", "-n", "--configfile", study, cwd=ROOT, env=ENV | {"COLUMNS": "200"}
+    )
+    assert done.returncode != 0
+    printed = done.stdout
     assert message in printed
     assert "Traceback" not in printed and "Job stats" not in printed
 

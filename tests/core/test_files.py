@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+import forked
 from checkout import ROOT
 from foretune.core import files, machine
 from foretune.core.files import atomic_write, explain_disk_error, link_or_copy
@@ -112,9 +113,7 @@ for number, write in enumerate([
 
 
 def test_atomic_write_says_in_one_line_which_file_has_no_space(tmp_path):
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "workflow_scripts")}
-    command = [sys.executable, "-c", LIMITED, str(tmp_path)]
-    done = subprocess.run(command, env=env, text=True, capture_output=True)
+    done = forked.run("-c", LIMITED, str(tmp_path), cwd=ROOT / "workflow_scripts")
     lines = done.stdout.splitlines()
     assert len(lines) == 6, done.stderr
     for number, line in enumerate(lines):

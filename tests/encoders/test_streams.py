@@ -2,14 +2,13 @@
 
 import itertools
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import forked
 from checkout import ROOT
 from foretune.core.errors import ForetuneError
 from foretune.encoders.cache import write_embeddings
@@ -178,15 +177,15 @@ def test_open_embedding_cache_refuses_another_dataset_or_other_weights(tmp_path)
 
 def test_measure_embeddings_script_writes_json_and_reports_errors(files):
     folder = files[0]
-    command = [sys.executable, ROOT / "workflow_scripts/measure_embeddings.py", "--name", "mine",
-               "--images", folder / "images.npy", "--texts", folder / "texts.npy", "--seed", "0",
+    command = [ROOT / "workflow_scripts/measure_embeddings.py", "--name", "mine", "--seed", "0",
+               "--images", folder / "images.npy", "--texts", folder / "texts.npy",
                "--options", '{"without": ["silhouette_euclidean"], "bootstrap": 16}',
                "--output", folder / "mine.json"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = forked.run(*command)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "images.npy: has no labels" in done.stderr
     command += ["--labels", folder / "labels.npy"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = forked.run(*command)
     assert done.returncode == 0, done.stderr
     task = json.loads((folder / "mine.json").read_text())
     assert task["embeddings"] == "mine" and task["n"] == 9000 and len(task["files"]) == 3

@@ -1,8 +1,6 @@
 """Fine-tuned models as folders that open_clip loads by itself."""
 
 import json
-import subprocess
-import sys
 
 import open_clip
 import pandas as pd
@@ -12,6 +10,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
+import forked
 from checkout import CLIP_MINI, ROOT
 from foretune.core.errors import ForetuneError
 from foretune.encoders.loading import load_model
@@ -102,8 +101,7 @@ def run_script(folder, **names):
     options = {"model": "mine", "method": "lora", "dataset": "digits", "output": "out", **names}
     arguments = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
     script = ROOT / "workflow_scripts/export_model.py"
-    return subprocess.run([sys.executable, script, "--study", "study.yaml", *arguments],
-                          cwd=folder, capture_output=True, text=True)  # fmt: skip
+    return forked.run(script, "--study", "study.yaml", *arguments, cwd=folder)
 
 
 def test_export_writes_a_model_card_and_explains_what_is_missing(base, tmp_path):

@@ -4,7 +4,6 @@ import dataclasses
 import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
+import forked
 from checkout import ROOT
 from foretune.analysis.outcomes import GAIN
 from foretune.analysis.pilots import read_pilots
@@ -278,8 +278,8 @@ def make_images(folder, classes=("crow", "jay"), count=20, side=8):
 
 
 def forecast_folder(data):
-    command = [sys.executable, "workflow_scripts/forecast_folder.py", "--study", "config.yaml"]
-    return subprocess.run([*command, "--data", str(data)], cwd=ROOT, capture_output=True, text=True)
+    script = "workflow_scripts/forecast_folder.py"
+    return forked.run(script, "--study", "config.yaml", "--data", data)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,12 @@
 """Forecasts of the pairs that a half-done study lacks, from the dataset on other models."""
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import forked
 from checkout import ROOT
 from foretune.analysis.missing import tabulate_missing
 from foretune.analysis.outcomes import GAIN
@@ -155,7 +154,6 @@ def test_forecast_without_images_or_trials_explains_itself_in_one_line(tmp_path)
     for name in ("config.yaml", "resources"):
         (tmp_path / name).symlink_to(ROOT / name)
     script = ROOT / "workflow_scripts/forecast_rest.py"
-    done = subprocess.run([sys.executable, script, "--study", "config.yaml"], cwd=tmp_path,
-                          capture_output=True, text=True)  # fmt: skip
+    done = forked.run(script, "--study", "config.yaml", cwd=tmp_path)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "give the images: make forecast DATA=path/to/folder" in done.stderr

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 
@@ -14,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+import forked
 import hub
 import public_files
 from checkout import ROOT
@@ -249,12 +249,14 @@ def make_model(folder) -> None:
     make_tokenizer(folder)
 
 
-def run(script: str, *arguments, cwd, **environment) -> subprocess.CompletedProcess:
+def run(script: str, *arguments, cwd, **environment):
     # The imports of this process have set it for this process only.
     clean = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
-    return subprocess.run(
-        [sys.executable, ROOT / "workflow_scripts" / script, *map(str, arguments)],
-        cwd=cwd, capture_output=True, text=True, env=clean | environment,
+    # The libraries that read the hub's address and its cache's folder when they are imported.
+    forget = ("huggingface_hub", "open_clip", "transformers")
+    return forked.run(
+        ROOT / "workflow_scripts" / script, *arguments, cwd=cwd, env=clean | environment,
+        forget=forget,
     )  # fmt: skip
 
 

@@ -1,11 +1,9 @@
 """The plan of a study before its first job."""
 
-import subprocess
-import sys
-
 import pytest
 import yaml
 
+import forked
 from checkout import ROOT
 from foretune.core.config import CONFIG_SCHEMA, check_config, trains_on_embeddings
 from foretune.planning.dataset_sizes import (
@@ -18,7 +16,6 @@ from foretune.planning.footprint import estimate_disk, estimate_gpu_memory
 from foretune.planning.job_times import GPU_RULES, JobTimes, PlannedJob, count_gpus, read_jobs
 from foretune.planning.model_costs import ModelEstimates, count_costs
 from foretune.planning.plan import plan_study
-from smoke import ENV
 
 SMOKE = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
 
@@ -202,15 +199,15 @@ def test_estimate_seconds_of_an_evaluation_counts_new_pairs_only():
 
 
 def test_plan_script_prints_the_jobs_that_snakemake_lists(checkout):
-    command = [sys.executable, "workflow_scripts/plan.py", "--study", "studies/smoke.yaml"]
-    done = subprocess.run(command, cwd=checkout, env=ENV, capture_output=True, text=True)
+    command = ["workflow_scripts/plan.py", "--study", "studies/smoke.yaml"]
+    done = forked.run(*command, cwd=checkout)
     assert done.returncode == 0, done.stderr
     rows = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines() if line.strip()}
     assert rows["finetune_model"] == "2" and rows["fit_cached"] == "4" and "all" not in rows
     assert "timed on" in done.stdout and "counted in the file (mnist" in done.stdout
     assert not (checkout / "results").exists()
     (checkout / "studies/smoke.yaml").write_text("methodz: {}")
-    done = subprocess.run(command, cwd=checkout, env=ENV, capture_output=True, text=True)
+    done = forked.run(*command, cwd=checkout)
     assert done.returncode == 1 and "did you mean methods?" in done.stderr
     assert "Traceback" not in done.stderr
 

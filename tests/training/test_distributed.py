@@ -4,13 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pandas as pd
 import psutil
 import pytest
+import torch
 
+import forked
 from checkout import CLIP_MINI, ROOT
+from foretune.core.errors import ForetuneError
 from foretune.core.locks import exclusive_lock
+from foretune.core.parquet import read_table
+from foretune.training import distributed
 
 RECIPE = {
     "optimizer": "sgd", "momentum": 0.9, "epochs": 2, "batch_size": 89, "schedule": "cosine",
@@ -38,19 +44,13 @@ def make_command(task, output, gpus, method="full", epochs=2, rate=0.05):
     )  # fmt: skip
 
 
-def tune(*arguments, check=True):
-    done = subprocess.run(make_command(*arguments), **SETTINGS, capture_output=True)
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return pd.read_parquet(arguments[1] / "epochs.parquet") if check else done
+def tune(task, output, gpus, method="full"):
+    done = forked.run(*make_command(task, output, gpus, method)[1:])
+    assert done.returncode == 0, done.stdout + done.stderr
+    return pd.read_parquet(output / "epochs.parquet")
 
 
-@pytest.mark.parametrize(
-    "method",
-    ["full", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lora", "flyp", "lp_ft"))],
-)
-def test_launch_of_two_processes_gives_the_loss_of_one(method, small_task, tmp_path):
-    # With 90 images in batches of 89, one process has no image of the last batch.
-    one, two = (tune(small_task, tmp_path / str(n), n, method) for n in (1, 2))
+def check_losses(one, two):
     assert len(one) == len(two) == 4
     # Sums in another order differ in the last digits of float32, by more on some processors; a tie
     # of two classes may then go the other way for one of the 10 validation images.
@@ -58,15 +58,24 @@ def test_launch_of_two_processes_gives_the_loss_of_one(method, small_task, tmp_p
     assert (one.val_accuracy - two.val_accuracy).abs().max() < 0.11
 
 
-def test_launch_reports_an_error_of_several_processes_in_one_line(small_task, tmp_path):
-    (tmp_path / "dataset").symlink_to(small_task / "dataset")  # and no embeddings
-    done = tune(tmp_path, tmp_path / "job", 2, check=False)
-    assert done.returncode == 1 and done.stderr.count("text.parquet: no such file") == 1
-    assert "Traceback" not in done.stderr
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "flyp", "lp_ft"])
+def test_two_processes_give_the_loss_of_one(method, small_task, tmp_path):
+    check_losses(*(tune(small_task, tmp_path / str(n), n, method) for n in (1, 2)))
 
 
-def test_processes_start_after_the_lock_is_taken_and_the_images_are_prepared(small_task, tmp_path):
-    """Otherwise all but one of them would wait in a barrier, which has a time limit."""
+def test_an_error_of_several_processes_is_that_of_the_first(tmp_path, monkeypatch, capfd):
+    # Forked processes, because new ones would import torch.
+    fork = partial(torch.multiprocessing.start_processes, start_method="fork")
+    monkeypatch.setattr(torch.multiprocessing, "spawn", fork)
+    torch.set_num_threads(1)
+    with pytest.raises(ForetuneError, match=r"text\.parquet: no such file"):
+        distributed.launch(2, read_table, tmp_path / "text.parquet")
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_two_processes_start_after_the_lock_and_give_the_loss_of_one(small_task, tmp_path):
+    """Before the images are prepared, all but one would wait in a barrier with a time limit."""
     for name in ("dataset", "embeddings"):
         (tmp_path / name).symlink_to(small_task / name)
     output = tmp_path / "job"
@@ -82,3 +91,6 @@ def test_processes_start_after_the_lock_is_taken_and_the_images_are_prepared(sma
     assert process.returncode == 0, printed
     prepared = [line for line in printed.splitlines() if "images prepared" in line]
     assert len(prepared) == 2 and printed.index(prepared[1]) < printed.index("epoch 1/2")
+    # With 90 images in batches of 89, one process has no image of the last batch.
+    two = pd.read_parquet(output / "epochs.parquet")
+    check_losses(tune(small_task, tmp_path / "one", 1), two)

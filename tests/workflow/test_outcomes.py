@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from smoke import jobs, run
+from smoke import NO_SERVER, jobs, run, take_fewer_images
 
 pytestmark = pytest.mark.long
 HEAD = "model,method,trained_on,evaluated_on,accuracy\n"
@@ -12,16 +12,17 @@ HEAD = "model,method,trained_on,evaluated_on,accuracy\n"
 
 def test_study_without_images_runs_to_a_report(checkout):
     tables = ["--study", "studies/public_tables.yaml"]
-    printed = run(checkout, *tables)
+    printed = run(checkout, *tables, env=NO_SERVER)
     assert jobs(printed) == {"analyze_study": 1, "write_report": 1, "draw_figures": 1, "all": 1}
     page = (checkout / "results/report.html").read_text()
     assert "come from the file resources/public/outcomes.csv" in page
     assert "No images of cars, cifar10," in page and 'id="confusion-' not in page
     trade_offs = pd.read_csv(checkout / "results/analysis/trade_offs.csv")
     assert list(trade_offs.n) == [8] * 4
-    assert "Nothing to be done" in run(checkout, *tables)
+    assert "Nothing to be done" in run(checkout, *tables, env=NO_SERVER)
     # LoRA has accuracies on 8 of the 20 tasks only.
-    printed = run(checkout, "results/forecast/pairs.csv", "results/forecast/pairs.html", *tables)
+    pages = ["results/forecast/pairs.csv", "results/forecast/pairs.html"]
+    printed = run(checkout, *pages, *tables, env=NO_SERVER)
     assert jobs(printed) == {"forecast_pairs": 1, "write_pairs_page": 1}
     pairs = pd.read_csv(checkout / "results/forecast/pairs.csv")
     accuracies = pairs[pairs.outcome == "accuracy"]
@@ -45,6 +46,7 @@ def test_rest_of_a_half_done_study_is_forecast_without_fine_tuning(checkout):
 
 
 def test_study_with_outcomes_measures_its_datasets_and_trains_nothing(checkout):
+    take_fewer_images(checkout)
     rows = ["clip_mini,zero_shot,,mnist,0.5", "clip_mini,zero_shot,,cats,0.5",
             "clip_mini,full,mnist,mnist,0.75", "clip_mini,full,mnist,cats,0.25"]  # fmt: skip
     (checkout / "my outcomes.csv").write_text(HEAD + "\n".join(rows))
@@ -52,6 +54,7 @@ def test_study_with_outcomes_measures_its_datasets_and_trains_nothing(checkout):
         "outcomes": "my outcomes.csv", "without_images": ["cats"], "methods": {"full": {}},
         "models": {"clip_mini": {"folder": "resources/mini/clip"}},
         "datasets": {"mnist": {"parquet": "resources/mini/mnist.parquet"}},
+        "measures": {"bootstrap": 0},
         "forecast": {"datasets": {"digits": {"parquet": "resources/mini/digits.parquet"}}},
     }  # fmt: skip
     (checkout / "studies/mine.yaml").write_text(yaml.safe_dump(study))

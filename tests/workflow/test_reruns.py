@@ -7,8 +7,6 @@ which records the same inputs, params and code as a run.
 import json
 import os
 import re
-import subprocess
-import sys
 from contextlib import contextmanager
 
 import pytest
@@ -16,7 +14,7 @@ import yaml
 
 import public_files
 from checkout import ROOT
-from smoke import ENV, jobs, run
+from smoke import NO_SERVER, jobs, run, run_snakemake
 
 pytestmark = pytest.mark.long
 
@@ -51,10 +49,9 @@ def complete(checkout):
             path.parent.mkdir(parents=True, exist_ok=True)
             # The resources of jobs are computed from the manifest.
             path.write_text(MANIFEST if path.name == "dataset.json" else "")
-    subprocess.run(
-        [sys.executable, "-c", TOUCH, "--touch", "--forceall", "-q", "--profile", "profiles/local"],
-        cwd=checkout, env=ENV, check=True, capture_output=True,
-    )  # fmt: skip
+    options = ["--touch", "--forceall", "-q", "--profile", "profiles/local"]
+    done = run_snakemake("-c", TOUCH, *options, cwd=checkout)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +315,7 @@ def test_changed_file_of_a_local_source_reruns_its_preparation(checkout):
     smoke = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
     (checkout / "own.yaml").write_text(yaml.safe_dump(smoke | {"datasets": entries}))
     wanted = ["--study", "own.yaml", *(f"results/datasets/{name}/dataset.json" for name in entries)]
-    assert jobs(run(checkout, *wanted)) == {"prepare_dataset": 3}
+    assert jobs(run(checkout, *wanted, env=NO_SERVER)) == {"prepare_dataset": 3}
     manifest = json.loads((checkout / "results/datasets/many/dataset.json").read_text())
     assert len(manifest["classes"]) == 700 and manifest["splits"]["test"]["rows"] == 700
     assert jobs(run(checkout, "-n", *wanted)) == {}

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
+import forked
 import run_study
 from checkout import ROOT
 from foretune.core.errors import ForetuneError
-from smoke import COMMAND, ENV
+from smoke import COMMAND, ENV, NO_SERVER, run_snakemake
 
 TARGET = "results/datasets/digits/dataset.json"
 
@@ -29,7 +30,7 @@ def test_study_goes_on_among_foreign_packages_without_a_home_and_a_reader(checko
     os.close(reader)
     done = subprocess.run(
         [*COMMAND, TARGET], cwd=checkout, text=True, stdout=writer, stderr=subprocess.PIPE,
-        env={**ENV, "PYTHONPATH": str(foreign.parent), "HOME": str(home)},
+        env={**NO_SERVER, "PYTHONPATH": str(foreign.parent), "HOME": str(home)},
     )  # fmt: skip
     os.close(writer)
     assert done.returncode == 0, done.stderr
@@ -48,7 +49,7 @@ def test_results_that_cannot_be_used_are_refused_in_one_line(kind, checkout):
         pytest.skip("root may write to any folder")
     else:
         results.mkdir(mode=0o555)
-    done = subprocess.run([*COMMAND, TARGET], cwd=checkout, env=ENV, text=True, capture_output=True)
+    done = forked.run(*COMMAND[1:], TARGET, cwd=checkout, env=ENV)
     expected = {
         "file": "error: results is no folder; remove or rename it\n",
         "link": "error: results is a link that leads nowhere; remove or rename it\n",
@@ -127,9 +128,9 @@ def test_embeddings_in_a_folder_of_any_name_are_measured(checkout):
     study["embeddings"] = {"mine": {name: str(folder / file) for name, file in files.items()}}
     study["measures"] = {"bootstrap": 0}
     (folder / "my study.yaml").write_text(yaml.safe_dump(study))
-    command = [*COMMAND[:-1], str(folder / "my study.yaml"), "results/measures/mine.json"]
-    done = subprocess.run(command, cwd=checkout, env=ENV, text=True, capture_output=True)
-    assert done.returncode == 0, done.stderr
+    command = [*COMMAND[1:-1], str(folder / "my study.yaml"), "results/measures/mine.json"]
+    done = run_snakemake(*command, cwd=checkout, env=NO_SERVER)
+    assert done.returncode == 0, done.stdout
     assert json.loads((checkout / "results/measures/mine.json").read_text())["measures"]
     assert not (checkout / "here").exists()
 
@@ -140,8 +141,6 @@ def test_braces_in_the_path_of_an_input_are_refused_in_words(checkout):
     shutil.copy(checkout / "resources/mini/digits.parquet", checkout / "{folder}")
     study["datasets"]["digits"] = {"parquet": "{folder}/digits.parquet"}
     (checkout / "study.yaml").write_text(yaml.safe_dump(study))
-    command = [*COMMAND[:-1], "study.yaml", "-n"]
-    done = subprocess.run(command, cwd=checkout, env=ENV, text=True, capture_output=True)
-    printed = done.stdout + done.stderr
-    assert done.returncode == 1 and "Traceback" not in printed
-    assert "{folder}/digits.parquet: Snakemake takes a name in braces" in printed
+    done = run_snakemake(*COMMAND[1:-1], "study.yaml", "-n", cwd=checkout)
+    assert done.returncode == 1 and "Traceback" not in done.stdout
+    assert "{folder}/digits.parquet: Snakemake takes a name in braces" in done.stdout

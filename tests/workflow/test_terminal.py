@@ -9,7 +9,7 @@ import threading
 import pytest
 import yaml
 
-from smoke import COMMAND, ENV
+from smoke import COMMAND, NO_SERVER, run_snakemake
 
 TARGETS = ["results/datasets/digits/dataset.json", "results/datasets/mnist/dataset.json"]
 ERROR = "error: broken.parquet: "
@@ -27,7 +27,7 @@ def command(checkout):
 def run_in_terminal(command, folder):
     """Return a command's exit code and what a pseudo-terminal got from it."""
     master, slave = pty.openpty()
-    env = {name: value for name, value in ENV.items() if name != "CI"} | {"TERM": "xterm"}
+    env = {name: value for name, value in NO_SERVER.items() if name != "CI"} | {"TERM": "xterm"}
     process = subprocess.Popen(
         command, cwd=folder, env=env, stdin=slave, stdout=slave, stderr=slave,
         start_new_session=True,
@@ -69,7 +69,7 @@ def test_terminal_gets_a_display_and_a_pipe_gets_lines(command, checkout):
     log = (checkout / "logs/run.log").read_text()
     assert "10 classes" in log and ERROR in log and "Error in rule prepare_dataset:" in log
     assert "10 classes" in (checkout / "logs/prepare_dataset/digits.log").read_text()
-    plain = subprocess.run(command, cwd=checkout, env=ENV, text=True, capture_output=True)
+    plain = run_snakemake(*command[1:], cwd=checkout, env=NO_SERVER, merged=False)
     printed = plain.stdout + plain.stderr
     assert plain.returncode == 1 and "Error in rule prepare_dataset:" in printed
     assert ERROR in plain.stdout  # the job's own output

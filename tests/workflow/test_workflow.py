@@ -14,7 +14,7 @@ import pytest
 import yaml
 import yte
 
-import smoke
+import forked
 from checkout import ROOT
 from foretune.core.config import check_config
 from foretune.core.locks import acquire_lock
@@ -22,7 +22,7 @@ from foretune.core.study_file import read_study
 from foretune.report.so_far import link_results, report_so_far, write_report
 from report_browser import opened
 from report_study import embedded, unpack
-from smoke import COMMAND, ENV, jobs, numbers, run
+from smoke import COMMAND, ENV, jobs, numbers, run, run_snakemake
 
 pytestmark = pytest.mark.long
 
@@ -96,10 +96,9 @@ def test_snakemake_report_is_made_offline(study, browser):
     checkout, _ = study
     run(checkout)
     no_network = dict.fromkeys(["http_proxy", "https_proxy", "ALL_PROXY"], "http://127.0.0.1:9")
-    made = subprocess.run(
-        [*COMMAND, "--report", "snakemake-report.html"], cwd=checkout, env=ENV | no_network,
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    made = run_snakemake(
+        *COMMAND[1:], "--report", "snakemake-report.html", cwd=checkout, env=ENV | no_network
+    )
     assert made.returncode == 0, made.stdout[-3000:]
     assert "download" not in made.stdout.lower()
     with opened(browser, checkout / "snakemake-report.html", drawn="#app", quiet=False) as page:
@@ -181,8 +180,7 @@ def test_report_of_what_a_half_done_study_has(study, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()}
 
     script = study[0] / "workflow_scripts/report_so_far.py"
-    command = [sys.executable, str(script), "--study", str(study[0] / "studies/smoke.yaml")]
-    done = subprocess.run(command, cwd=tmp_path, env=ENV, text=True, capture_output=True)
+    done = forked.run(script, "--study", study[0] / "studies/smoke.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     *missing, last = done.stdout.splitlines()
     assert last == f"The report of what is there so far: {so_far / 'report.html'}"
@@ -272,11 +270,11 @@ def test_suite_targets_rebuild_the_tasks_or_also_the_encoders(checkout):
     assert "pretrain_encoder" not in data and suite["pretrain_encoder"] == 4
 
 
-SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "1", "--forcerun", "write_report",
+SNAKEMAKE = ["-m", "snakemake", "--cores", "1", "--forcerun", "write_report",
              "--configfile", "studies/smoke.yaml"]  # fmt: skip
 
 
-@pytest.mark.parametrize("command", [smoke.COMMAND, SNAKEMAKE], ids=["run_study", "snakemake"])
+@pytest.mark.parametrize("command", [COMMAND[1:], SNAKEMAKE], ids=["run_study", "snakemake"])
 def test_run_is_refused_while_another_run_holds_the_lock(study, command):
     holder = "from foretune.core.locks import lock_results; lock_results(); print(); input()"
     env = {**ENV, "PYTHONPATH": "workflow_scripts"}
@@ -285,11 +283,10 @@ def test_run_is_refused_while_another_run_holds_the_lock(study, command):
         stdout=subprocess.PIPE,
     )  # fmt: skip
     first.stdout.readline()
-    second = subprocess.run(command, cwd=study[0], env=ENV, text=True, capture_output=True)
+    second = run_snakemake(*command, cwd=study[0])
     first.communicate()
-    printed = second.stdout + second.stderr
-    assert second.returncode == 1 and "Traceback" not in printed
-    assert re.search(rf"another run is at work .*\(.*process {first.pid}\)", printed)
+    assert second.returncode == 1 and "Traceback" not in second.stdout
+    assert re.search(rf"another run is at work .*\(.*process {first.pid}\)", second.stdout)
 
 
 @pytest.mark.parametrize(
@@ -315,10 +312,10 @@ def test_slurm_profile_is_found_by_its_name(study, tmp_path):
     link = ["make", "-o", ".venv/bin/.run", "slurm-profile"]
     subprocess.run(link, cwd=ROOT, env=env, check=True)
     subprocess.run(link, cwd=ROOT, env=env, check=True)  # a second time does no harm
-    command = [sys.executable, "-m", "snakemake", "-n", "-q", "--profile", "slurm",
+    command = ["-m", "snakemake", "-n", "-q", "--profile", "slurm",
                "--configfile", "studies/smoke.yaml", "--forceall"]  # fmt: skip
-    done = subprocess.run(command, cwd=study[0], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = run_snakemake(*command, cwd=study[0], env=env)
+    assert done.returncode == 0, done.stdout
     assert (tmp_path / "snakemake/slurm").resolve() == ROOT / "profiles/slurm"
     (tmp_path / "snakemake/slurm").unlink()
     (tmp_path / "snakemake/slurm").mkdir()  # the user's own profile
@@ -345,10 +342,10 @@ def test_default_profile_is_used_on_this_machine_only(monkeypatch):
 
 
 def test_snakemake_alone_takes_the_default_profile(study):
-    command = [sys.executable, "-m", "snakemake", "-n", "--configfile", "studies/smoke.yaml"]
-    done = subprocess.run(command, cwd=study[0], env=ENV, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "profile profiles/default" in done.stderr
+    command = ["-m", "snakemake", "-n", "--configfile", "studies/smoke.yaml"]
+    done = run_snakemake(*command, cwd=study[0])
+    assert done.returncode == 0, done.stdout
+    assert "profile profiles/default" in done.stdout
 
 
 def test_rules_have_a_message_and_no_long_line():
@@ -360,7 +357,6 @@ def test_rules_have_a_message_and_no_long_line():
 
 
 def test_snakemake_lint_finds_nothing(study):
-    command = [sys.executable, "-m", "snakemake", "--lint"]
-    done = subprocess.run(command, cwd=study[0], env=ENV, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "Congratulations" in done.stdout + done.stderr
+    done = run_snakemake("-m", "snakemake", "--lint", cwd=study[0])
+    assert done.returncode == 0, done.stdout
+    assert "Congratulations" in done.stdout
