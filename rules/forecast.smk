@@ -75,8 +75,8 @@ use rule test_forecast_adapter as test_forecast_zero_shot with:
 
 rule forecast_datasets:
     input:
-        measures=list_measures(STUDY["forecast"]["datasets"]),
-        rehearsals=list_rehearsals(STUDY["forecast"]["datasets"]),
+        measures=list_measures(STUDY["forecast"]["datasets"], FORECAST_MODELS),
+        rehearsals=list_rehearsals(STUDY["forecast"]["datasets"], FORECAST_MODELS),
         tests=list_forecast_tests(),
         notes=list_notes(STUDY["forecast"]["datasets"]),
         pilots=list_pilots(STUDY["forecast"]["datasets"]),

@@ -8,7 +8,7 @@ rule write_forecast_page:
         # The script gets the folders; as inputs, their files make the page rerun.
         rehearsals=expand(
             "results/rehearsals/{model}/{dataset}{file}",
-            model=MODELS,
+            model=FORECAST_MODELS,
             dataset=STUDY["forecast"]["datasets"],
             file=[".json", "_images.parquet"],
         ),

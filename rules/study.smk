@@ -70,6 +70,9 @@ RUNS = [
     for method, recipe in STUDY["methods"].items()
     if TRAINS and model in recipe["models"]
 ]
+# Forecasts for a model rest on those of its runs that the study has.
+TUNED = list(dict.fromkeys(model for model, method in RUNS))
+FORECAST_MODELS = TUNED if TRAINS and "study" not in STUDY["forecast"] else MODELS
 # Each test's folder below results/datasets/ and a model's embeddings -> its dataset: first the
 # datasets' own tests, then the shifted ones.
 TESTS = {dataset: dataset for dataset in DATASETS} | {

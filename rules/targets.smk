@@ -18,19 +18,19 @@ def list_notes(tests):
     return expand("results/datasets/{test}/notes.json", test=tests)
 
 
-def list_measures(datasets):
+def list_measures(datasets, models=MODELS):
     """List the measures of datasets by every model."""
-    return expand("results/measures/{model}/{dataset}.json", model=MODELS, dataset=datasets)
+    return expand("results/measures/{model}/{dataset}.json", model=models, dataset=datasets)
 
 
-def list_rehearsals(datasets):
+def list_rehearsals(datasets, models=MODELS):
     """List the rehearsals of datasets on the embeddings of every model."""
-    return expand("results/rehearsals/{model}/{dataset}.json", model=MODELS, dataset=datasets)
+    return expand("results/rehearsals/{model}/{dataset}.json", model=models, dataset=datasets)
 
 
 def list_forecast_tests():
     """List what needs no forecast: the tests of datasets under `forecast`, on their embeddings."""
-    runs = [(model, "zero_shot") for model in MODELS]
+    runs = [(model, "zero_shot") for model in FORECAST_MODELS]
     runs += [run for run in RUNS if run[1] in FITTED_METHODS]
     return [
         f"results/forecast/tests/{model}/{method}/{dataset}.parquet"
@@ -127,7 +127,7 @@ def list_known_evaluations(wildcards):
     """List the evaluations of whatever is trained, and of what trains on embeddings."""
     if not TRAINS:
         return []
-    runs = [(model, "zero_shot") for model in MODELS]
+    runs = [(model, "zero_shot") for model in FORECAST_MODELS]
     runs += [run for run in RUNS if run[1] in FITTED_METHODS]
     tuned = [run for run in RUNS if run[1] in FINETUNED_METHODS and list_finished_trials(*run)]
     return [f"results/evaluations/{model}/{method}.parquet" for model, method in runs] + [
@@ -157,8 +157,8 @@ def final_output():
         "results/analysis/statistics.json",
         "results/analysis/paper_tables.md",
         *expand("results/analysis/{name}.{kind}", name=TABLE_NAMES, kind=["parquet", "csv"]),
-        *list_measures(STUDY["forecast"]["datasets"]),
-        *list_rehearsals(STUDY["forecast"]["datasets"]),
+        *list_measures(STUDY["forecast"]["datasets"], FORECAST_MODELS),
+        *list_rehearsals(STUDY["forecast"]["datasets"], FORECAST_MODELS),
         *list_forecast_tables(),
         *(path.replace(".parquet", ".csv") for path in list_forecast_tables()),
         *(["results/forecast/forecast.html"] if STUDY["forecast"]["datasets"] else []),

@@ -342,6 +342,19 @@ def test_forecast_from_another_study_is_planned(checkout):
     assert planned["forecast_datasets"] == planned["write_forecast_page"] == 1
 
 
+def test_nothing_is_forecast_for_a_model_that_the_study_does_not_tune(checkout):
+    study = {
+        "models": {name: {"folder": f"resources/mini/{name}"} for name in ("clip", "siglip")},
+        "datasets": {"digits": {"parquet": "resources/mini/digits.parquet"}},
+        "methods": {"linear_probe": {"learning_rate": [1.0], "models": ["clip"]}},
+        "forecast": {"datasets": {"new": {"parquet": "resources/mini/mnist.parquet"}}},
+    }
+    (checkout / "forecast.yaml").write_text(yaml.safe_dump(study))
+    planned = jobs(run(checkout, "-n", "--study", "forecast.yaml"))
+    assert (planned["measure_task"], planned["rehearse_task"]) == (3, 3)
+    assert planned["forecast_datasets"] == 1
+
+
 @pytest.mark.slow
 def test_study_with_every_setting_runs_through_snakemake(checkout):
     """One method diverges for every trial; the study is complete without it."""
