@@ -50,6 +50,12 @@ def test_draw_fits_draws_the_points_and_the_line_of_each_model(tables):
             assert "n 5" in axes.get_title(loc="right")
 
 
+def test_draw_fits_draws_a_single_dataset(tables):
+    tasks = tables["tasks"][tables["tasks"].dataset == NAMES[0]]
+    figure = draw_fits(tasks, tables["statistics"], get_runs_by_model(tasks))
+    assert all(len(axes.collections[0].get_offsets()) == 1 for axes in figure.axes)
+
+
 def test_draw_fits_draws_a_column_of_panels_per_method(tables):
     runs = get_runs_by_method(tables["tasks"])
     assert [method for _, _, method in runs] == ["linear_probe", "full"]

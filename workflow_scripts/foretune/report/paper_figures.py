@@ -52,9 +52,8 @@ def draw_fit(
     """
     points = tasks[["dataset", "iimm", outcome]].astype({"iimm": float, outcome: float}).dropna()
     # One call per marker: axes that share a scale are slow to add points to.
-    for marker, group in points.groupby(
-        [styles[name]["marker"] for name in points.dataset], sort=False
-    ):
+    markers = points.dataset.map(lambda name: styles[name]["marker"])
+    for marker, group in points.groupby(markers, sort=False):
         colors = [styles[name]["color"] for name in group.dataset]
         axes.scatter(
             group.iimm, group[outcome], c=colors, marker=marker, s=14, zorder=3, linewidths=0
