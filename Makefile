@@ -71,7 +71,8 @@ slurm-profile: $(BIN)/.run ## link profiles/slurm, so that `snakemake --profile 
 clean-orphans: $(BIN)/.run ## cancel the Slurm jobs that a killed Snakemake left in this folder
 	@$(BIN)/python workflow_scripts/clean_orphans.py
 
-# Each module's tests share a worker; modules marked `long` start first (tests/conftest.py).
+# Each module's tests share a worker; modules marked `long` start first (tests/conftest.py). There
+# are three workers for two cores, because the tests of Slurm mostly wait.
 test: $(BIN)/.test ## check style, imports, types and spelling, and run the tests
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
@@ -80,7 +81,7 @@ test: $(BIN)/.test ## check style, imports, types and spelling, and run the test
 	$(BIN)/codespell
 	$(BIN)/mypy & types=$$!; \
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder; tests=$$?; \
+		$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder; tests=$$?; \
 	wait $$types && exit $$tests
 
 configuration: $(BIN)/.run ## write docs/configuration.md from the schema of the config

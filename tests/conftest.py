@@ -1,4 +1,4 @@
-"""Shared fixtures, and the order in which the two workers of `make test` get the tests."""
+"""Shared fixtures, and the order in which the workers of `make test` get the tests."""
 
 import json
 import os
@@ -25,8 +25,8 @@ CHROMIUM = Path("/usr/bin/chromium")
 def pytest_collection_modifyitems(items):
     """Start the modules marked `long` first.
 
-    The two workers of `make test` take the modules in this order. The many short ones at the end
-    let both finish at about the same time.
+    The workers of `make test` take the modules in this order. The many short ones at the end let
+    all finish at about the same time.
     """
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 

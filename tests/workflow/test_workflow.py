@@ -335,9 +335,10 @@ def test_default_profile_is_used_on_this_machine_only(monkeypatch):
     alone = read_profile("-n")
     assert alone["cores"] == "all" and alone["resources"] == ["gpu=2"]
     assert read_profile("--profile", "profiles/local") == alone
-    assert read_profile("--profile", "profiles/slurm") == {} == read_profile("-e", "slurm")
+    of_all = {"max-jobs-per-timespan": "1000/10s"}
+    assert read_profile("--profile", "profiles/slurm") == of_all == read_profile("-e", "slurm")
     monkeypatch.setenv("SNAKEMAKE_PROFILE", "slurm")
-    assert read_profile("-n") == {}
+    assert read_profile("-n") == of_all
     assert read_profile("--profile=profiles/local") == alone
 
 
