@@ -49,7 +49,7 @@ def import_snakemake():
 
 
 def take_fewer_images(checkout):
-    """Leave every sixth row of the smoke study's datasets, and of one that a test adds to it."""
+    """Keep every sixth row of the datasets of the smoke study, and of the one that tests add."""
     for name in ("mnist", "digits", "fashion_mnist"):
         path = checkout / f"resources/mini/{name}.parquet"
         table, facts = pq.read_table(path), read_metadata(path)
